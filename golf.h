@@ -1,0 +1,395 @@
+/* golf.h - the contract of train_golf.c: options, parameter tensors, file formats, declarations.
+ *
+ * One list per fact. A command-line option is one row of GOLF_OPTIONS; a parameter tensor is one
+ * row of GOLF_TENSORS. Parsing, help, config echo, allocation, initialisation, the optimizer, the
+ * gradient test, checkpoints, artifacts and the byte ledger are loops over these two lists.
+ */
+#ifndef GOLF_H
+#define GOLF_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tgmath.h> /* sqrt(real) is sqrtf or sqrt: one source serves the float and double builds */
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static inline int omp_get_max_threads(void) { return 1; }
+static inline int omp_get_thread_num(void) { return 0; }
+#endif
+
+#ifdef GOLF_DOUBLE /* finite differences need doubles: `make test` builds the program both ways */
+typedef double real;
+#else
+typedef float real;
+#endif
+
+/* ---------------------------------------------------------------------------------------------
+ * Options: command mask, type, name, default, range, help. A range is a list of words, numbers
+ * and spans "lo to hi"; the word of an INT row ("fit") stands for 0, words of a WORD row count up
+ * from 0 and are the enumerators below. MODEL rows are written into every artifact. */
+enum {
+    MODEL = 1, TRAIN = 2, EVAL = 4, SAMPLE = 8, INFO = 16,
+    FIXED = 32, /* set by the program, not by the user */
+    RESUME = 64 /* may change when a run is resumed */
+};
+
+#define GOLF_OPTIONS(X) \
+    X(MODEL | FIXED, INT, vocab, "1024", "1 to 65536", "V, pieces of the tokenizer") \
+    X(MODEL, INT, width, "256", "fit|8 to 16384", "C; fit = widest multiple of 32 under --cap") \
+    X(MODEL, INT, heads, "4", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
+    X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
+    X(MODEL, INT, mlp, "4", "1 to 16", "hidden width of the MLP = mlp * width") \
+    X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
+    X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
+    X(MODEL, INT, repeat, "4", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
+    X(MODEL, WORD, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
+    X(MODEL, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
+    X(MODEL, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
+    X(MODEL, WORD, mix, "vector", "none|scalar|vector", "input injection h = mix0*h + mix1*x0") \
+    X(MODEL, WORD, gain, "vector", "none|scalar|vector", "gains of the two block RMSNorms") \
+    X(MODEL, WORD, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
+    X(MODEL, WORD, qgain, "vector", "none|scalar|vector", "query gain per head, or one, or 1.5") \
+    X(MODEL, WORD, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
+    X(MODEL, WORD, xgain, "vector", "none|scalar|vector", "gains of the extra RMSNorms") \
+    X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
+    X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
+    X(MODEL, WORD, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
+    X(MODEL, WORD, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
+    X(MODEL, INT, embed_bits, "8", "4 to 8|16", "tied embedding: codes with a scale per row; bf16") \
+    X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of *_train_*.bin and *_val_*.bin shards") \
+    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "SentencePiece .model; default: beside") \
+    X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
+    X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes that model.golf may have") \
+    X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of initialisation, data order, sampling") \
+    X(TRAIN, INT, steps, "500", "1 to 100000000", "optimizer steps; every schedule counts these") \
+    X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps if they would take longer") \
+    X(TRAIN, INT, batch, "16", "1 to 65536", "B, sequences per step") \
+    X(TRAIN, NUM, lr, "0.002", "0 to 10", "AdamW peak learning rate of the projections") \
+    X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
+    X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \
+    X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
+    X(TRAIN, NUM, beta2, "0.95", "0 to 0.99999", "AdamW second moment decay") \
+    X(TRAIN, NUM, wd, "0", "0 to 10", "decoupled weight decay of the projections") \
+    X(TRAIN, WORD, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
+    X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
+    X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
+    X(TRAIN, NUM, clip, "1", "0 to 1000000", "global gradient norm limit; 0 = none") \
+    X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between validations; 0 = at the end") \
+    X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "score a prefix only; 0 = all") \
+    X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between checkpoints; 0 = at the end") \
+    X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
+    X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
+    X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
+    X(SAMPLE, STR, prompt, "", "", "text to continue") \
+    X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
+    X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
+    X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability")
+
+enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
+enum { ORDER_CYCLE, ORDER_SEQUENCE };
+enum { XN_NONE, XN_OUT, XN_EACH };
+enum { WQ_NONE, WQ_TERNARY };
+enum { AQ_NONE, AQ_INT8 };
+enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+
+#define FIELD_INT(name) int name;
+#define FIELD_WORD(name) int name;
+#define FIELD_NUM(name) double name;
+#define FIELD_STR(name) char name[1024];
+#define X(mask, type, name, def, range, help) FIELD_##type(name)
+typedef struct {
+    GOLF_OPTIONS(X)
+} Config;
+#undef X
+
+/* ---------------------------------------------------------------------------------------------
+ * Parameter tensors: name, copies, rows, cols, role, mode, initial value.
+ * Shapes may use the Config c and the macros below. PROJ and EMBED tensors start as
+ * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
+ * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
+enum { EMBED, PROJ, INTERFACE }; /* roles; each has its own learning rate and quantizer */
+enum { ONCE, PER_BLOCK, PER_PHASE };
+
+#define HEAD_DIM (c->width / c->heads)
+#define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
+#define QKV_ROWS ((c->heads + 2 * KV_HEADS) * HEAD_DIM)
+#define HIDDEN (c->mlp * c->width)
+#define LOOP_PHASES (c->unique * c->repeat)
+#define PHASES (c->prelude + LOOP_PHASES + c->coda)
+#define BLOCKS (c->prelude + c->unique + c->coda)
+#define DEEP (1 / sqrt(2.0 * PHASES)) /* output projections start smaller by the depth applied */
+#define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
+
+#define GOLF_TENSORS(X) \
+    X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, 0.02) \
+    X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
+    X(wo, PER_BLOCK, c->width, c->width, PROJ, MODE_VECTOR, DEEP / sqrt((double)c->width)) \
+    X(wup, PER_BLOCK, HIDDEN, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
+    X(wdown, PER_BLOCK, c->width, HIDDEN, PROJ, MODE_VECTOR, DEEP / sqrt((double)HIDDEN)) \
+    X(mix0, PER_PHASE, 1, c->width, INTERFACE, c->mix, 1) \
+    X(mix1, PER_PHASE, 1, c->width, INTERFACE, c->mix, 0) \
+    X(phase_embed, PER_PHASE, 1, c->width, INTERFACE, c->phase_embed * MODE_VECTOR, 0) \
+    X(g_attn, PER_PHASE, 1, c->width, INTERFACE, c->gain, 1) \
+    X(x_q, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
+    X(x_k, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
+    X(x_v, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
+    X(q_gain, PER_PHASE, 1, c->heads, INTERFACE, c->qgain, 1.5) \
+    X(x_attn, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_OUT), 1) \
+    X(gate_attn, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1) \
+    X(g_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gain, 1) \
+    X(x_up, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
+    X(x_mlp, PER_PHASE, 1, HIDDEN, INTERFACE, XN_IF(XN_OUT), 1) \
+    X(gate_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1)
+
+#define X(name, copies, rows, cols, role, mode, init) T_##name,
+enum { GOLF_TENSORS(X) N_TENSORS };
+#undef X
+
+/* A parameter tensor at run time. Every stored copy is (rows, cols), row-major. */
+typedef struct {
+    const char *name;
+    int role, copies, rows, cols; /* what layers see: copies = 1, blocks or phases */
+    int mode, per_phase;
+    int stored_copies, stored_cols; /* what is trained and stored (see expand in section 4) */
+    double init;
+    size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
+    size_t n_x, at_x;  /* INTERFACE: expanded numbers and where they start in ix and dix */
+    size_t at_scale;   /* quantized: where the scales start */
+    const struct Quantizer *quant;
+} Tensor;
+
+/* ---------------------------------------------------------------------------------------------
+ * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes what the forward
+ * pass uses (eff), codes and scales, and how codes and scales become bytes and come back.
+ * eff is always a function of codes and scales alone: the number that trains is the number that
+ * ships. BitNet b1.58 (2402.17764) for ternary. */
+typedef struct Quantizer {
+    const char *name;
+    int bits;                                      /* nominal, per weight */
+    size_t (*scales)(int rows, int cols);          /* scales per copy */
+    size_t (*bytes)(int rows, int cols, int bits); /* stored bytes per copy, scales included */
+    void (*quantize)(int8_t *code, real *scale, const real *w, int rows, int cols, int bits);
+    void (*dequantize)(real *eff, const int8_t *code, const real *scale, int rows, int cols);
+    void (*backward)(real *dw, const real *w, size_t n); /* d(eff) to d(w), in place */
+    void (*pack)(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols, int bits);
+    int (*unpack)(int8_t *code, real *scale, const uint8_t *in, int rows, int cols, int bits);
+} Quantizer; /* unpack returns 0 when the bytes are not a possible pack */
+
+/* ---------------------------------------------------------------------------------------------
+ * Files, all little-endian. The artifact (model.golf):
+ *
+ *     0   8  "GOLF\r\n\x1a\n"           a text-mode copy or a cut file shows at once
+ *     8   4  version, 1
+ *    12   4  size of the whole file
+ *    16   4  CRC-32 of the tokenizer's .model file
+ *    20   4  n, bytes of config
+ *    24   4  t, number of tensors
+ *    28   n  config: MODEL options as key=value lines
+ *     .  8t  per row of GOLF_TENSORS: payload length, CRC-32 of the payload
+ *     .   4  CRC-32 of all bytes above
+ *     .   .  payloads in the order of GOLF_TENSORS, copies one after another
+ *
+ * A ternary copy is its bf16 scale, then 5 trits a byte, base 3, lowest first, value code + 1.
+ * An integer copy (embed_bits 4..8) is one bf16 scale per row, then codes + 2^(bits-1), lowest bit
+ * first, without gaps. Everything else is bf16.
+ *
+ * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips u64,
+ * n u64 parameters, config length u32, config (MODEL and TRAIN options), then the master weights,
+ * the first and the second moments (n reals each), then the CRC-32 of all bytes above. */
+#define GOLF_MAGIC "GOLF\r\n\x1a\n"
+#define CKPT_MAGIC "GOLFCKPT"
+enum { GOLF_VERSION = 1, CKPT_VERSION = 1 };
+
+/* Section 1: errors, memory, numbers. */
+_Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
+#define die(...) golf_die(__FILE__, __LINE__, __VA_ARGS__) /* message on stderr, exit status 1 */
+void *xcalloc(size_t n, size_t size); /* zeroed, on a cache line, or dies; release with free() */
+uint8_t *read_file(const char *path, size_t *len); /* the whole file and a NUL, or dies */
+typedef struct {
+    const void *data;
+    size_t len;
+} Part;
+/* Writes the parts to path.tmp, flushes, fsyncs and renames: path is the old or the new file,
+ * never half of one. Dies on any error and removes path.tmp. */
+void write_parts(const char *path, const Part *parts, int n);
+void write_file(const char *path, const void *data, size_t len);
+uint32_t crc32_of(uint32_t crc, const void *data, size_t len); /* start with 0; chains */
+uint16_t to_bf16(real x);   /* round to nearest even */
+real from_bf16(uint16_t b);
+uint64_t hash64(uint64_t a, uint64_t b); /* the only source of randomness: pure functions */
+double uniform01(uint64_t key, uint64_t i);
+double now(void); /* seconds, monotonic */
+
+/* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i, column j, or
+ * with trans at stored row j, column i; stored rows are ld apart. Either f holds numbers, or q
+ * holds int8 codes that stand for q * inv[stored row] (activations kept as codes). */
+typedef struct {
+    const real *f;
+    const int8_t *q;
+    const real *inv;
+    size_t ld;
+    int trans;
+} Mat;
+
+/* Ternary codes (rows, cols) packed for the integer product, once per optimizer step. */
+typedef struct {
+    uint8_t *panel;
+    int rows, cols;
+} IntWeights;
+
+void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc); /* c (+)= a b */
+void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
+void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
+/* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *code,
+                    real s, int n, int m, int k);
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s,
+              int n);
+
+/* ---------------------------------------------------------------------------------------------
+ * Section 5, the model. N = B*T tokens, K = width of the input.
+ * The input of a projection, as the matmul sees it: codes q (N,K) with inv (N), the step of each
+ * token, when aq=int8; numbers x (N,K) otherwise. res (N,K) exists in gradient tests only. */
+typedef struct {
+    real *x;
+    int8_t *q;
+    real *inv;
+    real *res;
+} Act;
+
+/* What the backward pass needs of one application of a block. r* hold 1/rms per token. */
+typedef struct {
+    real *h, *r_attn;         /* (N,C) after input injection */
+    real *r_each;             /* (N)   extra_norm=each, before q, k, v */
+    Act in_q, in_k, in_v;     /* (N,C) in_q serves all three unless extra_norm=each */
+    real *qkv;                /* (N,(H+2KV)*D) as projected */
+    real *att, *lse, *r_xo;   /* (N,C) heads side by side, (N,H) log-sum-exp, (N) */
+    Act in_o;                 /* (N,C) */
+    real *o;                  /* (N,C) output projection */
+    real *mid, *r_mlp, *r_up; /* (N,C) after attention, (N), (N) */
+    Act in_up;                /* (N,C) */
+    real *f, *r_xd;           /* (N,F) before the activation, (N) */
+    Act in_down;              /* (N,F) */
+    real *y, *out;            /* (N,C) down projection, (N,C) the residual after this phase */
+} Phase;
+
+enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) - x */
+
+typedef struct {
+    Config c;
+    Tensor t[N_TENSORS];
+    int phases, blocks;
+    size_t n_params, n_expanded, n_scales;
+    real *w, *g, *m, *v;     /* (n_params) masters, gradients, AdamW moments; absent when loaded */
+    real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
+    int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
+    real *scale;             /* (n_scales) */
+    IntWeights *ints; /* per projection copy, 3 row ranges (q, k, v), packed codes */
+    real *ix, *dix;          /* (n_expanded) interface vectors as layers see them, gradients */
+    uint64_t flips;          /* ternary codes that changed since initialisation */
+    int quantized, freeze, train;
+    size_t N;                /* tokens the buffers hold */
+    Phase *phase;            /* (phases); all the same buffers unless training */
+    real *e, *r_e, *x0, *hn, *r_out, *logits, *lse, *loss; /* (N,C) (N) (N,C) (N,C) (N) (N,V) (N) */
+    real *u, *u2, *f2, *f3, *qk;                     /* scratch (N,C) (N,C) (N,F) (N,F) (N,..) */
+    real *dh, *dx0, *du, *du2, *df, *df2, *dqk, *dqkv, *partial;
+    real *rope, *ones;       /* (seq,D) cos | sin, (F) */
+    real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
+    int cached;              /* tokens in the cache */
+    void **owned;            /* every allocation, for golf_free */
+    int n_owned;
+} Golf;
+
+/* Sections 3-6. */
+void golf_init(Golf *m, const Config *c, int train); /* layout; weights from c->seed when train */
+void golf_free(Golf *m);
+void golf_buffers(Golf *m, size_t N);                /* activations for N tokens at a time */
+void golf_cache(Golf *m);                            /* key/value cache of seq tokens, B = 1 */
+void golf_quantize(Golf *m);                         /* masters to codes, scales and eff */
+void golf_use(Golf *m);                              /* codes and scales to eff, panels, ix */
+/* tokens (B,T), targets (B,T) or NULL. Fills m->logits (N,V) and, with targets, m->loss (N), nats;
+ * returns the mean loss (0 without targets). With a cache: B = 1, T tokens after the cached ones. */
+double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
+void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T); /* fills m->g */
+double golf_grad_norm(const Golf *m);
+void golf_adamw(Golf *m, int step, double grad_scale);
+double lr_factor(const Config *c, int step);
+double wd_at(const Config *c, int step);
+size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */
+
+/* Section 7. */
+/* ---- 7a. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md) ---- */
+#include <stdbool.h>
+enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
+
+typedef struct {
+    int vocab;                    /* V, number of pieces                                         */
+    int bos, eos, unk, pad;       /* ids of the special pieces, -1 when the model has none       */
+    uint32_t crc;                 /* CRC-32 of the .model file: names it in artifacts            */
+    uint8_t *base_bytes;          /* (V) UTF-8 bytes of the piece without one leading U+2581     */
+    uint8_t *leading_space;       /* (V) 1 when the piece starts with U+2581                     */
+    uint8_t *boundary;            /* (V) 1 for control, unknown and unused pieces                */
+    /* what follows is read by the functions below only */
+    uint8_t *file;                /* the .model itself; pieces point into it                     */
+    const uint8_t **piece;        /* (V) piece text, not NUL-terminated                          */
+    int *piece_len;               /* (V) its bytes                                               */
+    float *score;                 /* (V) merges with a higher score are applied first            */
+    uint8_t *type;                /* (V) PIECE_*                                                 */
+    int *slot;                    /* (slots) hash table: text -> id, -1 where empty              */
+    uint32_t slots;               /* a power of two, at least 2V                                 */
+    int byte_id[256];             /* id of the byte piece <0xNN>, -1 without byte fallback       */
+    int model_type, max_len;      /* trainer_spec.model_type (2 = BPE); longest piece in bytes   */
+    bool byte_fallback, suffix_space, has_user, has_unused, inner_space;
+    bool charsmap, dummy_prefix, trim_spaces, escape_spaces;             /* normalizer_spec      */
+    char *path, *unk_surface;
+} Tokenizer;
+
+/* Dies with the file's name when it is missing or is not a valid model. */
+Tokenizer *tokenizer_load(const char *path);
+void tokenizer_free(Tokenizer *t);
+/* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the SentencePiece
+   library. Bytes that are not UTF-8 become byte pieces (the library would write U+FFFD).
+   Dies when the model is not BPE or its normaliser has a character map. */
+int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out);
+/* ids[0..n) -> malloc'ed bytes, NUL added after *len_out of them. As the library, except that
+   byte pieces always give their raw bytes. Dies on an id outside [0, vocab). */
+char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out);
+/* Piece text as stored (U+2581 for a space), in a static buffer that the next call reuses. */
+const char *tokenizer_piece(const Tokenizer *t, int id);
+/* Bytes of text that token `tok` stands for when it follows `prev`: the divisor of bpb. */
+static inline int tokenizer_bytes(const Tokenizer *t, int prev, int tok) {
+    return t->base_bytes[tok] + (t->leading_space[tok] && !t->boundary[prev]);
+}
+/* ---- 7b. Shards: tokenised text on disk (layout: data/README.md) ---- */
+enum { SHARD_MAGIC = 20240520, SHARD_HEADER = 1024 };
+typedef struct { char *path; FILE *file; int64_t first, tokens; } Shard;  /* first: its position */
+typedef struct {
+    Shard *shard;                 /* (count) in the order of their names                         */
+    int count, vocab;
+    int64_t tokens;               /* of all shards: one long sequence                            */
+} Shards;
+
+/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none, or when a header or a
+   size is wrong. */
+Shards *shards_open(const char *dir, const char *split, int vocab);
+void shards_close(Shards *s);
+/* out[0..count) = tokens [pos, pos+count) of the sequence. Dies on an id >= vocab. One caller at a
+   time: the files' positions move. */
+void shards_read(Shards *s, int64_t pos, int count, int *out);
+/* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. The text holds
+   W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window once, shuffled.
+   A pure function of (seed, row): to resume a run is to remember a number. */
+void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out);
+
+/* Section 9. */
+typedef struct {
+    double nll, loss, bpb; /* sum over tokens, per token, in nats; bits per byte */
+    int64_t tokens, bytes;
+} Score;
+
+#endif

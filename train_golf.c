@@ -1,0 +1,3065 @@
+/* train_golf.c - how good can a language model be for the bytes it stores?
+ *
+ * Trains a byte-capped language model built around one wide transformer block that is applied many
+ * times, exports it to a file under a byte cap, and scores that file in bits per byte (bpb).
+ * `./train_golf help` lists the commands; golf.h holds the options, the tensors and the formats.
+ *
+ * One application ("phase") p of the recursive wide block:
+ *
+ *      h ----mix0[p]*----(+)----+--------------------------(+)--+-------------------------(+)--> h
+ *      x0 ---mix1[p]*-----^     |                           ^   |                          ^
+ *      (embedding)              RMSNorm*g_attn[p]           |   RMSNorm*g_mlp[p]           |
+ *                               |                 gate_attn[p]* |                 gate_mlp[p]*
+ *                               Wqkv, norm, RoPE            |   Wup                        |
+ *                               |                           |   |                          |
+ *                               attention                   |   relu^2                     |
+ *                               |                           |   |                          |
+ *                               RMSNorm*x_attn[p] -> Wo ----+   RMSNorm*x_mlp[p] -> Wdown -+
+ *
+ * The four W are ternary, shared by all phases and by far the largest part of the file; every
+ * [p] is a vector of its own per phase, stored in bf16: the compression interface.
+ *
+ * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H,
+ * KV key/value heads, F = mlp*C hidden, U unique blocks, R repeats, P phases, K any input width.
+ * Gradients are d + name; a shape in a comment is row-major.
+ *
+ * Reading order: sections 3 and 5 are the model, 4 is how its weights get small, 2 is why it is
+ * fast. 1 and 6-10 are what a trainer needs around it.
+ */
+#include "golf.h"
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* =============================================================================================
+ * 1. Errors, memory, files, numbers
+ * ============================================================================================= */
+
+_Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
+    va_list ap;
+    fflush(stdout);
+    fprintf(stderr, "%s:%d: error: ", file, line);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    exit(EXIT_FAILURE);
+}
+
+void *xcalloc(size_t n, size_t size) {
+    if (size && n > SIZE_MAX / 2 / size) die("%zu x %zu bytes: more than memory can address", n, size);
+    size_t bytes = (n * size / 64 + 1) * 64;
+    void *p = aligned_alloc(64, bytes);
+    if (!p) die("out of memory at %zu MB; try a smaller --batch, --width or --seq", bytes >> 20);
+    return memset(p, 0, bytes);
+}
+
+uint8_t *read_file(const char *path, size_t *len) {
+    struct stat st;
+    FILE *f = fopen(path, "rb");
+    if (!f) die("%s: cannot open: %s; check the path", path, strerror(errno));
+    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) die("%s: expected a regular file", path);
+    *len = (size_t)st.st_size;
+    uint8_t *data = xcalloc(*len + 1, 1);
+    size_t got = fread(data, 1, *len, f);
+    if (got != *len) die("%s: expected %zu bytes, read %zu: %s", path, *len, got, strerror(errno));
+    fclose(f);
+    return data;
+}
+
+void write_parts(const char *path, const Part *parts, int n) {
+    char tmp[4200];
+    snprintf(tmp, sizeof tmp, "%s.tmp", path);
+    FILE *f = fopen(tmp, "wb");
+    int bad = !f;
+    for (int i = 0; i < n && !bad; i++)
+        bad = parts[i].len && fwrite(parts[i].data, 1, parts[i].len, f) != parts[i].len;
+    bad = bad || fflush(f) || fsync(fileno(f));
+    int why = errno;
+    if (f && fclose(f) && !bad) bad = 1, why = errno;
+    if (!bad && rename(tmp, path)) bad = 1, why = errno;
+    if (bad) {
+        if (f) remove(tmp);
+        die("%s: cannot write: %s; the file is as it was before: make room or choose another folder",
+            path, strerror(why));
+    }
+}
+
+void write_file(const char *path, const void *data, size_t len) {
+    write_parts(path, &(Part){data, len}, 1);
+}
+
+uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, as in zip and png */
+    static uint32_t table[256];
+    const uint8_t *p = data;
+    if (!table[1])
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t c = i;
+            for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xEDB88320u : c >> 1;
+            table[i] = c;
+        }
+    crc = ~crc;
+    for (size_t i = 0; i < len; i++) crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
+    return ~crc;
+}
+
+static void put_u(uint8_t *p, uint64_t x, int bytes) { /* little-endian on every machine */
+    for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(x >> 8 * i);
+}
+
+static uint64_t get_u(const uint8_t *p, int bytes) {
+    uint64_t x = 0;
+    for (int i = bytes; i-- > 0;) x = x << 8 | p[i];
+    return x;
+}
+
+uint16_t to_bf16(real x) { /* the upper half of a float, rounded to nearest even; NaN stays NaN */
+    float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 64);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+real from_bf16(uint16_t b) {
+    uint32_t u = (uint32_t)b << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return (real)f;
+}
+
+/* Randomness without state: every number is a function of (key, index), so it depends neither on
+ * threads nor on what was drawn before, and resuming a run needs no generator state. */
+uint64_t hash64(uint64_t a, uint64_t b) { /* the splitmix64 finaliser over a mix of both */
+    uint64_t z = a + 0x9E3779B97F4A7C15u * (b + 1);
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+double uniform01(uint64_t key, uint64_t i) { /* in (0, 1) */
+    return ((double)(hash64(key, i) >> 11) + 0.5) * 0x1p-53;
+}
+
+static double normal01(uint64_t key, uint64_t i) { /* Box-Muller */
+    return sqrt(-2 * log(uniform01(key, 2 * i))) * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
+}
+
+double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r whose error
+ * is below 2e-7. Straight-line, so loops over it vectorise; libm's expf call would not. */
+static inline real fast_exp(real x) {
+#ifdef GOLF_DOUBLE
+    return exp(x); /* finite differences need every digit */
+#else
+    x = x < -87.0f ? -87.0f : x;
+    float k = x * 1.44269504f + 12582912.0f; /* adding 1.5*2^23 rounds to an integer */
+    uint32_t bits;
+    memcpy(&bits, &k, 4);
+    k -= 12582912.0f;
+    float r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    bits = (bits + 127) << 23; /* the low bits of the shifted k hold the integer */
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return p * scale;
+#endif
+}
+
+/* =============================================================================================
+ * 2. Matmul
+ * ============================================================================================ */
+
+/* ---------------------------------------------------------------- matmul: every product of the model
+ *
+ * c(m,n) = a(m,k) b(k,n) in floating point, and y = x w^T in exact integers. Both are built the same way:
+ *   naive   three loops, the definition; the tests compare the fast code to it
+ *   pack    copy an operand into panels that the inner loop reads front to back, padded with zeros
+ *   tile    MR x NR outputs held in registers while k runs
+ *   driver  cut C into tasks, one thread computes an output from start to end
+ * An output is  ((0 + sum of k-block 0) + sum of k-block 1) + ...  with the terms of a block added one
+ * by one in order of k. No vector lane, tile edge, task or thread ever splits or reorders that chain, so
+ * a row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides the arithmetic.
+ *
+ * Registers: a tile of MR x 2 vectors costs, per step of k, 2 loads of b + MR broadcasts of a for 2 MR
+ * multiply-adds. 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 registers hold MR = 6 (12 + 2 + 1).
+ * An FMA has latency 4 and two start per cycle, so 8 independent sums are enough to keep both busy. */
+#if defined(__AVX512F__)
+#define VB 64       /* bytes of a vector */
+#define WORDS 16    /* 32-bit lanes of a vector */
+#define MR 14
+#elif defined(__AVX__)
+#define VB 32
+#define WORDS 8
+#define MR 6
+#else
+#define VB 16       /* SSE2, NEON, or whatever the compiler makes of 16 bytes */
+#define WORDS 4
+#ifdef __aarch64__
+#define MR 14
+#else
+#define MR 6
+#endif
+#endif
+#if !defined(GOLF_DOUBLE)
+#define LANES WORDS /* reals of a vector */
+#elif VB == 64
+#define LANES 8
+#elif VB == 32
+#define LANES 4
+#else
+#define LANES 2
+#endif
+enum {
+    TASKS = 2, MC = 18 * MR,
+    NR = 2 * LANES, NRI = 2 * WORDS, /* columns of a tile: two vectors of reals, of int32 */
+    KC = 256,   /* depth of a k-block: a panel of a is 14 x 256 x 4 = 14 KB, in L1 */
+    NC = 512,   /* columns of b packed at a time: 256 x 512 x 4 = 512 KB, in L2 */
+    IB = 4 * MR /* tokens per integer task */
+};
+typedef real vec __attribute__((vector_size(VB)));
+typedef real uvec __attribute__((vector_size(VB), aligned(sizeof(real)), may_alias));
+typedef int32_t ivec __attribute__((vector_size(VB)));
+typedef int32_t uivec __attribute__((vector_size(VB), aligned(1), may_alias));
+typedef int8_t qvec __attribute__((vector_size(LANES)));
+typedef int16_t hvec __attribute__((vector_size(LANES * 2)));  /* codes on their way to reals */
+typedef int32_t wide __attribute__((vector_size(LANES * 4)));
+typedef real rwide __attribute__((vector_size(WORDS * sizeof(real)))); /* reals, as many as in ivec */
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+static inline Mat mat(const real *f, size_t ld) { return (Mat){f, NULL, NULL, ld, 0}; }
+static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, NULL, NULL, ld, 1}; }
+static inline Mat mat_q(const int8_t *q, const real *inv, size_t ld) {
+    return (Mat){NULL, q, inv, ld, 0};
+}
+/* The view that starts at element (i,j). */
+static inline Mat mat_at(Mat x, size_t i, size_t j) {
+    size_t row = x.trans ? j : i, col = x.trans ? i : j;
+    if (x.f) x.f += row * x.ld + col;
+    else x.q += row * x.ld + col, x.inv += row;
+    return x;
+}
+static inline real mat_get(Mat x, size_t i, size_t j) {
+    x = mat_at(x, i, j);
+    return x.f ? *x.f : (real)*x.q * *x.inv;
+}
+
+void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            real s = 0;
+            for (int p = 0; p < k; p++)
+                s += mat_get(a, (size_t)i, (size_t)p) * mat_get(b, (size_t)p, (size_t)j);
+            real *out = c + (size_t)i * ldc + j;
+            *out = acc ? *out + s : s;
+        }
+}
+
+/* Transpose L vectors of L lanes: log2(L) rounds of interleaving the first half with the second. */
+#define ZIP2(a, b, h) __builtin_shufflevector(a, b, h, h + 2)
+#define ZIP4(a, b, h) __builtin_shufflevector(a, b, h, h + 4, h + 1, h + 5)
+#define ZIP8(a, b, h) __builtin_shufflevector(a, b, h, h + 8, h + 1, h + 9, h + 2, h + 10, h + 3, h + 11)
+#define ZIP16(a, b, h) __builtin_shufflevector(a, b, h, h + 16, h + 1, h + 17, h + 2, h + 18, \
+    h + 3, h + 19, h + 4, h + 20, h + 5, h + 21, h + 6, h + 22, h + 7, h + 23)
+#define TRANSPOSE_(V, t, L) do { \
+    for (int s_ = 1; s_ < L; s_ *= 2) { \
+        V u_[L]; \
+        for (int i_ = 0; i_ < L / 2; i_++) { \
+            u_[2 * i_] = ZIP##L(t[i_], t[i_ + L / 2], 0); \
+            u_[2 * i_ + 1] = ZIP##L(t[i_], t[i_ + L / 2], L / 2); \
+        } \
+        for (int i_ = 0; i_ < L; i_++) t[i_] = u_[i_]; \
+    } } while (0)
+#define TRANSPOSE(V, t, L) TRANSPOSE_(V, t, L) /* so that L is a number when it is pasted */
+
+/* LANES reals of a stored row, the first `have` of them real, zeros after. Never reads past those. */
+INLINE vec load(Mat x, size_t row, size_t col, int have) {
+    size_t some = have < LANES ? (size_t)have : LANES, at = row * x.ld + col;
+    if (x.f) {
+        if (some == LANES) return *(const uvec *)(x.f + at);
+        vec v = {0};
+        memcpy(&v, x.f + at, some * sizeof(real));
+        return v;
+    }
+    qvec q = {0};
+    if (some == LANES) memcpy(&q, x.q + at, LANES);
+    else memcpy(&q, x.q + at, some);
+    wide w = __builtin_convertvector(__builtin_convertvector(q, hvec), wide);
+    return __builtin_convertvector(w, vec) * x.inv[row];
+}
+
+/* Panels of W: panel p is at p * STRIDE(W, depth), its element k*W + i is element p*W + i across and k
+ * down the depth; zeros after the first `have` across. deep: the depth runs along the stored rows, so the
+ * copy is a transpose; otherwise whole stored rows are read front to back, as the prefetcher likes. When
+ * W is not a multiple of LANES the last vector of a line spills into the next line, which is written
+ * later: hence lines go up, and within a transposed block vectors go down, and the stride has slack. */
+#define STRIDE(W, depth) ((W) * (depth) + LANES)
+INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth) {
+    for (int k = 0; !deep && k < depth; k++) {
+        real *line = panel + k * W;
+        for (int p = 0; p < have; p += W, line += STRIDE(W, depth))
+            for (int i = 0; i < W; i += LANES)
+                *(uvec *)(line + i) =
+                    p + i < have ? load(x, (size_t)k, (size_t)(p + i), have - p - i) : (vec){0};
+    }
+    for (int p = 0; deep && p < have; p += W, panel += STRIDE(W, depth))
+        for (int k = 0; k < depth; k += LANES)
+            for (int i = (W - 1) / LANES * LANES; i >= 0; i -= LANES) {
+                vec t[LANES];
+                for (int r = 0; r < LANES; r++)
+                    t[r] = i + r < W && p + i + r < have
+                         ? load(x, (size_t)(p + i + r), (size_t)k, depth - k) : (vec){0};
+                TRANSPOSE(vec, t, LANES);
+                int lines = depth - k < LANES ? depth - k : LANES;
+                for (int r = 0; r < lines; r++) *(uvec *)(panel + (k + r) * W + i) = t[r];
+            }
+}
+static NOINLINE void pack_a(real *panel, Mat a, int have, int depth) {
+    pack(panel, MR, a, !a.trans, have, depth);
+}
+static NOINLINE void pack_b(real *panel, Mat b, int have, int depth) {
+    pack(panel, NR, b, b.trans, have, depth);
+}
+
+/* c(rows,cols) = or += the product of two panels; rows <= R <= MR, R a constant of the compiler. */
+INLINE void tile(const int R, real *c, size_t ldc, const real *a, const real *b, int rows, int cols,
+                 int depth, int add) {
+    vec s[MR][2];
+    UNROLL
+    for (int i = 0; i < R; i++) {
+        s[i][0] = s[i][1] = (vec){0};
+        if (i < rows) __builtin_prefetch(c + (size_t)i * ldc, 1, 2), __builtin_prefetch(c + (size_t)i * ldc + cols - 1, 1, 2);
+    }
+    for (int k = 0; k < depth; k++, a += MR, b += NR) {
+        vec b0 = *(const vec *)b, b1 = *(const vec *)(b + LANES);
+    UNROLL
+        for (int i = 0; i < R; i++) s[i][0] += a[i] * b0, s[i][1] += a[i] * b1;
+    }
+    if (rows == R && cols == NR) {
+        UNROLL
+        for (int i = 0; i < R; i++, c += ldc) {
+            if (add) s[i][0] += *(uvec *)c, s[i][1] += *(uvec *)(c + LANES);
+            *(uvec *)c = s[i][0], *(uvec *)(c + LANES) = s[i][1];
+        }
+        return;
+    }
+    vec edge[MR][2];
+    UNROLL
+    for (int i = 0; i < R; i++) edge[i][0] = s[i][0], edge[i][1] = s[i][1];
+    for (int i = 0; i < rows; i++, c += ldc)
+        for (int j = 0; j < cols; j++) {
+            real sum = edge[i][j / LANES][j % LANES];
+            c[j] = add ? sum + c[j] : sum;
+        }
+}
+/* Four heights of tile, so that one row does not cost fourteen. Not inlined: the caller's variables would
+ * take registers from the sums, and a single sum kept in memory halves the speed. */
+#define HEIGHTS(T, PARAMS, ...) \
+    static NOINLINE void T##_14 PARAMS { T(MR, __VA_ARGS__); } \
+    static NOINLINE void T##_8 PARAMS { T(MR * 4 / 7, __VA_ARGS__); } \
+    static NOINLINE void T##_4 PARAMS { T(MR * 2 / 7, __VA_ARGS__); } \
+    static NOINLINE void T##_1 PARAMS { T(1, __VA_ARGS__); }
+#define HEIGHT(T, rows) ((rows) > MR * 4 / 7 ? T##_14 : (rows) > MR * 2 / 7 ? T##_8 : (rows) > 1 ? T##_4 : T##_1)
+HEIGHTS(tile, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, int depth, int add),
+        c, ldc, a, b, rows, cols, depth, add)
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+/* One thread. Per panel of a, sweep all the panels of the packed block of b: 14 cycles of multiply-adds
+ * per 128 bytes of b from L2. */
+void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    static _Thread_local real *scratch; /* lives as long as its thread */
+    enum { B_SIZE = NC / NR * STRIDE(NR, KC), A_SIZE = MC / MR * STRIDE(MR, KC) };
+    if (!scratch) scratch = xcalloc(B_SIZE + A_SIZE, sizeof(real));
+    real *bp = scratch, *ap = scratch + B_SIZE;
+    for (int j0 = 0; j0 < n; j0 += NC)
+        for (int k0 = 0; k0 < k; k0 += KC) {
+            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC), add = acc || k0;
+            pack_b(bp, mat_at(b, (size_t)k0, (size_t)j0), cols, depth);
+            for (int i0 = 0; i0 < m; i0 += MC) {
+                int rows = MIN(m - i0, MC);
+                pack_a(ap, mat_at(a, (size_t)i0, (size_t)k0), rows, depth);
+                for (int i = 0; i < rows; i += MR)
+                    for (int j = 0; j < cols; j += NR)
+                        HEIGHT(tile, rows - i)(c + (size_t)(i0 + i) * ldc + j0 + j, ldc,
+                            ap + i / MR * STRIDE(MR, depth), bp + j / NR * STRIDE(NR, depth),
+                            MIN(rows - i, MR), MIN(cols - j, NR), depth, add);
+            }
+        }
+}
+
+static int threads_for(double madds) { /* a parallel region costs microseconds: worth 100k multiply-adds */
+#ifdef _OPENMP
+    return madds < 1e5 || omp_in_parallel() ? 1 : omp_get_max_threads();
+#else
+    return (void)madds, 1;
+#endif
+}
+
+/* All threads: cut C into about 4 tasks per thread, halving the longer side. Each task packs for itself:
+ * an element of b is used by every row of the task, so packing it twice costs less than a barrier. */
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    int threads = threads_for((double)m * n * k), mb = m, nb = n < NC ? n : NC;
+    if (threads == 1) { gemm_serial(c, ldc, a, b, m, n, k, acc); return; }
+    int up, across;
+    for (;;) {
+        up = (m + mb - 1) / mb, across = (n + nb - 1) / nb;
+        if (up * across >= TASKS * threads || (mb <= MR && nb <= NR)) break;
+        if (mb > MR && mb * 2 >= nb) mb = (mb + 1) / 2;
+        else if (nb > NR) nb = (nb / 2 + NR - 1) / NR * NR;
+        else mb = (mb + 1) / 2;
+    }
+    #pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int t = 0; t < up * across; t++) {
+        int i = t / across * mb, j = t % across * nb;
+        gemm_serial(c + (size_t)i * ldc + j, ldc, mat_at(a, (size_t)i, 0), mat_at(b, 0, (size_t)j),
+                    m - i < mb ? m - i : mb, n - j < nb ? n - j : nb, k, acc);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ integers
+ * y = x w^T of int8 codes, sums exact in int32. An instruction multiplies 4 bytes by 4 bytes in each
+ * 32-bit lane and adds the four products to the lane: 4 times the work of an FMA. On x86 it wants one side
+ * unsigned: the panels hold w + OFFSET, and a sum starts at -OFFSET * sum(x) so that it ends exact.
+ * Panel: [rows/NRI][k/4][NRI outputs][4 k] bytes. Codes -1, 0, 1 work everywhere. */
+#if WORDS == 16 && defined(__AVX512VNNI__)
+#include <immintrin.h>
+#define OFFSET 128 /* any code */
+INLINE ivec dot4(ivec s, ivec w, ivec x) {
+    return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
+}
+#elif WORDS == 8 && defined(__AVXVNNI__)
+#include <immintrin.h>
+#define OFFSET 128
+INLINE ivec dot4(ivec s, ivec w, ivec x) {
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
+}
+#elif WORDS == 8 && defined(__AVX2__)
+#include <immintrin.h>
+#define OFFSET 1 /* codes -1, 0, 1 only: a pair sum of at most 2 * 2 * 128 cannot saturate its 16 bits */
+INLINE ivec dot4(ivec s, ivec w, ivec x) {
+    __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+    return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+#elif WORDS == 4 && defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#define OFFSET 0
+INLINE ivec dot4(ivec s, ivec w, ivec x) {
+    return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
+}
+#else
+#define OFFSET 0
+INLINE ivec dot4(ivec s, ivec w, ivec x) { /* << 24 >> 24 brings down a byte with its sign */
+    typedef uint32_t bits __attribute__((vector_size(VB)));
+    for (int b = 0; b < 32; b += 8)
+        s += ((ivec)((bits)w << (24 - b)) >> 24) * ((ivec)((bits)x << (24 - b)) >> 24);
+    return s;
+}
+#endif
+
+
+void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
+    int panels = (rows + NRI - 1) / NRI, words = (cols + 3) / 4;
+    if (!w->panel || w->rows != rows || w->cols != cols) {
+        free(w->panel);
+        *w = (IntWeights){xcalloc((size_t)panels * (size_t)words, NRI * 4), rows, cols};
+    }
+    #pragma omp parallel for if(threads_for((double)rows * cols * 8) > 1)
+    for (int p = 0; p < panels; p++)
+        for (int j = 0; j < NRI; j++) {
+            uint8_t *out = w->panel + ((size_t)p * (size_t)words * NRI + (size_t)j) * 4;
+            const int8_t *in = codes + (size_t)(p * NRI + j) * (size_t)cols;
+            for (int k = 0; k < words * 4; k++) {
+                int code = p * NRI + j < rows && k < cols ? in[k] : 0;
+                if (OFFSET == 1 && (code < -1 || code > 1)) die("code %d: only -1, 0, 1 here", code);
+                out[k / 4 * NRI * 4 + k % 4] = (uint8_t)(code + OFFSET);
+            }
+        }
+}
+
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *codes, real s,
+                    int n, int m, int k) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < m; j++) {
+            int32_t sum = 0;
+            for (int p = 0; p < k; p++) sum += codes[(size_t)j * (size_t)k + p] * x[(size_t)i * (size_t)k + p];
+            y[(size_t)i * ldy + j] = (real)sum * (s * inv[i]);
+        }
+}
+
+/* panel[word*MR + i] = 4 codes of token i; absent tokens and codes are zeros. Spills as in pack. */
+static NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
+    int words = (k + 3) / 4;
+    for (int w = 0; w < words; w += WORDS)
+        for (int i = (MR - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
+            ivec t[WORDS];
+            int left = k - w * 4, lines = words - w < WORDS ? words - w : WORDS;
+            for (int r = 0; r < WORDS; r++) {
+                t[r] = (ivec){0};
+                if (i + r >= MR || i + r >= tokens) continue;
+                const int8_t *in = x + (size_t)(i + r) * (size_t)k + w * 4;
+                if (left >= VB) memcpy(&t[r], in, VB);
+                else memcpy(&t[r], in, (size_t)left);
+            }
+            TRANSPOSE(ivec, t, WORDS);
+            for (int r = 0; r < lines; r++) *(uivec *)(panel + (w + r) * MR + i) = t[r];
+        }
+}
+
+INLINE void tile_int(const int R, real *y, size_t ldy, const int32_t *x, const int32_t *w, int words,
+                     const int32_t *start, const real *scale, int rows, int cols) {
+    ivec s[MR][2];
+    UNROLL
+    for (int i = 0; i < R; i++) s[i][0] = s[i][1] = (ivec){0} + start[i];
+    for (int k = 0; k < words; k++, x += MR, w += NRI) {
+        ivec w0 = *(const ivec *)w, w1 = *(const ivec *)(w + WORDS);
+        UNROLL
+        for (int i = 0; i < R; i++) {
+            ivec xi = (ivec){0} + x[i];
+            s[i][0] = dot4(s[i][0], w0, xi), s[i][1] = dot4(s[i][1], w1, xi);
+        }
+    }
+    rwide out[MR][2];
+    int full = rows == R && cols == NRI;
+    UNROLL
+    for (int i = 0; i < R; i++) {
+        out[i][0] = __builtin_convertvector(s[i][0], rwide) * scale[i];
+        out[i][1] = __builtin_convertvector(s[i][1], rwide) * scale[i];
+        if (full) memcpy(y + (size_t)i * ldy, out[i], sizeof out[i]);
+    }
+    for (int i = 0; i < rows && !full; i++)
+        memcpy(y + (size_t)i * ldy, out[i], (size_t)cols * sizeof(real));
+}
+HEIGHTS(tile_int, (real *y, size_t ldy, const int32_t *x, const int32_t *w, int words, const int32_t *start,
+        const real *scale, int rows, int cols), y, ldy, x, w, words, start, scale, rows, cols)
+
+/* y(n,m): IB tokens at a time, so that a weight panel (32 x k bytes, L1) serves four tiles. With few
+ * tokens the panels are shared out instead. No k-blocks: integer sums are exact in any order. */
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s, int n) {
+    int k = w->cols, m = w->rows, words = (k + 3) / 4, panels = (m + NRI - 1) / NRI;
+    int threads = threads_for((double)n * m * k / 4), up = (n + IB - 1) / IB;
+    int across = up >= 4 * threads ? 1 : threads < panels ? threads : panels;
+    #pragma omp parallel for schedule(dynamic) num_threads(threads) if(threads > 1)
+    for (int t = 0; t < up * across; t++) {
+        static _Thread_local int32_t *scratch;
+        static _Thread_local int room;
+        if (room < words) {
+            free(scratch);
+            scratch = xcalloc((size_t)(room = words) * IB + WORDS, sizeof *scratch);
+        }
+        int i0 = t / across * IB, tokens = n - i0 < IB ? n - i0 : IB;
+        int32_t start[IB + WORDS] = {0};
+        real scale[IB] = {0};
+        for (int i = 0; i < tokens; i++) scale[i] = s * inv[i0 + i];
+        for (int i = 0; i < tokens; i += MR) {
+            const int32_t *xp = scratch + i * words;
+            pack_codes(scratch + i * words, x + (size_t)(i0 + i) * (size_t)k, k, tokens - i);
+            ivec sum = {0}, offset = (ivec){0} + (int32_t)(0x01010101u * OFFSET);
+            for (int q = 0; OFFSET && q < words; q++, xp += MR)
+                sum = dot4(sum, offset, *(const uivec *)xp);
+            *(uivec *)(start + i) = -sum;
+        }
+        for (int p = t % across * panels / across; p < (t % across + 1) * panels / across; p++)
+            for (int i = 0; i < tokens; i += MR) {
+                int rows = tokens - i < MR ? tokens - i : MR, cols = m - p * NRI < NRI ? m - p * NRI : NRI;
+                HEIGHT(tile_int, rows)(y + (size_t)(i0 + i) * ldy + p * NRI, ldy, scratch + i * words,
+                    (const int32_t *)w->panel + (size_t)p * (size_t)words * NRI, words,
+                    start + i, scale + i, rows, cols);
+            }
+    }
+}
+
+/* =============================================================================================
+ * 3. Layers. Every x_forward is followed by its x_backward. Gradients of inputs are overwritten
+ *    unless `acc`; gradients of parameters accumulate. A NULL parameter gradient is not computed.
+ *    Each token belongs to one thread. Sums over tokens run over fixed chunks of CHUNK tokens,
+ *    whose partial sums are then added in order: the same bits for any number of threads.
+ * ============================================================================================= */
+
+enum { CHUNK = 64, QUERIES = 64 }; /* tokens of a partial sum; query rows of an attention tile */
+
+static void add_chunks(real *d, const real *partial, int N, int K) { /* partial (N/CHUNK up, K) */
+    if (!d) return;
+    for (int j = 0; j < (N + CHUNK - 1) / CHUNK; j++)
+        for (int c = 0; c < K; c++) d[c] += partial[(size_t)j * K + c];
+}
+
+/* Loops over chunks of tokens: `n` runs over chunk j, `sum` is its zeroed partial row of K. */
+#define FOR_CHUNKS(N) \
+    _Pragma("omp parallel for") for (int j = 0; j < ((N) + CHUNK - 1) / CHUNK; j++)
+#define FOR_TOKENS_OF(j, N) for (int n = (j) * CHUNK; n < (N) && n < ((j) + 1) * CHUNK; n++)
+
+/* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
+void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++) {
+        const real *xn = x + (size_t)n * K;
+        real *on = out + (size_t)n * K, ss = 0;
+#pragma omp simd reduction(+ : ss)
+        for (int i = 0; i < K; i++) ss += xn[i] * xn[i];
+        const real rn = r[n] = 1 / sqrt(ss / (real)K + (real)1e-6);
+        for (int i = 0; i < K; i++) on[i] = xn[i] * rn * g[i];
+    }
+}
+
+/* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)) */
+void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
+                      const real *g, int N, int K, real *partial) {
+    FOR_CHUNKS(N) {
+        real *sum = partial + (size_t)j * K;
+        memset(sum, 0, sizeof(real) * (size_t)K);
+        FOR_TOKENS_OF(j, N) {
+            const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
+            real *dxn = dx + (size_t)n * K, dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int i = 0; i < K; i++) {
+                sum[i] += dn[i] * xn[i] * rn;
+                dot += dn[i] * g[i] * xn[i];
+            }
+            dot *= rn * rn / (real)K; /* xh * mean(dout*g*xh) = x * r * (dot * r / K) */
+            if (acc)
+                for (int i = 0; i < K; i++) dxn[i] += rn * (dn[i] * g[i] - xn[i] * dot);
+            else
+                for (int i = 0; i < K; i++) dxn[i] = rn * (dn[i] * g[i] - xn[i] * dot);
+        }
+    }
+    add_chunks(dg, partial, N, K);
+}
+
+/* Embedding: e = E[token], x0 = RMSNorm(e).  E (V,C), e, x0 (N,C) */
+void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++)
+        memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
+}
+
+void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
+#pragma omp parallel for /* a thread owns 16 columns of all rows, so no two meet in a row */
+    for (int c0 = 0; c0 < C; c0 += 16)
+        for (int n = 0; n < N; n++)
+            for (int i = c0; i < C && i < c0 + 16; i++)
+                dE[(size_t)tokens[n] * C + i] += de[(size_t)n * C + i];
+}
+
+/* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
+void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
+                 const real *e, int N, int C) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++)
+        for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
+            h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
+}
+
+/* dh becomes dprev in place; dx0 accumulates over the phases */
+void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
+                  const real *x0, const real *a, const real *b, int N, int C, real *partial) {
+    const size_t part = (size_t)((N + CHUNK - 1) / CHUNK) * C;
+    FOR_CHUNKS(N) {
+        real *sa = partial + (size_t)j * C, *sb = sa + part, *se = sb + part;
+        for (int i = 0; i < C; i++) sa[i] = sb[i] = se[i] = 0;
+        FOR_TOKENS_OF(j, N)
+            for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++) {
+                const real d = dh[at + i];
+                sa[i] += d * prev[at + i];
+                sb[i] += d * x0[at + i];
+                se[i] += d;
+                dx0[at + i] += d * b[i];
+                dh[at + i] = d * a[i];
+            }
+    }
+    add_chunks(da, partial, N, C);
+    add_chunks(db, partial + part, N, C);
+    add_chunks(de, partial + 2 * part, N, C);
+}
+
+/* Queries and keys: RMSNorm per head without gain, a gain per query head, RoPE over all D
+ * dimensions in halves: (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).
+ * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. */
+void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int N,
+                int T, int H, int KV, int D) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++) {
+        const real *cs = rope + (size_t)(pos0 + n % T) * D, *sn = cs + D / 2;
+        for (int j = 0; j < H + KV; j++) {
+            const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)j * D;
+            real *out = qk + (size_t)n * (H + KV) * D + (size_t)j * D, ss = 0;
+#pragma omp simd reduction(+ : ss)
+            for (int i = 0; i < D; i++) ss += x[i] * x[i];
+            const real s = (j < H ? q_gain[j] : 1) / sqrt(ss / (real)D + (real)1e-6);
+            for (int i = 0; i < D / 2; i++) {
+                const real x1 = x[i] * s, x2 = x[i + D / 2] * s;
+                out[i] = x1 * cs[i] + x2 * sn[i];
+                out[i + D / 2] = x2 * cs[i] - x1 * sn[i];
+            }
+        }
+    }
+}
+
+/* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
+void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
+                 const real *rope, int N, int T, int H, int KV, int D, real *partial) {
+    FOR_CHUNKS(N) {
+        real *sum = partial + (size_t)j * H;
+        memset(sum, 0, sizeof(real) * (size_t)H);
+        FOR_TOKENS_OF(j, N) {
+            const real *cs = rope + (size_t)(n % T) * D, *sn = cs + D / 2;
+            for (int k = 0; k < H + KV; k++) {
+                const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D;
+                const real *dout = dqk + (size_t)n * (H + KV) * D + (size_t)k * D;
+                real *dx = dqkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D, ss = 0, dot = 0;
+#pragma omp simd reduction(+ : ss)
+                for (int i = 0; i < D; i++) ss += x[i] * x[i];
+                const real r = 1 / sqrt(ss / (real)D + (real)1e-6), gain = k < H ? q_gain[k] : 1;
+                /* the rotation is orthogonal: its backward is the rotation by the other angle */
+                for (int i = 0; i < D / 2; i++) {
+                    dx[i] = dout[i] * cs[i] - dout[i + D / 2] * sn[i];
+                    dx[i + D / 2] = dout[i] * sn[i] + dout[i + D / 2] * cs[i];
+                }
+#pragma omp simd reduction(+ : dot)
+                for (int i = 0; i < D; i++) dot += dx[i] * x[i];
+                if (k < H) sum[k] += dot * r;
+                dot *= r * r / (real)D;
+                for (int i = 0; i < D; i++) dx[i] = r * gain * (dx[i] - x[i] * dot);
+            }
+        }
+    }
+    add_chunks(dq_gain, partial, N, H);
+}
+
+/* Causal attention, head by head, QUERIES rows at a time against all keys they may see: memory
+ * grows with T, not T*T. Query i of Tq sees keys 0 .. Tk-Tq+i (Tk > Tq: a cache holds the first).
+ * Queries of head h use key/value head h / (H/KV) (GQA). A row's arithmetic does not depend on
+ * the tile it falls in, so decoding from a cache gives what the full forward gives. */
+static real *scratch(size_t n) { /* of this thread, grows, never shrinks */
+    static _Thread_local real *mem;
+    static _Thread_local size_t size;
+    if (n > size) {
+        free(mem);
+        mem = xcalloc(n, sizeof(real));
+        size = n;
+    }
+    return mem;
+}
+
+void attention_forward(real *out, real *lse, const real *q, size_t ldq, const real *k, size_t ldk,
+                       const real *v, size_t ldv, int B, int Tq, int Tk, int H, int KV, int D) {
+    const real scale = 1 / sqrt((real)D);
+#pragma omp parallel for schedule(dynamic)
+    for (int bh = 0; bh < B * H; bh++) {
+        const int b = bh / H, h = bh % H, kv = h / (H / KV);
+        const real *qh = q + (size_t)b * Tq * ldq + h * D, *kh = k + (size_t)b * Tk * ldk + kv * D;
+        const real *vh = v + (size_t)b * Tk * ldv + kv * D;
+        real *s = scratch((size_t)QUERIES * Tk);
+        for (int i0 = 0; i0 < Tq; i0 += QUERIES) {
+            const int rows = Tq - i0 < QUERIES ? Tq - i0 : QUERIES, keys = Tk - Tq + i0 + rows;
+            gemm_serial(s, keys, mat(qh + (size_t)i0 * ldq, ldq), mat_t(kh, ldk), rows, keys, D, 0);
+            for (int i = 0; i < rows; i++) {
+                real *si = s + (size_t)i * keys, top = si[0], sum = 0;
+                const int seen = keys - rows + i + 1;
+#pragma omp simd reduction(max : top)
+                for (int t = 0; t < seen; t++) top = si[t] > top ? si[t] : top;
+#pragma omp simd reduction(+ : sum)
+                for (int t = 0; t < seen; t++) sum += si[t] = fast_exp(scale * (si[t] - top));
+                const real inv = 1 / sum;
+                for (int t = 0; t < seen; t++) si[t] *= inv;
+                for (int t = seen; t < keys; t++) si[t] = 0;
+                lse[(size_t)(b * Tq + i0 + i) * H + h] = scale * top + log(sum);
+            }
+            gemm_serial(out + ((size_t)(b * Tq + i0) * H + h) * D, (size_t)H * D, mat(s, keys),
+                        mat(vh, ldv), rows, D, keys, 0);
+        }
+    }
+}
+
+/* P = softmax(scale * Q K^T) again from lse. dV += P^T dO; dP = dO V^T;
+ * dS = scale * P * (dP - rowsum(P*dP)); dQ = dS K; dK += dS^T Q */
+void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv,
+                        const real *dout, const real *lse, const real *q, size_t ldq,
+                        const real *k, size_t ldk, const real *v, size_t ldv, int B, int T, int H,
+                        int KV, int D) {
+    const real scale = 1 / sqrt((real)D);
+    const int group = H / KV;
+#pragma omp parallel for schedule(dynamic) /* one thread owns dK and dV of a key/value head */
+    for (int bk = 0; bk < B * KV; bk++) {
+        const int b = bk / KV, kv = bk % KV;
+        const size_t row = (size_t)b * T;
+        const real *kh = k + row * ldk + kv * D, *vh = v + row * ldv + kv * D;
+        real *dkh = dk + row * lddk + kv * D, *dvh = dv + row * lddv + kv * D;
+        real *s = scratch((size_t)2 * QUERIES * T), *ds = s + (size_t)QUERIES * T;
+        for (int t = 0; t < T; t++)
+            for (int i = 0; i < D; i++) dkh[t * lddk + i] = dvh[t * lddv + i] = 0;
+        for (int h = kv * group; h < (kv + 1) * group; h++)
+            for (int i0 = 0; i0 < T; i0 += QUERIES) {
+                const int rows = T - i0 < QUERIES ? T - i0 : QUERIES, keys = i0 + rows;
+                const real *qh = q + (row + i0) * ldq + h * D;
+                const real *doh = dout + ((row + i0) * H + h) * D;
+                gemm_serial(s, keys, mat(qh, ldq), mat_t(kh, ldk), rows, keys, D, 0);
+                gemm_serial(ds, keys, mat(doh, (size_t)H * D), mat_t(vh, ldv), rows, keys, D, 0);
+                for (int i = 0; i < rows; i++) {
+                    real *si = s + (size_t)i * keys, *dsi = ds + (size_t)i * keys, dot = 0;
+                    const real l = lse[(row + i0 + i) * H + h];
+                    const int seen = keys - rows + i + 1;
+#pragma omp simd reduction(+ : dot)
+                    for (int t = 0; t < seen; t++) {
+                        si[t] = fast_exp(scale * si[t] - l);
+                        dot += si[t] * dsi[t];
+                    }
+                    for (int t = 0; t < seen; t++) dsi[t] = scale * si[t] * (dsi[t] - dot);
+                    for (int t = seen; t < keys; t++) si[t] = dsi[t] = 0;
+                }
+                gemm_serial(dvh, lddv, mat_t(s, keys), mat(doh, (size_t)H * D), keys, D, rows, 1);
+                gemm_serial(dq + (row + i0) * lddq + h * D, lddq, mat(ds, keys), mat(kh, ldk),
+                            rows, D, keys, 0);
+                gemm_serial(dkh, lddk, mat_t(ds, keys), mat(qh, ldq), keys, D, rows, 1);
+            }
+    }
+}
+
+/* relu(f)^2.  f, out (N,F) */
+void relu2_forward(real *out, const real *f, int N, int F) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++)
+        for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
+            out[i] = f[i] > 0 ? f[i] * f[i] : 0;
+}
+
+void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
+#pragma omp parallel for
+    for (int n = 0; n < N; n++)
+        for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
+            df[i] = f[i] > 0 ? 2 * f[i] * df[i] : 0;
+}
+
+/* Gated residual: out = h + g*y.  (N,C), g (C) */
+void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++)
+        for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
+            out[at + i] = h[at + i] + g[i] * y[at + i];
+}
+
+void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N, int C,
+                   real *partial) { /* dh = dout: the caller goes on with the same buffer */
+    FOR_CHUNKS(N) {
+        real *sum = partial + (size_t)j * C;
+        memset(sum, 0, sizeof(real) * (size_t)C);
+        FOR_TOKENS_OF(j, N)
+            for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++) {
+                sum[i] += dout[at + i] * y[at + i];
+                dy[at + i] = dout[at + i] * g[i];
+            }
+    }
+    add_chunks(dg, partial, N, C);
+}
+
+/* Softcap and cross-entropy: l = 30*tanh(z/30), loss = lse(l) - l[target].
+ * logits (N,V) holds z on entry, l after forward, dz after backward: one buffer of this size. */
+#define SOFTCAP ((real)30)
+
+static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(1+t), t = e^-2|x| */
+    const real t = fast_exp(-2 / SOFTCAP * fabs(z)), y = SOFTCAP * (1 - t) / (1 + t);
+    return z < 0 ? -y : y;
+}
+
+void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++) {
+        real *l = logits + (size_t)n * V, sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < V; i++) {
+            l[i] = softcap(l[i]);
+            sum += fast_exp(l[i] - SOFTCAP); /* l <= 30: no search for the largest is needed */
+        }
+        lse[n] = SOFTCAP + log(sum);
+        if (targets) loss[n] = lse[n] - l[targets[n]];
+    }
+}
+
+void loss_backward(real *logits, const real *lse, const int *targets, int N, int V) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++) {
+        real *l = logits + (size_t)n * V;
+        const real lt = l[targets[n]], a = 1 / (real)N, ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
+        for (int i = 0; i < V; i++) l[i] = a * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
+        l[targets[n]] -= a * (1 - lt * lt * cap2);
+    }
+}
+
+/* =============================================================================================
+ * 4. Quantizers: what is stored, and therefore what the forward pass uses
+ * ============================================================================================= */
+
+/* Sum over fixed blocks of 4096 numbers, the blocks added in order: same bits, any threads. */
+#define BLOCK 4096
+static double block_sum(const real *x, size_t n, int squares) {
+    const size_t blocks = (n + BLOCK - 1) / BLOCK;
+    double *part = xcalloc(blocks, sizeof(double)), total = 0;
+#pragma omp parallel for
+    for (size_t b = 0; b < blocks; b++) {
+        double s = 0;
+        for (size_t i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++)
+            s += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
+        part[b] = s;
+    }
+    for (size_t b = 0; b < blocks; b++) total += part[b];
+    free(part);
+    return total;
+}
+
+/* The straight-through estimator of BitNet (2402.17764, FAQ): the gradient of the quantized weight
+ * is the gradient of the master, through rounding, clipping and scale; nothing is masked. */
+static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
+
+/* Ternary: s = max(mean|W|, 1e-5) rounded to bf16, q = clip(rint(W/s), -1, 1), eff = s*q. */
+static size_t ternary_scales(int rows, int cols) { return (void)rows, (void)cols, 1; }
+
+static size_t ternary_bytes(int rows, int cols, int bits) {
+    return (void)bits, 2 + ((size_t)rows * cols + 4) / 5;
+}
+
+static void ternary_quantize(int8_t *code, real *scale, const real *w, int rows, int cols,
+                             int bits) {
+    const size_t n = (size_t)rows * cols;
+    const double mean = block_sum(w, n, 0) / (double)n;
+    const real s = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
+    (void)bits;
+    *scale = s;
+#pragma omp parallel for
+    for (size_t i = 0; i < n; i++) {
+        const real q = rint(w[i] / s); /* ties to even, as torch.round */
+        code[i] = (int8_t)(q < -1 ? -1 : q > 1 ? 1 : q);
+    }
+}
+
+static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, int rows,
+                               int cols) {
+#pragma omp parallel for
+    for (size_t i = 0; i < (size_t)rows * cols; i++) eff[i] = *scale * (real)code[i];
+}
+
+static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
+                         int bits) {
+    const size_t n = (size_t)rows * cols;
+    (void)bits;
+    put_u(out, to_bf16(*scale), 2);
+    for (size_t i = 0; i < n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
+        int byte = 0;
+        for (size_t k = 5; k-- > 0;) byte = 3 * byte + (i + k < n ? code[i + k] + 1 : 0);
+        out[2 + i / 5] = (uint8_t)byte;
+    }
+}
+
+static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, int rows, int cols,
+                          int bits) {
+    const size_t n = (size_t)rows * cols;
+    (void)bits;
+    *scale = from_bf16((uint16_t)get_u(in, 2));
+    if (!(*scale > 0) || !isfinite(*scale)) return 0;
+    for (size_t i = 0; i < n; i += 5) {
+        int byte = in[2 + i / 5];
+        if (byte >= 243) return 0;
+        for (size_t k = 0; k < 5; k++, byte /= 3)
+            if (i + k < n) code[i + k] = (int8_t)(byte % 3 - 1);
+    }
+    return 1;
+}
+
+/* Integers of 4 to 8 bits, one bf16 scale per row: s = absmax/(2^(b-1)-1), q = rint(w/s). */
+static size_t int_scales(int rows, int cols) { return (void)cols, (size_t)rows; }
+
+static size_t int_bytes(int rows, int cols, int bits) {
+    return 2 * (size_t)rows + ((size_t)rows * cols * bits + 7) / 8;
+}
+
+static void int_quantize(int8_t *code, real *scale, const real *w, int rows, int cols, int bits) {
+    const real top = (real)((1 << (bits - 1)) - 1);
+#pragma omp parallel for
+    for (int r = 0; r < rows; r++) {
+        const real *wr = w + (size_t)r * cols;
+        real absmax = (real)1e-5;
+        for (int i = 0; i < cols; i++) absmax = fabs(wr[i]) > absmax ? fabs(wr[i]) : absmax;
+        const real s = scale[r] = from_bf16(to_bf16(absmax / top));
+        for (int i = 0; i < cols; i++) { /* s may have been rounded down: clip */
+            const real q = rint(wr[i] / s);
+            code[(size_t)r * cols + i] = (int8_t)(q < -top ? -top : q > top ? top : q);
+        }
+    }
+}
+
+static void int_dequantize(real *eff, const int8_t *code, const real *scale, int rows, int cols) {
+#pragma omp parallel for
+    for (int r = 0; r < rows; r++)
+        for (size_t i = (size_t)r * cols; i < (size_t)(r + 1) * cols; i++)
+            eff[i] = scale[r] * (real)code[i];
+}
+
+static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
+                          int bits) {
+    const size_t n = (size_t)rows * cols;
+    for (int r = 0; r < rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
+    memset(out, 0, (n * bits + 7) / 8);
+    for (size_t i = 0; i < n * bits; i++) {
+        const int u = code[i / bits] + (1 << (bits - 1));
+        out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
+    }
+}
+
+static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, int rows, int cols,
+                           int bits) {
+    const size_t n = (size_t)rows * cols;
+    for (int r = 0; r < rows; r++, in += 2) {
+        scale[r] = from_bf16((uint16_t)get_u(in, 2));
+        if (!(scale[r] > 0) || !isfinite(scale[r])) return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        int u = 0;
+        for (int b = 0; b < bits; b++) {
+            const size_t at = i * bits + b;
+            u |= (in[at / 8] >> at % 8 & 1) << b;
+        }
+        if (u == 0) return 0; /* -2^(bits-1) is never written */
+        code[i] = (int8_t)(u - (1 << (bits - 1)));
+    }
+    return 1;
+}
+
+/* bf16: every number is its own scale; there are no codes. */
+static size_t bf16_scales(int rows, int cols) { return (size_t)rows * cols; }
+
+static size_t bf16_bytes(int rows, int cols, int bits) {
+    return (void)bits, 2 * (size_t)rows * cols;
+}
+
+static void bf16_quantize(int8_t *code, real *scale, const real *w, int rows, int cols, int bits) {
+    (void)code, (void)bits;
+#pragma omp parallel for
+    for (size_t i = 0; i < (size_t)rows * cols; i++) scale[i] = from_bf16(to_bf16(w[i]));
+}
+
+static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, int rows, int cols) {
+    (void)code;
+    memcpy(eff, scale, sizeof(real) * (size_t)rows * cols);
+}
+
+static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
+                      int bits) {
+    (void)code, (void)bits;
+    for (size_t i = 0; i < (size_t)rows * cols; i++) put_u(out + 2 * i, to_bf16(scale[i]), 2);
+}
+
+static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, int rows, int cols, int bits) {
+    (void)code, (void)bits;
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        if (!isfinite(scale[i] = from_bf16((uint16_t)get_u(in + 2 * i, 2)))) return 0;
+    return 1;
+}
+
+/* name, bits per weight (0: --embed_bits), ... */
+static const Quantizer quantizers[] = {
+    {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity, bf16_pack,
+     bf16_unpack},
+    {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize, ste_identity,
+     ternary_pack, ternary_unpack},
+    {"int", 0, int_scales, int_bytes, int_quantize, int_dequantize, ste_identity, int_pack_bits,
+     int_unpack_bits},
+};
+enum { Q_BF16, Q_TERNARY, Q_INT };
+
+static const Quantizer *quantizer_of(const Config *c, int role) {
+    if (role == PROJ) return quantizers + (c->wq == WQ_TERNARY ? Q_TERNARY : Q_BF16);
+    if (role == EMBED) return quantizers + (c->embed_bits < 16 ? Q_INT : Q_BF16);
+    return quantizers + Q_BF16;
+}
+
+/* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
+ * for q * inv, inv = max(absmax, 1e-5)/127. The gradient passes as if nothing was rounded. With
+ * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
+ * Q(x) - x once and then computes x + residual: a smooth function with the same derivative.  (N,K) */
+void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
+#pragma omp parallel for
+    for (int n = 0; n < N; n++) {
+        const size_t at = (size_t)n * K;
+        if (aq == AQ_INT8 && freeze != REPLAY) {
+            real absmax = (real)1e-5;
+#pragma omp simd reduction(max : absmax)
+            for (int i = 0; i < K; i++) {
+                const real m = fabs(x[at + i]);
+                absmax = m > absmax ? m : absmax;
+            }
+            const real s = 127 / absmax;
+            a->inv[n] = absmax / 127;
+            for (int i = 0; i < K; i++) a->q[at + i] = (int8_t)rint(x[at + i] * s);
+        }
+        if (freeze == RECORD)
+            for (int i = 0; i < K; i++)
+                a->res[at + i] = aq == AQ_INT8 ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
+        if (aq == AQ_NONE || freeze)
+            for (int i = 0; i < K; i++) a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
+    }
+}
+
+/* =============================================================================================
+ * 5. The model
+ * ============================================================================================= */
+
+static void *owned(Golf *m, size_t n, size_t size) {
+    m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
+    if (!m->owned) die("out of memory");
+    return m->owned[m->n_owned++] = xcalloc(n, size);
+}
+
+void golf_free(Golf *m) {
+    const Config *c = &m->c;
+    for (int i = 0; m->ints && i < 3 * N_TENSORS * BLOCKS; i++) free(m->ints[i].panel);
+    for (int i = 0; i < m->n_owned; i++) free(m->owned[i]);
+    free(m->owned);
+    memset(m, 0, sizeof *m);
+}
+
+/* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
+static void golf_layout(Golf *m, const Config *c) {
+    const int copies_of[] = {1, BLOCKS, PHASES};
+    memset(m, 0, sizeof *m);
+    m->c = *c;
+    m->phases = PHASES;
+    m->blocks = BLOCKS;
+    Tensor *t = m->t;
+#define X(name_, copies_, rows_, cols_, role_, mode_, init_) \
+    *t++ = (Tensor){.name = #name_, .role = role_, .copies = copies_of[copies_], .rows = rows_, \
+                    .cols = cols_, .mode = mode_, .per_phase = copies_ == PER_PHASE, .init = init_};
+    GOLF_TENSORS(X)
+#undef X
+    for (t = m->t; t < m->t + N_TENSORS; t++) {
+        t->stored_copies = t->per_phase && !c->phase ? BLOCKS : t->copies;
+        t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
+        t->quant = quantizer_of(c, t->role);
+        t->n = (size_t)t->stored_copies * t->rows * t->stored_cols;
+        t->n_x = t->role == INTERFACE ? (size_t)t->copies * t->cols : 0;
+        t->at = m->n_params, m->n_params += t->n;
+        t->at_x = m->n_expanded, m->n_expanded += t->n_x;
+        t->at_scale = m->n_scales;
+        m->n_scales += (size_t)t->stored_copies * t->quant->scales(t->rows, t->stored_cols);
+    }
+}
+
+static int bits_of(const Config *c, const Tensor *t) {
+    return t->quant->bits ? t->quant->bits : c->embed_bits;
+}
+
+/* Phase p uses this block. */
+static int block_of(const Config *c, int p) {
+    const int q = p - c->prelude;
+    if (q < 0) return p;
+    if (q >= LOOP_PHASES) return c->prelude + c->unique + (q - LOOP_PHASES);
+    return c->prelude + (c->order == ORDER_CYCLE ? q % c->unique : q / c->repeat);
+}
+
+void golf_init(Golf *m, const Config *c, int train) {
+    golf_layout(m, c);
+    m->train = train;
+    m->eff = owned(m, m->n_params, sizeof(real));
+    m->code = owned(m, m->n_params, 1);
+    m->scale = owned(m, m->n_scales, sizeof(real));
+    m->ix = owned(m, m->n_expanded, sizeof(real));
+    m->ints = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(IntWeights));
+    m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
+    if (!train) return;
+    m->w = owned(m, m->n_params, sizeof(real));
+    m->g = owned(m, m->n_params, sizeof(real));
+    m->m = owned(m, m->n_params, sizeof(real));
+    m->v = owned(m, m->n_params, sizeof(real));
+    m->before = owned(m, m->n_params, 1);
+    m->dix = owned(m, m->n_expanded, sizeof(real));
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m->t + k;
+        /* keyed by name: arms that differ in one tensor share the start of all others */
+        const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
+#pragma omp parallel for
+        for (size_t i = 0; i < t->n; i++)
+            m->w[t->at + i] = t->role == INTERFACE ? (real)t->init
+                                                   : (real)(t->init * normal01(key, i));
+    }
+    golf_quantize(m);
+}
+
+static void act_alloc(Golf *m, Act *a, size_t N, int K) {
+    if (m->c.aq == AQ_INT8) {
+        a->q = owned(m, N * (size_t)K, 1);
+        a->inv = owned(m, N, sizeof(real));
+    }
+    if (m->c.aq == AQ_NONE || m->freeze) a->x = owned(m, N * (size_t)K, sizeof(real));
+    if (m->freeze) a->res = owned(m, N * (size_t)K, sizeof(real));
+}
+
+void golf_buffers(Golf *m, size_t N) {
+    const Config *c = &m->c;
+    const int C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
+    const int keep = m->train ? PHASES : 1; /* without a backward pass one phase's buffers do */
+#define REALS(n) owned(m, (size_t)(n), sizeof(real))
+    m->N = N;
+    for (int p = 0; p < PHASES; p++) {
+        Phase *s = m->phase + p;
+        if (p >= keep) {
+            *s = m->phase[0];
+            continue;
+        }
+        s->h = REALS(N * C), s->mid = REALS(N * C), s->out = REALS(N * C);
+        s->qkv = REALS(N * QKV_ROWS), s->att = REALS(N * C), s->lse = REALS(N * H);
+        s->o = REALS(N * C), s->f = REALS(N * F), s->y = REALS(N * C);
+        s->r_attn = REALS(N), s->r_each = REALS(N), s->r_xo = REALS(N);
+        s->r_mlp = REALS(N), s->r_up = REALS(N), s->r_xd = REALS(N);
+        act_alloc(m, &s->in_q, N, C);
+        if (c->extra_norm == XN_EACH) act_alloc(m, &s->in_k, N, C), act_alloc(m, &s->in_v, N, C);
+        act_alloc(m, &s->in_o, N, C);
+        act_alloc(m, &s->in_up, N, C);
+        act_alloc(m, &s->in_down, N, F);
+    }
+    m->e = REALS(N * C), m->r_e = REALS(N), m->x0 = REALS(N * C), m->hn = REALS(N * C);
+    m->r_out = REALS(N), m->logits = REALS(N * c->vocab), m->lse = REALS(N), m->loss = REALS(N);
+    m->u = REALS(N * C), m->u2 = REALS(N * C), m->f2 = REALS(N * F), m->f3 = REALS(N * F);
+    m->qk = REALS(N * (H + KV) * D), m->rope = REALS(c->seq * D), m->ones = REALS(F);
+    for (int i = 0; i < F; i++) m->ones[i] = 1;
+    for (int t = 0; t < c->seq; t++)
+        for (int i = 0; i < D / 2; i++) {
+            const double angle = t * pow(10000, -2.0 * i / D);
+            m->rope[(size_t)t * D + i] = (real)cos(angle);
+            m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
+        }
+    if (!m->train) return;
+    m->dh = REALS(N * C), m->dx0 = REALS(N * C), m->du = REALS(N * C), m->du2 = REALS(N * C);
+    m->df = REALS(N * F), m->df2 = REALS(N * F), m->dqk = REALS(N * (H + KV) * D);
+    m->dqkv = REALS(N * QKV_ROWS), m->partial = REALS((N / CHUNK + 1) * (size_t)(3 * C + F));
+}
+
+void golf_cache(Golf *m) {
+    const Config *c = &m->c;
+    const size_t n = (size_t)PHASES * c->seq * KV_HEADS * HEAD_DIM;
+    m->kcache = REALS(n), m->vcache = REALS(n);
+}
+#undef REALS
+
+/* The interface has three modes and per-phase or per-block copies; layers know nothing of this.
+ * expand: what is stored -> a full vector for every phase. fold: its adjoint, for gradients. */
+static size_t stored_at(const Golf *m, const Tensor *t, int p, int i) {
+    const int copy = t->stored_copies == m->phases ? p : block_of(&m->c, p);
+    return t->at + (size_t)copy * t->stored_cols + (t->mode == MODE_VECTOR ? i : 0);
+}
+
+static void expand(Golf *m, const Tensor *t) {
+    for (int p = 0; p < (t->n_x ? t->copies : 0); p++)
+        for (int i = 0; i < t->cols; i++)
+            m->ix[t->at_x + (size_t)p * t->cols + i] =
+                t->mode ? m->eff[stored_at(m, t, p, i)] : (real)t->init;
+}
+
+static void fold(Golf *m, const Tensor *t) {
+    for (int p = 0; p < (t->n_x && t->mode ? t->copies : 0); p++)
+        for (int i = 0; i < t->cols; i++)
+            m->g[stored_at(m, t, p, i)] += m->dix[t->at_x + (size_t)p * t->cols + i];
+}
+
+/* Row ranges of a projection with packed codes of their own: q, k, v when each has its own input. */
+static int slices(const Config *c, int k, int *first, int s) {
+    const int H = c->heads * HEAD_DIM, KV = KV_HEADS * HEAD_DIM;
+    const int at[] = {0, H, H + KV, H + 2 * KV};
+    *first = at[s];
+    return k == T_wqkv && c->extra_norm == XN_EACH ? at[s + 1] - at[s] : 0;
+}
+
+void golf_use(Golf *m) {
+    const Config *c = &m->c;
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m->t + k;
+        const size_t size = (size_t)t->rows * t->stored_cols;
+        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
+        for (int j = 0; j < t->stored_copies && size; j++) {
+            const size_t at = t->at + j * size;
+            t->quant->dequantize(m->eff + at, m->code + at, m->scale + t->at_scale + j * scales,
+                                 t->rows, t->stored_cols);
+            for (int s = 0; s < 3 && t->role == PROJ && c->wq && c->aq; s++) {
+                int first, rows = slices(c, k, &first, s);
+                if (!rows && s == 0) rows = t->rows;
+                if (rows) int_pack(m->ints + (k * m->blocks + j) * 3 + s,
+                                   m->code + at + (size_t)first * t->cols, rows, t->cols);
+            }
+        }
+        expand(m, t);
+    }
+}
+
+/* Once per optimizer step; all phases then share the result. */
+void golf_quantize(Golf *m) {
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m->t + k;
+        const size_t size = (size_t)t->rows * t->stored_cols;
+        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
+        memcpy(m->before, m->code + t->at, t->n);
+        for (int j = 0; j < t->stored_copies && size && m->freeze != REPLAY; j++)
+            t->quant->quantize(m->code + t->at + j * size, m->scale + t->at_scale + j * scales,
+                               m->w + t->at + j * size, t->rows, t->stored_cols, bits_of(&m->c, t));
+        for (size_t i = 0; t->role == PROJ && m->quantized && i < t->n; i++)
+            m->flips += m->before[i] != m->code[t->at + i];
+    }
+    m->quantized = 1;
+    golf_use(m);
+    if (!m->freeze) return;
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (m->freeze == RECORD) m->res[i] = m->eff[i] - m->w[i];
+        m->eff[i] = m->w[i] + m->res[i];
+    }
+    for (int k = 0; k < N_TENSORS; k++) expand(m, m->t + k);
+}
+
+static Mat act_mat(const Golf *m, const Act *x, int K) {
+    return x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K) : mat(x->x, (size_t)K);
+}
+
+/* y = x W^T for the rows of slice s of copy j of projection k; the integer product when both sides
+ * have codes. dx = dy W, dW += dy^T x.  y (N,..) with row stride ldy */
+static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int s,
+                           int N) {
+    const Tensor *t = m->t + k;
+    int first, rows = slices(&m->c, k, &first, s);
+    if (!rows) rows = t->rows;
+    const size_t at = t->at + ((size_t)j * t->rows + first) * t->cols;
+    if (m->c.wq && m->c.aq && !m->freeze)
+        gemm_int(y + first, ldy, x->q, x->inv, m->ints + (k * m->blocks + j) * 3 + s,
+                 m->scale[t->at_scale + j], N);
+    else
+        gemm(y + first, ldy, act_mat(m, x, t->cols), mat_t(m->eff + at, t->cols), N, rows, t->cols,
+             0);
+}
+
+static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
+                            int j, int s, int N) {
+    const Tensor *t = m->t + k;
+    int first, rows = slices(&m->c, k, &first, s);
+    if (!rows) rows = t->rows;
+    const size_t at = t->at + ((size_t)j * t->rows + first) * t->cols;
+    gemm(dx, t->cols, mat(dy + first, ldy), mat(m->eff + at, t->cols), N, t->cols, rows, 0);
+    gemm(m->g + at, t->cols, mat_t(dy + first, ldy), act_mat(m, x, t->cols), rows, t->cols, N, 1);
+}
+
+/* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none. */
+static const real *iv(const Golf *m, int k, int p) {
+    return m->ix + m->t[k].at_x + (size_t)p * m->t[k].cols;
+}
+
+static real *div_(const Golf *m, int k, int p) {
+    return m->t[k].mode ? m->dix + m->t[k].at_x + (size_t)p * m->t[k].cols : NULL;
+}
+
+/* One application of a block: prev (N,C) -> s->out (N,C). */
+static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
+    const Config *c = &m->c;
+    Phase *s = m->phase + p;
+    const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
+    const int b = block_of(c, p), each = c->extra_norm == XN_EACH, aq = c->aq, fr = m->freeze;
+    const int QKV = QKV_ROWS, pos = m->cached;
+
+    mix_forward(s->h, prev, m->x0, iv(m, T_mix0, p), iv(m, T_mix1, p), iv(m, T_phase_embed, p), N, C);
+
+    rmsnorm_forward(m->u, s->r_attn, s->h, iv(m, T_g_attn, p), N, C);
+    if (each) {
+        Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
+        for (int i = 0; i < 3; i++) {
+            rmsnorm_forward(m->u2, s->r_each, m->u, iv(m, T_x_q + i, p), N, C);
+            act_quant(in[i], m->u2, N, C, aq, fr);
+            linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
+        }
+    } else {
+        act_quant(&s->in_q, m->u, N, C, aq, fr);
+        linear_forward(m, s->qkv, QKV, &s->in_q, T_wqkv, b, 0, N);
+    }
+    qk_forward(m->qk, s->qkv, iv(m, T_q_gain, p), m->rope, pos, N, T, H, KV, D);
+    const real *k = m->qk + H * D, *v = s->qkv + (H + KV) * D;
+    size_t ldk = (size_t)(H + KV) * D, ldv = QKV;
+    if (m->kcache) { /* append this call's keys and values, then attend to all of them */
+        const size_t ld = (size_t)KV * D, at = (size_t)p * c->seq * ld;
+        for (int n = 0; n < N; n++) {
+            memcpy(m->kcache + at + (pos + n) * ld, k + n * ldk, ld * sizeof(real));
+            memcpy(m->vcache + at + (pos + n) * ld, v + n * ldv, ld * sizeof(real));
+        }
+        k = m->kcache + at, v = m->vcache + at, ldk = ldv = ld;
+    }
+    attention_forward(s->att, s->lse, m->qk, (size_t)(H + KV) * D, k, ldk, v, ldv, B, T, pos + T, H,
+                      KV, D);
+    if (c->extra_norm) {
+        rmsnorm_forward(m->u, s->r_xo, s->att, iv(m, T_x_attn, p), N, C);
+        act_quant(&s->in_o, m->u, N, C, aq, fr);
+    } else
+        act_quant(&s->in_o, s->att, N, C, aq, fr);
+    linear_forward(m, s->o, C, &s->in_o, T_wo, b, 0, N);
+    gate_forward(s->mid, s->h, s->o, iv(m, T_gate_attn, p), N, C);
+
+    rmsnorm_forward(m->u, s->r_mlp, s->mid, iv(m, T_g_mlp, p), N, C);
+    if (each) {
+        rmsnorm_forward(m->u2, s->r_up, m->u, iv(m, T_x_up, p), N, C);
+        act_quant(&s->in_up, m->u2, N, C, aq, fr);
+    } else
+        act_quant(&s->in_up, m->u, N, C, aq, fr);
+    linear_forward(m, s->f, F, &s->in_up, T_wup, b, 0, N);
+    relu2_forward(m->f2, s->f, N, F);
+    if (c->extra_norm) {
+        rmsnorm_forward(m->f3, s->r_xd, m->f2, iv(m, T_x_mlp, p), N, F);
+        act_quant(&s->in_down, m->f3, N, F, aq, fr);
+    } else
+        act_quant(&s->in_down, m->f2, N, F, aq, fr);
+    linear_forward(m, s->y, C, &s->in_down, T_wdown, b, 0, N);
+    gate_forward(s->out, s->mid, s->y, iv(m, T_gate_mlp, p), N, C);
+}
+
+/* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
+static void block_backward(Golf *m, int p, const real *prev, int B, int T) {
+    const Config *c = &m->c;
+    Phase *s = m->phase + p;
+    const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
+    const int b = block_of(c, p), each = c->extra_norm == XN_EACH, QKV = QKV_ROWS;
+    const size_t ldqk = (size_t)(H + KV) * D;
+    real *dh = m->dh, *part = m->partial;
+
+    /* out = mid + gate_mlp * down(in_down) */
+    gate_backward(m->du, div_(m, T_gate_mlp, p), dh, s->y, iv(m, T_gate_mlp, p), N, C, part);
+    linear_backward(m, m->df, m->du, C, &s->in_down, T_wdown, b, 0, N);
+    real *df = m->df;
+    if (c->extra_norm) { /* in_down = RMSNorm(relu2(f)) * x_mlp */
+        relu2_forward(m->f2, s->f, N, F);
+        df = m->df2;
+        rmsnorm_backward(df, 0, div_(m, T_x_mlp, p), m->df, m->f2, s->r_xd, iv(m, T_x_mlp, p), N, F,
+                         part);
+    }
+    relu2_backward(df, s->f, N, F);
+    linear_backward(m, m->du, df, F, &s->in_up, T_wup, b, 0, N);
+    real *du = m->du;
+    if (each) { /* in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp again */
+        rmsnorm_forward(m->u, s->r_mlp, s->mid, iv(m, T_g_mlp, p), N, C);
+        du = m->du2;
+        rmsnorm_backward(du, 0, div_(m, T_x_up, p), m->du, m->u, s->r_up, iv(m, T_x_up, p), N, C,
+                         part);
+    }
+    rmsnorm_backward(dh, 1, div_(m, T_g_mlp, p), du, s->mid, s->r_mlp, iv(m, T_g_mlp, p), N, C, part);
+
+    /* mid = h + gate_attn * o(in_o) */
+    gate_backward(m->du, div_(m, T_gate_attn, p), dh, s->o, iv(m, T_gate_attn, p), N, C, part);
+    linear_backward(m, m->du2, m->du, C, &s->in_o, T_wo, b, 0, N);
+    real *datt = m->du2;
+    if (c->extra_norm) { /* in_o = RMSNorm(att) * x_attn */
+        datt = m->du;
+        rmsnorm_backward(datt, 0, div_(m, T_x_attn, p), m->du2, s->att, s->r_xo,
+                         iv(m, T_x_attn, p), N, C, part);
+    }
+    qk_forward(m->qk, s->qkv, iv(m, T_q_gain, p), m->rope, 0, N, T, H, KV, D);
+    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, datt, s->lse,
+                       m->qk, ldqk, m->qk + H * D, ldqk, s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
+    qk_backward(m->dqkv, div_(m, T_q_gain, p), m->dqk, s->qkv, iv(m, T_q_gain, p), m->rope, N, T, H,
+                KV, D, part);
+    if (each) { /* in_q, in_k, in_v = RMSNorm(u) * x_q, x_k, x_v */
+        const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
+        rmsnorm_forward(m->u, s->r_attn, s->h, iv(m, T_g_attn, p), N, C);
+        for (int i = 0; i < 3; i++) {
+            linear_backward(m, m->du2, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
+            rmsnorm_backward(m->du, i > 0, div_(m, T_x_q + i, p), m->du2, m->u, s->r_each,
+                             iv(m, T_x_q + i, p), N, C, part);
+        }
+    } else
+        linear_backward(m, m->du, m->dqkv, QKV, &s->in_q, T_wqkv, b, 0, N);
+    rmsnorm_backward(dh, 1, div_(m, T_g_attn, p), m->du, s->h, s->r_attn, iv(m, T_g_attn, p), N, C,
+                     part);
+
+    /* h = mix0 * prev + mix1 * x0 + phase_embed */
+    mix_backward(dh, m->dx0, div_(m, T_mix0, p), div_(m, T_mix1, p), div_(m, T_phase_embed, p), prev,
+                 m->x0, iv(m, T_mix0, p), iv(m, T_mix1, p), N, C, part);
+}
+
+double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
+    const int N = B * T, C = m->c.width, V = m->c.vocab;
+    const real *E = m->eff + m->t[T_embed].at, *h = m->x0;
+    if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
+    embed_forward(m->e, E, tokens, N, C);
+    rmsnorm_forward(m->x0, m->r_e, m->e, m->ones, N, C);
+    for (int p = 0; p < m->phases; p++) {
+        block_forward(m, p, h, B, T);
+        h = m->phase[p].out;
+    }
+    if (m->kcache) m->cached += T;
+    rmsnorm_forward(m->hn, m->r_out, h, m->ones, N, C);
+    gemm(m->logits, V, mat(m->hn, C), mat_t(E, C), N, V, C, 0);
+    loss_forward(m->logits, m->lse, m->loss, targets, N, V);
+    double sum = 0;
+    for (int n = 0; targets && n < N; n++) sum += (double)m->loss[n];
+    return sum / N;
+}
+
+void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T) {
+    const int N = B * T, C = m->c.width, V = m->c.vocab;
+    const size_t at = m->t[T_embed].at;
+    memset(m->g, 0, m->n_params * sizeof(real));
+    memset(m->dix, 0, m->n_expanded * sizeof(real));
+    memset(m->dx0, 0, (size_t)N * C * sizeof(real));
+
+    loss_backward(m->logits, m->lse, targets, N, V);
+    gemm(m->du, C, mat(m->logits, V), mat(m->eff + at, C), N, C, V, 0);
+    gemm(m->g + at, C, mat_t(m->logits, V), mat(m->hn, C), V, C, N, 1);
+    const real *h = m->phase[m->phases - 1].out;
+    rmsnorm_backward(m->dh, 0, NULL, m->du, h, m->r_out, m->ones, N, C, m->partial);
+    for (int p = m->phases - 1; p >= 0; p--)
+        block_backward(m, p, p ? m->phase[p - 1].out : m->x0, B, T);
+    for (size_t i = 0; i < (size_t)N * C; i++) m->dx0[i] += m->dh[i]; /* prev of phase 0 is x0 */
+    rmsnorm_backward(m->du, 0, NULL, m->dx0, m->e, m->r_e, m->ones, N, C, m->partial);
+    embed_backward(m->g + at, m->du, tokens, N, C);
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m->t + k;
+        fold(m, t);
+        t->quant->backward(m->g + t->at, m->w + t->at, t->n);
+    }
+}
+
+/* =============================================================================================
+ * 6. Optimizer: AdamW (1711.05101), schedules as functions of the step, clipping
+ * ============================================================================================= */
+
+/* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves aim at 0
+ * at the end, the second from 2/3 of the rate, and only the first half decays weights. */
+double lr_factor(const Config *c, int step) {
+    const double done = (double)step / c->steps, up = c->warmup * c->steps;
+    double f = step + 1 < up ? (step + 1) / up : 1;
+    if (c->schedule == SCHED_TWO_STAGE) return f * (1 - done) * (done < 0.5 ? 1 : 2.0 / 3);
+    if (1 - done < c->warmdown) f *= (1 - done) / c->warmdown;
+    return f;
+}
+
+double wd_at(const Config *c, int step) {
+    return c->schedule == SCHED_TWO_STAGE && 2.0 * step >= c->steps ? 0 : c->wd;
+}
+
+double golf_grad_norm(const Golf *m) { return sqrt(block_sum(m->g, m->n_params, 1)); }
+
+/* step counts from 0. grad_scale multiplies every gradient (clipping). */
+void golf_adamw(Golf *m, int step, double grad_scale) {
+    const Config *c = &m->c;
+    const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
+    const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
+    const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m->t + k;
+        const double rates[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
+        const double rate = rates[t->role] * lr_factor(c, step);
+        const real lr = (real)rate, keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
+#pragma omp parallel for
+        for (size_t i = t->at; i < t->at + t->n; i++) {
+            const real g = m->g[i] * gs;
+            m->m[i] = b1 * m->m[i] + (1 - b1) * g;
+            m->v[i] = b2 * m->v[i] + (1 - b2) * g * g;
+            m->w[i] = keep * m->w[i] - lr * m->m[i] * c1 / (sqrt(m->v[i] * c2) + (real)1e-8);
+        }
+    }
+}
+
+/* =============================================================================================
+ * 7. Tokenizer and data
+ * ============================================================================================ */
+
+/* ---------------------------------------------------------------------------------------------
+   7a. Tokenizer
+
+   A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
+   value may be a message again. We read the few fields that matter and skip the rest:
+
+       ModelProto { 1: piece {1: text, 2: float score, 3: type} repeated
+                    2: trainer_spec    { 3: model_type, 24: whitespace as suffix,
+                                         35: byte_fallback, 44: unk_surface, 45..48: names }
+                    3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape } }
+
+   SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to know: two
+   neighbours merge when their joined text is a piece, the best score first. */
+#define SPACE "\xe2\x96\x81"
+
+typedef struct { const uint8_t *p, *end; const char *path; } Pb;        /* unread part of a message */
+typedef struct { int field, wire; uint64_t num; Pb sub; } PbField;      /* one pair of it           */
+
+static uint64_t pb_varint(Pb *b) {
+    uint64_t v = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+        if (b->p == b->end) break;
+        uint8_t c = *b->p++;
+        v |= (uint64_t)(c & 127) << shift;
+        if (c < 128) return v;
+    }
+    die("%s: expected a SentencePiece .model, found a broken number; fetch the file again", b->path);
+}
+
+/* Next field of b into f; false at the end of the message. Never reads outside [p, end). */
+static bool pb_next(Pb *b, PbField *f) {
+    if (b->p == b->end) return false;
+    uint64_t key = pb_varint(b);
+    size_t left = (size_t)(b->end - b->p), size = 0;
+    *f = (PbField){ .field = (int)(key >> 3 & 0x1fffffff), .wire = (int)(key & 7) };
+    if (f->wire == 0) { f->num = pb_varint(b); return true; }
+    if (f->wire == 2) {
+        uint64_t n = pb_varint(b);
+        left = (size_t)(b->end - b->p);
+        size = n > left ? left + 1 : (size_t)n;
+    } else {
+        size = f->wire == 1 ? 8 : f->wire == 5 ? 4 : left + 1;          /* 3, 4: groups, never used */
+    }
+    if (size > left || key >> 3 == 0)
+        die("%s: expected a SentencePiece .model, found a field that overruns it (field %d, wire "
+            "type %d); the file is cut short or of another kind", b->path, f->field, f->wire);
+    f->sub = (Pb){ b->p, b->p + size, b->path };
+    b->p += size;
+    return true;
+}
+
+static bool pb_is(const PbField *f, int field, int wire) {
+    return f->field == field && f->wire == wire;
+}
+
+/* Valid UTF-8 character at p[0..n): its length 1..4; anything else: 1 and *valid = false. */
+static int utf8_len(const uint8_t *p, size_t n, bool *valid) {
+    int len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3
+            : p[0] < 0xF5 ? 4 : 0;
+    bool ok = len > 0 && (size_t)len <= n;
+    for (int i = 1; ok && i < len; i++) ok = (p[i] & 0xC0) == 0x80;
+    if (ok && len == 3)                                                 /* overlong, surrogates     */
+        ok = (p[0] != 0xE0 || p[1] >= 0xA0) && (p[0] != 0xED || p[1] < 0xA0);
+    if (ok && len == 4)                                                 /* overlong, > U+10FFFF     */
+        ok = (p[0] != 0xF0 || p[1] >= 0x90) && (p[0] != 0xF4 || p[1] < 0x90);
+    *valid = ok;
+    return ok ? len : 1;
+}
+
+/* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte piece:
+   one of what merges can make (normal, user, unused), one of the reserved names. */
+static bool is_reserved(int type) {
+    return type == PIECE_UNKNOWN || type == PIECE_CONTROL || type == PIECE_BYTE;
+}
+
+static uint32_t text_hash(const uint8_t *s, int n) {
+    uint32_t h = 2166136261u ^ (uint32_t)n;
+    for (int i = 0; i < n; i++) h = (h ^ s[i]) * 16777619u;
+    return h ^ h >> 15;
+}
+
+/* Slot of the text in one of the two tables: holds its id, or -1 where it would go. */
+static uint32_t find_slot(const Tokenizer *t, const uint8_t *s, int n, bool reserved) {
+    uint32_t i = text_hash(s, n) & (t->slots - 1);
+    for (; t->slot[i] >= 0; i = (i + 1) & (t->slots - 1)) {
+        int id = t->slot[i];
+        if (t->piece_len[id] == n && is_reserved(t->type[id]) == reserved
+            && memcmp(t->piece[id], s, (size_t)n) == 0) break;
+    }
+    return i;
+}
+
+static int find_piece(const Tokenizer *t, const uint8_t *s, int n, bool reserved) {
+    return n > t->max_len ? -1 : t->slot[find_slot(t, s, n, reserved)];
+}
+
+static int find_special(const Tokenizer *t, const char *name) {
+    int id = find_piece(t, (const uint8_t *)name, (int)strlen(name), true);
+    return id >= 0 && t->type[id] == PIECE_CONTROL ? id : -1;
+}
+
+static char *pb_string(const Pb *b) {                                   /* a NUL-terminated copy    */
+    size_t n = (size_t)(b->end - b->p);
+    return memcpy(xcalloc(n + 1, 1), b->p, n);
+}
+
+static void read_piece(Tokenizer *t, int id, Pb b) {
+    PbField f;
+    t->piece[id] = b.p;
+    t->type[id] = PIECE_NORMAL;
+    while (pb_next(&b, &f)) {
+        if (pb_is(&f, 1, 2)) {
+            t->piece[id] = f.sub.p;
+            t->piece_len[id] = (int)(f.sub.end - f.sub.p < 1024 ? f.sub.end - f.sub.p : 1024);
+        } else if (pb_is(&f, 2, 5)) {
+            uint32_t u = f.sub.p[0] | (uint32_t)f.sub.p[1] << 8 | (uint32_t)f.sub.p[2] << 16
+                       | (uint32_t)f.sub.p[3] << 24;
+            memcpy(&t->score[id], &u, 4);
+        } else if (pb_is(&f, 3, 0)) {
+            if (f.num < PIECE_NORMAL || f.num > PIECE_BYTE)
+                die("%s: piece %d: expected a type of 1..6, found %llu; the file is damaged",
+                    b.path, id, (unsigned long long)f.num);
+            t->type[id] = (uint8_t)f.num;
+        }
+    }
+    int n = t->piece_len[id];
+    if (n < 1 || n > 255)
+        die("%s: piece %d: expected 1..255 bytes, found %s", b.path, id, n ? "more" : "none");
+    if (!(fabsf(t->score[id]) <= 3e38f))
+        die("%s: piece %d: expected a finite score, found %g", b.path, id, (double)t->score[id]);
+    if (n > t->max_len) t->max_len = n;
+}
+
+/* The row of the bytes-per-token table, and what the encoder wants to know about the piece. */
+static void classify_piece(Tokenizer *t, int id) {
+    const uint8_t *s = t->piece[id];
+    int n = t->piece_len[id], type = t->type[id];
+    t->boundary[id] = type == PIECE_CONTROL || type == PIECE_UNKNOWN || type == PIECE_UNUSED;
+    if (type == PIECE_BYTE) {
+        char want[8];
+        int v = n == 6 ? (int)strtol((const char *)s + 3, NULL, 16) & 255 : 0;
+        snprintf(want, sizeof want, "<0x%02X>", (unsigned)v);
+        if (n != 6 || memcmp(s, want, 6))
+            die("%s: piece %d: expected a byte piece <0xNN>, found \"%.*s\"", t->path, id, n, s);
+        t->byte_id[v] = id;
+        t->base_bytes[id] = 1;
+    } else if (!t->boundary[id]) {
+        t->leading_space[id] = n >= 3 && memcmp(s, SPACE, 3) == 0;
+        t->base_bytes[id] = (uint8_t)(n - 3 * t->leading_space[id]);
+    }
+    t->has_user |= type == PIECE_USER;
+    t->has_unused |= type == PIECE_UNUSED;
+    for (int i = 1; i + 3 <= n && !is_reserved(type); i++)
+        t->inner_space |= memcmp(s + i, SPACE, 3) == 0;
+    uint32_t at = find_slot(t, s, n, is_reserved(type));
+    if (t->slot[at] >= 0)
+        die("%s: pieces %d and %d are both \"%.*s\"; the file is damaged", t->path, t->slot[at],
+            id, n, s);
+    t->slot[at] = id;
+}
+
+Tokenizer *tokenizer_load(const char *path) {
+    Tokenizer *t = xcalloc(1, sizeof *t);
+    size_t len, vocab = 0;
+    PbField f, g;
+    t->file = read_file(path, &len);
+    t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
+    t->crc = crc32_of(0, t->file, len);
+    t->unk = -1;
+    for (int i = 0; i < 256; i++) t->byte_id[i] = -1;
+    const Pb whole = { t->file, t->file + len, path };
+    for (Pb b = whole; pb_next(&b, &f);) vocab += pb_is(&f, 1, 2);
+    if (vocab == 0 || vocab > 1 << 24)
+        die("%s: expected a SentencePiece .model with 1..2^24 pieces, found %zu pieces in %zu "
+            "bytes", path, vocab, len);
+    t->vocab = (int)vocab;
+    for (t->slots = 16; t->slots < 4 * vocab;) t->slots *= 2;
+    t->slot = xcalloc(t->slots, sizeof *t->slot);
+    t->piece = xcalloc(vocab, sizeof *t->piece);
+    t->piece_len = xcalloc(vocab, sizeof *t->piece_len);
+    t->score = xcalloc(vocab, sizeof *t->score);
+    t->type = xcalloc(vocab, 1);
+    t->base_bytes = xcalloc(vocab, 1);
+    t->leading_space = xcalloc(vocab, 1);
+    t->boundary = xcalloc(vocab, 1);
+    for (uint32_t i = 0; i < t->slots; i++) t->slot[i] = -1;
+    /* protobuf writes no field that has its default value: these are SentencePiece's defaults */
+    t->model_type = 1;
+    t->dummy_prefix = t->trim_spaces = t->escape_spaces = true;
+    char *name[4] = { NULL }, *fallback[4] = { "<unk>", "<s>", "</s>", "<pad>" };
+    int id = 0;
+    for (Pb b = whole; pb_next(&b, &f);) {
+        if (pb_is(&f, 1, 2)) read_piece(t, id++, f.sub);
+        while (pb_is(&f, 2, 2) && pb_next(&f.sub, &g)) {                /* trainer_spec             */
+            if (pb_is(&g, 3, 0)) t->model_type = (int)(g.num & 255);
+            if (pb_is(&g, 24, 0)) t->suffix_space = g.num != 0;
+            if (pb_is(&g, 35, 0)) t->byte_fallback = g.num != 0;
+            char **to = pb_is(&g, 44, 2) ? &t->unk_surface
+                      : g.wire == 2 && g.field >= 45 && g.field <= 48 ? &name[g.field - 45] : NULL;
+            if (to) { free(*to); *to = pb_string(&g.sub); }
+        }
+        while (pb_is(&f, 3, 2) && pb_next(&f.sub, &g)) {                /* normalizer_spec          */
+            if (pb_is(&g, 2, 2)) t->charsmap = g.sub.p < g.sub.end;
+            if (pb_is(&g, 3, 0)) t->dummy_prefix = g.num != 0;
+            if (pb_is(&g, 4, 0)) t->trim_spaces = g.num != 0;
+            if (pb_is(&g, 5, 0)) t->escape_spaces = g.num != 0;
+        }
+    }
+    for (id = 0; id < t->vocab; id++) {
+        classify_piece(t, id);
+        if (t->type[id] == PIECE_UNKNOWN && t->unk >= 0)
+            die("%s: expected one unknown piece, found %d and %d", path, t->unk, id);
+        if (t->type[id] == PIECE_UNKNOWN) t->unk = id;
+    }
+    if (t->unk < 0) die("%s: expected an unknown piece (type 2), found none", path);
+    for (int i = 0; i < 256; i++)
+        if ((t->byte_id[i] >= 0) != t->byte_fallback)
+            die("%s: byte_fallback is %s, yet the piece of byte 0x%02X is %s; the file is damaged",
+                path, t->byte_fallback ? "on" : "off", i, t->byte_fallback ? "missing" : "there");
+    if (!t->unk_surface) t->unk_surface = strcpy(xcalloc(8, 1), " \xe2\x81\x87 ");
+    for (int i = 0; i < 4; i++)                                         /* an empty name: default   */
+        if (!name[i] || !*name[i]) { free(name[i]); name[i] = strcpy(xcalloc(8, 1), fallback[i]); }
+    t->bos = find_special(t, name[1]);
+    t->eos = find_special(t, name[2]);
+    t->pad = find_special(t, name[3]);
+    for (int i = 0; i < 4; i++) free(name[i]);
+    return t;
+}
+
+void tokenizer_free(Tokenizer *t) {
+    if (!t) return;
+    void *own[] = { t->file, t->path, t->unk_surface, t->piece, t->piece_len, t->score, t->type,
+                    t->slot, t->base_bytes, t->leading_space, t->boundary, t };
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) free(own[i]);
+}
+
+/* Longest user-defined piece at p[0..n), 0 when there is none. Such text is never merged. */
+static int user_match(const Tokenizer *t, const uint8_t *p, size_t n) {
+    int len = !t->has_user ? 0 : n < (size_t)t->max_len ? (int)n : t->max_len;
+    for (; len > 0; len--) {
+        int id = find_piece(t, p, len, false);
+        if (id >= 0 && t->type[id] == PIECE_USER) break;
+    }
+    return len;
+}
+
+/* The library's Normalizer without a character map: spaces are trimmed, escaped, prefixed. */
+static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
+    uint8_t *out = xcalloc(3 * n + 8, 1), *o = out;
+    const char *space = t->escape_spaces ? SPACE : " ";
+    size_t w = strlen(space), i = 0;
+    bool valid, after_space = t->trim_spaces;
+    while (t->trim_spaces && i < n && s[i] == ' ' && user_match(t, s + i, n - i) <= 1) i++;
+    if (i < n && t->dummy_prefix && !t->suffix_space) o = memcpy(o, space, w), o += w;
+    bool any = i < n;
+    while (i < n) {
+        int len = user_match(t, s + i, n - i);
+        if (len == 0) len = utf8_len(s + i, n - i, &valid);
+        const uint8_t *p = s + i, *end = p + len;
+        i += (size_t)len;
+        while (after_space && p < end && *p == ' ') p++;
+        if (p < end) after_space = t->trim_spaces && end[-1] == ' ';
+        for (; p < end; p++) {
+            if (*p == ' ') memcpy(o, space, w), o += w;
+            else *o++ = *p;
+        }
+    }
+    while (t->trim_spaces && (size_t)(o - out) >= w && memcmp(o - w, space, w) == 0) o -= w;
+    if (any && t->dummy_prefix && t->suffix_space) memcpy(o, space, w), o += w;
+    *n_out = (size_t)(o - out);
+    return out;
+}
+
+typedef struct { uint32_t at, len; int prev, next; bool frozen; } Symbol; /* len 0: merged away     */
+typedef struct { float score; int left, right; uint32_t len; } Pair;      /* a possible merge       */
+typedef struct {
+    const Tokenizer *t;
+    const uint8_t *text;          /* normalised                                                     */
+    Symbol *sym; size_t sym_cap;
+    Pair *heap; size_t heap_n;    /* best first; room for 2 * sym_cap: a merge takes 1 and adds 2   */
+    uint32_t *left_len;           /* (V) for unused pieces: where the last merge into it split it   */
+    int *out; size_t out_n, out_cap;
+    bool after_unk;               /* a run of unknown characters is one unk                         */
+} Encoder;
+
+static bool pair_before(const Pair *a, const Pair *b) {
+    return a->score > b->score || (a->score == b->score && a->left < b->left);
+}
+
+static void heap_push(Encoder *e, Pair x) {
+    size_t i = e->heap_n++;
+    for (; i > 0 && pair_before(&x, &e->heap[(i - 1) / 2]); i = (i - 1) / 2)
+        e->heap[i] = e->heap[(i - 1) / 2];
+    e->heap[i] = x;
+}
+
+static Pair heap_pop(Encoder *e) {
+    Pair top = e->heap[0], x = e->heap[--e->heap_n];
+    size_t i = 0;
+    for (size_t c; (c = 2 * i + 1) < e->heap_n; i = c) {
+        if (c + 1 < e->heap_n && pair_before(&e->heap[c + 1], &e->heap[c])) c++;
+        if (!pair_before(&e->heap[c], &x)) break;
+        e->heap[i] = e->heap[c];
+    }
+    e->heap[i] = x;
+    return top;
+}
+
+static void consider(Encoder *e, int left, int right) {
+    if (left < 0 || right < 0 || e->sym[left].frozen || e->sym[right].frozen) return;
+    const Tokenizer *t = e->t;
+    uint32_t len = e->sym[left].len + e->sym[right].len;
+    if (len > (uint32_t)t->max_len) return;
+    int id = find_piece(t, e->text + e->sym[left].at, (int)len, false);
+    if (id < 0) return;
+    if (t->type[id] == PIECE_UNUSED) e->left_len[id] = e->sym[left].len;
+    heap_push(e, (Pair){ t->score[id], left, right, len });
+}
+
+static void emit_id(Encoder *e, int id) {
+    if (e->out_n == e->out_cap) {
+        e->out_cap = 2 * e->out_cap + 64;
+        e->out = realloc(e->out, e->out_cap * sizeof *e->out);
+        if (!e->out) die("out of memory: %zu tokens", e->out_cap);
+    }
+    e->out[e->out_n++] = id;
+}
+
+/* A final symbol: its piece; an unused piece falls apart again; no piece: bytes or unk. */
+static void emit_symbol(Encoder *e, const uint8_t *s, uint32_t len) {
+    const Tokenizer *t = e->t;
+    int id = len > (uint32_t)t->max_len ? -1 : find_piece(t, s, (int)len, true);
+    if (id < 0) id = len > (uint32_t)t->max_len ? -1 : find_piece(t, s, (int)len, false);
+    if (id >= 0 && t->type[id] == PIECE_UNUSED && e->left_len[id]) {
+        uint32_t left = e->left_len[id];
+        emit_symbol(e, s, left);
+        emit_symbol(e, s + left, len - left);
+        return;
+    }
+    bool unk = id < 0 || t->type[id] == PIECE_UNKNOWN;
+    if (unk && t->byte_fallback) for (uint32_t i = 0; i < len; i++) emit_id(e, t->byte_id[s[i]]);
+    else if (!unk || !e->after_unk) emit_id(e, unk ? t->unk : id);
+    e->after_unk = unk;
+}
+
+/* Encodes text[from, to), a stretch that no merge leaves. */
+static void encode_stretch(Encoder *e, size_t from, size_t to) {
+    if (e->sym_cap < to - from) {
+        e->sym_cap = 2 * (to - from);
+        free(e->sym);
+        free(e->heap);
+        e->sym = xcalloc(e->sym_cap, sizeof *e->sym);
+        e->heap = xcalloc(2 * e->sym_cap, sizeof *e->heap);
+    }
+    int n = 0;
+    bool valid;
+    for (size_t i = from; i < to; n++) {
+        int user = user_match(e->t, e->text + i, to - i);
+        int len = user ? user : utf8_len(e->text + i, to - i, &valid);
+        e->sym[n] = (Symbol){ (uint32_t)i, (uint32_t)len, n - 1, n + 1, user > 0 };
+        i += (size_t)len;
+    }
+    e->sym[n - 1].next = -1;
+    e->heap_n = 0;
+    for (int i = 1; i < n; i++) consider(e, i - 1, i);
+    while (e->heap_n) {
+        Pair p = heap_pop(e);
+        Symbol *l = &e->sym[p.left], *r = &e->sym[p.right];
+        if (!l->len || !r->len || l->len + r->len != p.len) continue;   /* one side changed since   */
+        l->len = p.len;
+        l->next = r->next;
+        r->len = 0;
+        if (l->next >= 0) e->sym[l->next].prev = p.left;
+        consider(e, l->prev, p.left);
+        consider(e, p.left, l->next);
+    }
+    for (int i = 0; i >= 0; i = e->sym[i].next) emit_symbol(e, e->text + e->sym[i].at, e->sym[i].len);
+}
+
+int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
+    if (t->model_type != 2)
+        die("%s: expected a BPE model (model_type 2) to encode with, found model_type %d; "
+            "use ready-made shards or another tokenizer", t->path, t->model_type);
+    if (t->charsmap)
+        die("%s: expected identity normalisation to encode with, found a character map (such as "
+            "nmt_nfkc), which is not implemented; encode with the SentencePiece library, or use "
+            "a tokenizer made by data/prepare", t->path);
+    if (len > 1 << 28) die("expected a text of at most %d bytes, found %zu; split it", 1 << 28, len);
+    size_t n, end;
+    uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
+    Encoder e = { .t = t, .text = s };
+    e.left_len = xcalloc(t->has_unused ? (size_t)t->vocab : 1, sizeof *e.left_len);
+    emit_id(&e, 0);                                                     /* allocates; then undone   */
+    e.out_n = 0;
+    /* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by one.
+       Unused pieces remember merges across the whole text, so they take the long way. */
+    bool by_word = !t->inner_space && !t->has_unused;
+    for (size_t i = 0; i < n; i = end) {
+        for (end = by_word ? i + 1 : n; end < n && memcmp(s + end, SPACE, 3); end++) { }
+        encode_stretch(&e, i, end);
+    }
+    free(s); free(e.sym); free(e.heap); free(e.left_len);
+    *n_out = e.out_n;
+    return e.out;
+}
+
+char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out) {
+    size_t cap = 1, o = 0, unk_len = strlen(t->unk_surface);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= t->vocab)
+            die("%s: expected token ids of 0..%d, found %d at position %zu", t->path, t->vocab - 1,
+                ids[i], i);
+        cap += ids[i] == t->unk ? unk_len : (size_t)t->piece_len[ids[i]];
+    }
+    char *out = malloc(cap);
+    if (!out) die("out of memory: %zu bytes", cap);
+    bool at_start = true, took_prefix = false;     /* a dummy prefix may be dropped at the start    */
+    for (size_t i = 0; i < n; i++) {
+        int id = ids[i], type = t->type[id], len = t->piece_len[id];
+        const uint8_t *s = t->piece[id];
+        if (type == PIECE_BYTE) {
+            out[o++] = (char)strtol((const char *)s + 3, NULL, 16);    /* <0xNN>                   */
+            continue;
+        }
+        if (took_prefix || o > 0) at_start = false;
+        took_prefix = false;
+        if (type == PIECE_CONTROL) continue;
+        if (type == PIECE_UNKNOWN) { memcpy(out + o, t->unk_surface, unk_len); o += unk_len; continue; }
+        if (at_start && (t->dummy_prefix || t->trim_spaces) && len >= 3 && !memcmp(s, SPACE, 3)) {
+            s += 3, len -= 3;
+            took_prefix = !t->trim_spaces;         /* trimming models drop every leading space      */
+        }
+        for (int k = 0; k < len;) {
+            bool space = k + 3 <= len && memcmp(s + k, SPACE, 3) == 0;
+            out[o++] = space ? ' ' : (char)s[k];
+            k += space ? 3 : 1;
+        }
+    }
+    out[o] = 0;
+    *len_out = o;
+    return out;
+}
+
+const char *tokenizer_piece(const Tokenizer *t, int id) {
+    static char text[256];
+    if (id < 0 || id >= t->vocab) die("%s: expected an id below %d, found %d", t->path, t->vocab, id);
+    memcpy(text, t->piece[id], (size_t)t->piece_len[id]);
+    text[t->piece_len[id]] = 0;
+    return text;
+}
+/* ---------------------------------------------------------------------------------------------
+   7b. Shards and the order of training */
+
+static int shard_by_name(const void *a, const void *b) {
+    return strcmp(((const Shard *)a)->path, ((const Shard *)b)->path);
+}
+
+static int64_t le32(const uint8_t *p) {
+    return (int64_t)(p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+}
+
+Shards *shards_open(const char *dir, const char *split, int vocab) {
+    Shards *s = xcalloc(1, sizeof *s);
+    s->vocab = vocab;
+    char want[64];
+    int cap = 0, len = snprintf(want, sizeof want, "_%s_", split);
+    DIR *d = opendir(dir);
+    if (!d) die("%s: cannot open the data folder: %s; run data/get.sh", dir, strerror(errno));
+    for (struct dirent *f; (f = readdir(d));) {
+        const char *at = strstr(f->d_name, want);
+        size_t n = strlen(f->d_name), digits = at ? strspn(at + len, "0123456789") : 0;
+        if (!digits || strcmp(at + len + digits, ".bin") != 0) continue;
+        if (s->count == cap) {
+            cap = 2 * cap + 16;
+            s->shard = realloc(s->shard, (size_t)cap * sizeof *s->shard);
+            if (!s->shard) die("out of memory: %d shards", cap);
+        }
+        Shard *x = &s->shard[s->count++];
+        *x = (Shard){ .path = xcalloc(strlen(dir) + n + 2, 1) };
+        sprintf(x->path, "%s/%s", dir, f->d_name);
+    }
+    closedir(d);
+    if (!s->count)
+        die("%s: expected shards named NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
+    qsort(s->shard, (size_t)s->count, sizeof *s->shard, shard_by_name);
+    for (int i = 0; i < s->count; i++) {
+        Shard *x = &s->shard[i];
+        uint8_t head[12] = { 0 };
+        x->file = fopen(x->path, "rb");
+        if (!x->file) die("%s: cannot open: %s", x->path, strerror(errno));
+        if (fread(head, 1, 12, x->file) != 12 || le32(head) != SHARD_MAGIC || le32(head + 4) != 1)
+            die("%s: expected a token shard (magic %d, version 1), found magic %lld, version %lld; "
+                "make it again with data/get.sh", x->path, SHARD_MAGIC, (long long)le32(head),
+                (long long)le32(head + 4));
+        x->first = s->tokens;
+        x->tokens = le32(head + 8);
+        fseeko(x->file, 0, SEEK_END);
+        int64_t size = ftello(x->file), expected = SHARD_HEADER + 2 * x->tokens;
+        if (size != expected)
+            die("%s: expected %lld bytes for the %lld tokens of its header, found %lld; make it "
+                "again with data/get.sh", x->path, (long long)expected, (long long)x->tokens,
+                (long long)size);
+        s->tokens += x->tokens;
+    }
+    return s;
+}
+
+void shards_close(Shards *s) {
+    if (!s) return;
+    for (int i = 0; i < s->count; i++) { fclose(s->shard[i].file); free(s->shard[i].path); }
+    free(s->shard);
+    free(s);
+}
+
+void shards_read(Shards *s, int64_t pos, int count, int *out) {
+    if (pos < 0 || count < 0 || pos > s->tokens - count)
+        die("%s: expected positions within %lld tokens, found %lld + %d", s->shard[0].path,
+            (long long)s->tokens, (long long)pos, count);
+    for (int i = 0; count > 0; i++) {
+        Shard *x = &s->shard[i];
+        int64_t at = pos - x->first;
+        if (at >= x->tokens) continue;
+        int n = count < x->tokens - at ? count : (int)(x->tokens - at);
+        uint8_t *raw = (uint8_t *)(out + n) - 2 * n;    /* the upper half of out: read in place  */
+        if (fseeko(x->file, SHARD_HEADER + 2 * at, SEEK_SET) || fread(raw, 2, (size_t)n, x->file)
+            != (size_t)n) die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
+        for (int k = 0; k < n; k++) {
+            int id = raw[2 * k] | raw[2 * k + 1] << 8;
+            if (id >= s->vocab)
+                die("%s: expected token ids below the vocabulary of %d, found %d at position %lld; "
+                    "use the tokenizer these shards were made with", x->path, s->vocab, id,
+                    (long long)(at + k));
+            out[k] = id;
+        }
+        out += n; pos += n; count -= n;
+    }
+}
+
+static uint64_t mix64(uint64_t x) {                     /* the finaliser of splitmix64           */
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
+/* A keyed shuffle of [0, n) without a table: a Feistel network permutes the smallest square
+   4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
+static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
+    int h = 1;
+    while (h < 31 && (int64_t)1 << 2 * h < n) h++;
+    uint64_t mask = ((uint64_t)1 << h) - 1, x = (uint64_t)i;
+    do {
+        uint64_t l = x >> h, r = x & mask;
+        for (uint64_t round = 1; round <= 6; round++) {
+            uint64_t f = mix64(key + round * 0x9E3779B97F4A7C15u + (r << 6)) & mask, old = r;
+            r = l ^ f;
+            l = old;
+        }
+        x = l << h | r;
+    } while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
+void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
+    int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
+    if (windows < 1)
+        die("%s: expected a text of at least %d + 1 tokens, found %lld; use more text or a shorter "
+            "sequence", s->shard[0].path, seq, (long long)s->tokens);
+    int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
+    uint64_t key = mix64(mix64(seed + 1) + (uint64_t)epoch);
+    /* the windows' grid starts elsewhere in each epoch, as far as the spare tokens allow */
+    int64_t shift = (int64_t)(mix64(key + 1) % (uint64_t)(spare + 1));
+    shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
+}
+
+/* =============================================================================================
+ * 8. Files: options as text, the artifact and its ledger, the checkpoint
+ * ============================================================================================= */
+
+enum { TYPE_INT, TYPE_WORD, TYPE_NUM, TYPE_STR };
+typedef struct {
+    int mask, type;
+    const char *name, *def, *range, *help;
+    size_t at; /* in Config */
+} Option;
+
+#define X(mask, type, name, def, range, help) \
+    {mask, TYPE_##type, #name, def, range, help, offsetof(Config, name)},
+static const Option options[] = {GOLF_OPTIONS(X)};
+#undef X
+enum { N_OPTIONS = sizeof options / sizeof options[0] };
+
+/* Sets one option from text; returns 0 when the value is outside the row's range. */
+static int option_set(Config *c, const Option *o, const char *value) {
+    char *field = (char *)c + o->at, *end;
+    if (o->type == TYPE_STR) {
+        if (strlen(value) >= sizeof c->data || strchr(value, '\n')) return 0;
+        strcpy(field, value);
+        return 1;
+    }
+    const double x = strtod(value, &end);
+    const int number = end != value && !*end && isfinite(x);
+    int word = 0, ok = 0;
+    for (const char *r = o->range; *r && !ok; word++) {
+        const size_t len = strcspn(r, "|");
+        double lo, hi;
+        if (isalpha((unsigned char)*r)) {
+            if (strlen(value) == len && !strncmp(r, value, len)) {
+                const int code = o->type == TYPE_WORD ? word : 0;
+                return memcpy(field, &code, sizeof code), 1;
+            }
+        } else if (number) {
+            const int n = sscanf(r, "%lf to %lf", &lo, &hi);
+            ok = x >= lo && x <= (n == 2 ? hi : lo) && (o->type == TYPE_NUM || x == rint(x));
+        }
+        r += len + (r[len] == '|');
+    }
+    if (!ok) return 0;
+    if (o->type == TYPE_NUM) memcpy(field, &x, sizeof x);
+    else memcpy(field, &(int){(int)x}, sizeof(int));
+    return 1;
+}
+
+/* The value as option_set would read it again. */
+static const char *option_text(const Config *c, const Option *o, char text[1024]) {
+    const char *field = (const char *)c + o->at;
+    int code;
+    double x;
+    memcpy(&code, field, sizeof code);
+    if (o->type == TYPE_STR) return field;
+    if (o->type == TYPE_NUM) {
+        memcpy(&x, field, sizeof x);
+        for (int digits = 6; digits <= 17; digits++) { /* the shortest that reads back the same */
+            snprintf(text, 64, "%.*g", digits, x);
+            if (strtod(text, NULL) == x) break;
+        }
+    } else if (o->type == TYPE_INT) {
+        if (!code && isalpha((unsigned char)*o->range))
+            snprintf(text, 64, "%.*s", (int)strcspn(o->range, "|"), o->range);
+        else
+            snprintf(text, 64, "%d", code);
+    } else {
+        const char *r = o->range;
+        while (code--) r += strcspn(r, "|") + 1;
+        snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
+    }
+    return text;
+}
+
+static void config_defaults(Config *c) {
+    memset(c, 0, sizeof *c);
+    for (const Option *o = options; o < options + N_OPTIONS; o++)
+        if (!option_set(c, o, o->def)) die("the default of --%s is outside its range", o->name);
+}
+
+/* key=value lines of the options in mask; returns the length. */
+static size_t config_text(const Config *c, int mask, char *out, size_t size) {
+    char text[1024];
+    size_t n = 0;
+    out[0] = 0;
+    for (const Option *o = options; o < options + N_OPTIONS; o++)
+        if (o->mask & mask) {
+            n += (size_t)snprintf(out + n, size - n, "%s=%s\n", o->name, option_text(c, o, text));
+            if (n >= size) die("configuration text over %zu bytes", size);
+        }
+    return n;
+}
+enum { CONFIG_TEXT = 16384 };
+
+/* Reads what config_text wrote, into defaults; dies unless it says the same when written again. */
+static void config_parse(Config *c, const char *path, const char *text, size_t len, int mask) {
+    char copy[CONFIG_TEXT], again[CONFIG_TEXT];
+    config_defaults(c);
+    if (len >= sizeof copy) die("%s: configuration of %zu bytes: the file is damaged", path, len);
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    for (char *line = copy, *next; *line; line = next) {
+        next = line + strcspn(line, "\n");
+        if (*next) *next++ = 0;
+        char *value = strchr(line, '=');
+        const Option *o = options;
+        if (value) *value++ = 0;
+        while (o < options + N_OPTIONS && strcmp(o->name, line)) o++;
+        if (!value || o == options + N_OPTIONS || !(o->mask & mask) || !option_set(c, o, value))
+            die("%s: option '%s=%s' is unknown or out of range: the file was written by another "
+                "version of this program, or damaged", path, line, value ? value : "");
+    }
+    if (config_text(c, mask, again, sizeof again) != len || memcmp(again, text, len))
+        die("%s: its configuration lacks options of this version: written by another version", path);
+}
+
+/* What option_set cannot see: relations between options. */
+static void config_check(const Config *c) {
+    const int KV = KV_HEADS;
+    if (c->width % c->heads)
+        die("--width=%d is no multiple of --heads=%d; change one of them", c->width, c->heads);
+    if (HEAD_DIM % 2)
+        die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", c->width, c->heads,
+            HEAD_DIM);
+    if (KV > c->heads || c->heads % KV)
+        die("--kv_heads=%d: expected a divisor of --heads=%d", KV, c->heads);
+    if ((double)c->batch * c->seq > 1e8)
+        die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
+}
+
+static size_t payload_bytes(const Config *c, const Tensor *t) {
+    return !t->n ? 0 : (size_t)t->stored_copies *
+                           t->quant->bytes(t->rows, t->stored_cols, bits_of(c, t));
+}
+
+enum { ARTIFACT_FIXED = 28 };
+
+size_t artifact_bytes(const Config *c) {
+    Golf m;
+    char text[CONFIG_TEXT];
+    size_t n = ARTIFACT_FIXED + config_text(c, MODEL, text, sizeof text) + 8 * N_TENSORS + 4;
+    golf_layout(&m, c);
+    for (int k = 0; k < N_TENSORS; k++) n += payload_bytes(c, m.t + k);
+    return n;
+}
+
+void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
+    const Config *c = &m->c;
+    const size_t size = artifact_bytes(c);
+    uint8_t *file = xcalloc(size, 1);
+    char text[CONFIG_TEXT];
+    const size_t len = config_text(c, MODEL, text, sizeof text);
+    memcpy(file, GOLF_MAGIC, 8);
+    put_u(file + 8, GOLF_VERSION, 4);
+    put_u(file + 12, size, 4);
+    put_u(file + 16, tokenizer_crc, 4);
+    put_u(file + 20, len, 4);
+    put_u(file + 24, N_TENSORS, 4);
+    memcpy(file + ARTIFACT_FIXED, text, len);
+    uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * N_TENSORS + 4;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+        const size_t n = payload_bytes(c, t), copy = t->n / (size_t)t->stored_copies;
+        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
+        for (size_t j = 0; n && j < (size_t)t->stored_copies; j++)
+            t->quant->pack(payload + j * (n / (size_t)t->stored_copies), m->code + t->at + j * copy,
+                           m->scale + t->at_scale + j * scales, t->rows, t->stored_cols,
+                           bits_of(c, t));
+        put_u(row, n, 4);
+        put_u(row + 4, crc32_of(0, payload, n), 4);
+        payload += n;
+    }
+    put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
+    write_file(path, file, size);
+    free(file);
+}
+
+/* A model for evaluation, from the file alone. Checks everything before it allocates. */
+uint32_t golf_load(Golf *m, const char *path) {
+    size_t size, n = ARTIFACT_FIXED;
+    uint8_t *file = read_file(path, &size);
+    if (size < n || memcmp(file, GOLF_MAGIC, 8))
+        die("%s: expected a model.golf artifact, found something else; train writes one", path);
+    if (get_u(file + 8, 4) != GOLF_VERSION)
+        die("%s: expected artifact version %d, found %u", path, GOLF_VERSION,
+            (unsigned)get_u(file + 8, 4));
+    const size_t said = get_u(file + 12, 4), len = get_u(file + 20, 4);
+    if (said != size)
+        die("%s: its header says %zu bytes, the file has %zu: cut or overwritten", path, said, size);
+    if (get_u(file + 24, 4) != N_TENSORS || len > size || size - len < n + 8 * N_TENSORS + 4)
+        die("%s: its header does not fit its size: the file is damaged", path);
+    uint8_t *row = file + n + len, *payload = row + 8 * N_TENSORS + 4;
+    if (get_u(payload - 4, 4) != crc32_of(0, file, (size_t)(payload - 4 - file)))
+        die("%s: the checksum of its header is wrong: the file is damaged", path);
+    Config c;
+    config_parse(&c, path, (char *)file + n, len, MODEL);
+    config_check(&c);
+    if (artifact_bytes(&c) != size)
+        die("%s: its configuration needs %zu bytes, the file has %zu", path, artifact_bytes(&c), size);
+    golf_init(m, &c, 0);
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+        const size_t bytes = payload_bytes(&c, t), copy = t->n / (size_t)t->stored_copies;
+        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
+        if (get_u(row, 4) != bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
+            die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
+        for (size_t j = 0; bytes && j < (size_t)t->stored_copies; j++)
+            if (!t->quant->unpack(m->code + t->at + j * copy, m->scale + t->at_scale + j * scales,
+                                  payload + j * (bytes / (size_t)t->stored_copies), t->rows,
+                                  t->stored_cols, bits_of(&c, t)))
+                die("%s: tensor %s holds an impossible code or scale", path, t->name);
+        payload += bytes;
+    }
+    const uint32_t tokenizer_crc = (uint32_t)get_u(file + 16, 4);
+    golf_use(m);
+    free(file);
+    return tokenizer_crc;
+}
+
+/* Bytes of the artifact by what they are for. */
+typedef struct {
+    size_t core, embedding, interface, header, total;
+} Ledger;
+
+static Ledger ledger_of(const Config *c) {
+    Golf m;
+    Ledger l = {0, 0, 0, 0, artifact_bytes(c)};
+    golf_layout(&m, c);
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) +=
+            payload_bytes(c, t);
+    l.header = l.total - l.core - l.embedding - l.interface;
+    return l;
+}
+
+enum { CKPT_FIXED = 44 };
+
+void ckpt_save(const Golf *m, const char *path, int64_t step) {
+    char text[CONFIG_TEXT];
+    uint8_t head[CKPT_FIXED], tail[4];
+    const size_t len = config_text(&m->c, MODEL | TRAIN, text, sizeof text), n = m->n_params;
+    memcpy(head, CKPT_MAGIC, 8);
+    put_u(head + 8, CKPT_VERSION, 4);
+    put_u(head + 12, sizeof(real), 4);
+    put_u(head + 16, (uint64_t)step, 8);
+    put_u(head + 24, m->flips, 8);
+    put_u(head + 32, n, 8);
+    put_u(head + 40, len, 4);
+    const Part parts[] = {{head, CKPT_FIXED},       {text, len},
+                          {m->w, n * sizeof(real)}, {m->m, n * sizeof(real)},
+                          {m->v, n * sizeof(real)}, {tail, 4}};
+    uint32_t crc = 0;
+    for (int i = 0; i < 5; i++) crc = crc32_of(crc, parts[i].data, parts[i].len);
+    put_u(tail, crc, 4);
+    write_parts(path, parts, 6);
+}
+
+/* Continues m, freshly initialised with the options asked for; returns the step. The run must be
+ * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
+int64_t ckpt_load(Golf *m, const char *path) {
+    size_t size;
+    uint8_t *file = read_file(path, &size);
+    if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
+        die("%s: expected a checkpoint of this program, found something else", path);
+    if (get_u(file + 8, 4) != CKPT_VERSION || get_u(file + 12, 4) != sizeof(real))
+        die("%s: expected checkpoint version %d with %zu-byte numbers, found version %u with %u",
+            path, CKPT_VERSION, sizeof(real), (unsigned)get_u(file + 8, 4),
+            (unsigned)get_u(file + 12, 4));
+    if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
+        die("%s: its checksum is wrong: the file is damaged or cut", path);
+    const size_t n = get_u(file + 32, 8), len = get_u(file + 40, 4);
+    Config c;
+    config_parse(&c, path, (char *)file + CKPT_FIXED, len < size ? len : size, MODEL | TRAIN);
+    if (m->c.minutes > 0) m->c.steps = c.steps;
+    for (const Option *o = options; o < options + N_OPTIONS; o++) {
+        char a[1024], b[1024];
+        const char *was = option_text(&c, o, a), *is = option_text(&m->c, o, b);
+        if ((o->mask & (MODEL | TRAIN)) && !(o->mask & RESUME) && strcmp(was, is))
+            die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
+                "options, or use another --out", path, o->name, was, is);
+    }
+    const size_t bytes = n * sizeof(real), at = CKPT_FIXED + len;
+    if (n != m->n_params || size != at + 3 * bytes + 4)
+        die("%s: expected %zu parameters, found %zu in %zu bytes", path, m->n_params, n, size);
+    memcpy(m->w, file + at, bytes);
+    memcpy(m->m, file + at + bytes, bytes);
+    memcpy(m->v, file + at + 2 * bytes, bytes);
+    const int64_t step = (int64_t)get_u(file + 16, 8);
+    golf_quantize(m);
+    m->flips = get_u(file + 24, 8);
+    free(file);
+    return step;
+}
+
+/* =============================================================================================
+ * 9. Evaluation and sampling
+ * ============================================================================================= */
+
+/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted from those
+ * before it in its row, loss summed in double over all targets, bytes from the tokenizer's table.
+ * bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not overlap, a last partial row is left
+ * out. Sliding: windows advance by stride and score their last `stride` tokens (the first scores
+ * all, the last what remains), so that each token is scored once with at least T - stride before
+ * it. limit > 0 scores a prefix. */
+Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
+    const int T = m->c.seq, step = stride ? stride : T;
+    const int64_t rows = (int64_t)(m->N / (size_t)T);
+    int64_t total = val->tokens - 1;
+    if (limit > 0 && limit < total) total = limit;
+    if (!stride) total = total / T * T;
+    if (total < 1)
+        die("validation text of %lld tokens is shorter than one row of --seq=%d",
+            (long long)val->tokens, T);
+    if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
+    int *x = xcalloc((size_t)rows * (T + 1), sizeof(int)), *y = xcalloc((size_t)rows * T, sizeof(int));
+    Score s = {0, 0, 0, 0, 0};
+    for (int64_t at = 0; at == 0 || at + T - step < total;) {
+        int64_t start[4096];
+        int B = 0, len = T;
+        for (; B < rows && B < 4096 && (at == 0 || at + T - step < total); at += step) {
+            if (at + T > total) { /* a short window goes alone */
+                if (B) break;
+                len = (int)(total - at);
+            }
+            shards_read(val, at, len + 1, x + (size_t)B * (len + 1));
+            start[B++] = at;
+            if (len < T) { at += step; break; }
+        }
+        for (int b = 0; b < B; b++) { /* from rows of len+1 to inputs and targets, in place */
+            memcpy(y + (size_t)b * len, x + (size_t)b * (len + 1) + 1, sizeof(int) * (size_t)len);
+            memmove(x + (size_t)b * len, x + (size_t)b * (len + 1), sizeof(int) * (size_t)len);
+        }
+        golf_forward(m, x, y, B, len);
+        for (int b = 0; b < B; b++)
+            for (int i = start[b] ? T - step : 0; i < len; i++) {
+                const size_t n = (size_t)b * len + i;
+                s.nll += (double)m->loss[n];
+                s.bytes += tokenizer_bytes(tok, x[n], y[n]);
+                s.tokens++;
+            }
+        if (isatty(2) && total > 1000000)
+            fprintf(stderr, "\rscored %lld of %lld tokens", (long long)s.tokens, (long long)total);
+    }
+    free(x);
+    free(y);
+    if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
+    s.loss = s.nll / (double)s.tokens;
+    s.bpb = s.nll / log(2.0) / (double)s.bytes;
+    return s;
+}
+
+/* The most likely token, or one drawn from the smallest set of tokens that holds top_p. */
+static int by_p(const void *a, const void *b) {
+    const real x = **(real *const *)a, y = **(real *const *)b;
+    return (x < y) - (x > y);
+}
+
+static int pick(real *logits, int V, double temperature, double top_p, double u) {
+    int best = 0;
+    double sum = 0, cut = 0;
+    for (int i = 1; i < V; i++) best = logits[i] > logits[best] ? i : best;
+    if (temperature <= 0) return best;
+    real **order = xcalloc((size_t)V, sizeof(real *));
+    const real top = logits[best];
+    for (int i = 0; i < V; i++) {
+        logits[i] = (real)exp((double)(logits[i] - top) / temperature);
+        sum += (double)logits[i];
+        order[i] = logits + i;
+    }
+    qsort(order, (size_t)V, sizeof *order, by_p);
+    int n = 0;
+    while (n < V && (n == 0 || cut < top_p * sum)) cut += (double)*order[n++];
+    int i = 0;
+    for (u *= cut; i < n - 1 && u >= (double)*order[i]; i++) u -= (double)*order[i];
+    const int id = (int)(order[i] - logits);
+    free(order);
+    return id;
+}
+
+void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
+    const int T = m->c.seq, V = m->c.vocab;
+    size_t n, len;
+    int *prompt = tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n);
+    int *ids = xcalloc(n + 2 + (size_t)how->tokens, sizeof(int)), fed = 0, have = 0;
+    if (tok->bos >= 0) ids[have++] = tok->bos;
+    for (size_t i = 0; i < n; i++) ids[have++] = prompt[i];
+    free(prompt);
+    if (!have) die("the tokenizer has no BOS piece: give --prompt");
+    fputs(how->prompt, out);
+    for (int i = 0; i < how->tokens; i++) {
+        if (m->cached + have - fed > T) { /* full: go on with the last half of the context */
+            m->cached = 0;
+            fed = have - T / 2;
+        }
+        golf_forward(m, ids + fed, NULL, 1, have - fed);
+        real *last = m->logits + (size_t)(have - fed - 1) * V;
+        fed = have;
+        ids[have] = pick(last, V, how->temperature, how->top_p, uniform01((uint64_t)how->seed, (uint64_t)i));
+        if (ids[have] == tok->bos) break; /* the next document */
+        /* a piece's text can depend on the one before it: print what the pair adds */
+        char *pair = tokenizer_decode(tok, ids + have - 1, 2, &len);
+        size_t skip;
+        char *one = tokenizer_decode(tok, ids + have - 1, 1, &skip);
+        fwrite(pair + skip, 1, len - skip, out);
+        free(pair), free(one);
+        fflush(out);
+        have++;
+    }
+    fputc('\n', out);
+    free(ids);
+}
+
+/* =============================================================================================
+ * 10. Command line and training loop
+ * ============================================================================================= */
+
+static const struct {
+    const char *name, *options, *help;
+} presets[] = {
+    {"pocket", "", "recursive ternary model under 256,000 bytes (the default)"},
+    {"flat", "unique=4 repeat=1 width=fit", "the same without sharing, at the same bytes"},
+    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30 cap=64000", "seconds, for tests"},
+};
+enum { N_PRESETS = sizeof presets / sizeof presets[0] };
+
+static int edit_distance(const char *a, const char *b) {
+    int row[64];
+    const int n = (int)strlen(b);
+    if (n >= 63 || strlen(a) >= 63) return 99;
+    for (int j = 0; j <= n; j++) row[j] = j;
+    for (int i = 1; a[i - 1]; i++)
+        for (int j = 1, diagonal = row[0]++; j <= n; j++) {
+            const int above = row[j], swap = diagonal + (a[i - 1] != b[j - 1]);
+            row[j] = above + 1 < swap ? above + 1 : swap;
+            if (row[j - 1] + 1 < row[j]) row[j] = row[j - 1] + 1;
+            diagonal = above;
+        }
+    return row[n];
+}
+
+static void parse_option(Config *c, const char *text, int mask) {
+    char key[64], now_text[1024];
+    const char *value = strchr(text, '=');
+    const Option *o = options, *near = options;
+    if (strncmp(text, "--", 2) || !value || (size_t)(value - text) > sizeof key)
+        die("expected --key=value, found '%s'; see ./train_golf help", text);
+    snprintf(key, sizeof key, "%.*s", (int)(value - text - 2), text + 2);
+    while (o < options + N_OPTIONS && (strcmp(o->name, key) || !(o->mask & mask))) o++;
+    if (o < options + N_OPTIONS && !(o->mask & FIXED)) {
+        if (option_set(c, o, value + 1)) return;
+        die("--%s: expected %s, found '%s'; now it is %s", key, *o->range ? o->range : "a short text",
+            value + 1, option_text(c, o, now_text));
+    }
+    for (o = options; o < options + N_OPTIONS; o++)
+        if ((o->mask & mask) && !(o->mask & FIXED) &&
+            (!(near->mask & mask) || (near->mask & FIXED) ||
+             edit_distance(o->name, key) < edit_distance(near->name, key)))
+            near = o;
+    die("unknown option --%s; the nearest of this command is --%s (%s)", key, near->name,
+        *near->range ? near->range : near->help);
+}
+
+/* Defaults, then the preset, then the options in order. Returns the preset's name. */
+static const char *parse_options(Config *c, int argc, char **argv, int mask) {
+    int preset = 0;
+    char text[1024], *save;
+    config_defaults(c);
+    for (int i = 0; i < argc && (mask & TRAIN); i++) {
+        if (strncmp(argv[i], "--preset=", 9)) continue;
+        for (preset = 0; preset < N_PRESETS && strcmp(presets[preset].name, argv[i] + 9);) preset++;
+        if (preset < N_PRESETS) continue;
+        fprintf(stderr, "presets:");
+        for (int k = 0; k < N_PRESETS; k++) fprintf(stderr, " %s", presets[k].name);
+        fputc('\n', stderr);
+        die("unknown preset '%s'; expected one of those above", argv[i] + 9);
+    }
+    snprintf(text, sizeof text, "%s", mask & TRAIN ? presets[preset].options : "");
+    for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+        char option[256];
+        snprintf(option, sizeof option, "--%s", word);
+        parse_option(c, option, mask);
+    }
+    for (int i = 0; i < argc; i++)
+        if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN)) parse_option(c, argv[i], mask);
+    return presets[preset].name;
+}
+
+static void help(void) {
+    const struct { int mask; const char *title; } groups[] = {
+        {MODEL, "model (train; written into the artifact)"}, {TRAIN, "train"}, {EVAL, "eval"},
+        {SAMPLE, "sample"}, {INFO, "info"}};
+    puts("usage: ./train_golf [train] [--preset=NAME] [--key=value ...]\n"
+         "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
+         "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
+         "       ./train_golf info   MODEL.golf\n"
+         "       ./train_golf help\n\npresets:");
+    for (int k = 0; k < N_PRESETS; k++)
+        printf("  %-8s %s\n           %s\n", presets[k].name, presets[k].help,
+               *presets[k].options ? presets[k].options : "the defaults below");
+    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+        printf("\n%s:\n", groups[g].title);
+        for (const Option *o = options; o < options + N_OPTIONS; o++)
+            if ((o->mask & groups[g].mask) && !(o->mask & FIXED))
+                printf("  --%s=%s  %s%s%s\n      %s\n", o->name, o->def, *o->range ? "[" : "",
+                       o->range, *o->range ? "]" : "", o->help);
+    }
+}
+
+static const char *isa(void) {
+#if defined __AVX512VNNI__
+    return "avx512vnni";
+#elif defined __AVX512F__
+    return "avx512f";
+#elif defined __AVXVNNI__
+    return "avxvnni";
+#elif defined __AVX2__
+    return "avx2";
+#elif defined __ARM_FEATURE_DOTPROD
+    return "neon-dotprod";
+#else
+    return "portable";
+#endif
+}
+
+/* 6 x (projection weights at every application + the head) + causal attention scores and values. */
+static double flops_per_token(const Config *c) {
+    Golf m;
+    double weights = (double)c->vocab * c->width;
+    golf_layout(&m, c);
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        if (t->role == PROJ) weights += (double)PHASES * t->rows * t->cols;
+    return 6 * weights + 6.0 * c->seq * c->width * PHASES;
+}
+
+/* The widest model whose file fits; 0 when none does. The size grows with the width. */
+static int fit_width(Config wanted) {
+    Config *c = &wanted;
+    int best = 0;
+    for (c->width = 32; c->width <= 16384; c->width += 32) {
+        if (c->width % c->heads || HEAD_DIM % 2) continue;
+        if (artifact_bytes(c) > (size_t)c->cap) break;
+        best = c->width;
+    }
+    return best;
+}
+
+static volatile sig_atomic_t stop_signal;
+static void on_signal(int sig) { stop_signal = sig; }
+
+static void json_text(FILE *f, const char *key, const char *text) {
+    fprintf(f, "\"%s\": \"", key);
+    for (; *text; text++)
+        if (*text == '"' || *text == '\\') fprintf(f, "\\%c", *text);
+        else if ((unsigned char)*text < 32) fprintf(f, "\\u%04x", *text);
+        else fputc(*text, f);
+    fputc('"', f);
+}
+
+typedef struct {
+    const char *name, *preset, *dir;
+    double seconds, tok_per_s;
+    int steps;
+    Score memory, file;
+} Run;
+
+static void write_result(const Golf *m, const Run *r) {
+    const Config *c = &m->c;
+    const Ledger l = ledger_of(c);
+    char path[2048], text[1024], *json;
+    size_t len, ternary = 0, zeros = 0, params = 0;
+    FILE *f = open_memstream(&json, &len);
+    if (!f) die("out of memory");
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; params += t++->n)
+        for (size_t i = t->at; t->role == PROJ && c->wq && i < t->at + t->n; i++, ternary++)
+            zeros += !m->code[i];
+#define NUMBER(key, value) fprintf(f, "  \"%s\": %.17g,\n", key, (double)(value))
+    fputs("{\n  ", f);
+    json_text(f, "name", r->name), fputs(",\n  ", f);
+    json_text(f, "preset", r->preset), fputs(",\n", f);
+    NUMBER("seed", c->seed);
+    NUMBER("steps", r->steps);
+    NUMBER("tokens", (double)r->steps * c->batch * c->seq);
+    NUMBER("seconds", r->seconds);
+    NUMBER("tok_per_s", r->tok_per_s);
+    NUMBER("threads", omp_get_max_threads());
+    NUMBER("val_loss", r->file.loss);
+    NUMBER("val_bpb", r->file.bpb);
+    NUMBER("val_tokens", r->file.tokens);
+    NUMBER("val_bytes", r->file.bytes);
+    NUMBER("memory_val_bpb", r->memory.bpb);
+    NUMBER("roundtrip_gap", r->file.bpb - r->memory.bpb);
+    NUMBER("bytes_model", l.total);
+    NUMBER("bytes_code", GOLF_CODE_BYTES);
+    NUMBER("bytes_total", l.total + GOLF_CODE_BYTES);
+    NUMBER("cap", c->cap);
+    fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
+    NUMBER("params_stored", params);
+    NUMBER("params_ternary", ternary);
+    NUMBER("flops_per_token", flops_per_token(c));
+    fprintf(f, "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
+            "\"protected\": 0, \"header\": %zu},\n", l.core, l.embedding, l.interface, l.header);
+    fputs("  \"phases\": [", f);
+    for (int p = 0; p < m->phases; p++) {
+        const size_t n = (size_t)c->batch * c->seq * c->width;
+        fprintf(f, "%s%.9g", p ? ", " : "", sqrt(block_sum(m->phase[p].out, n, 1) / (double)n));
+    }
+    fputs("],\n", f);
+    NUMBER("zero_fraction", ternary ? (double)zeros / (double)ternary : 0);
+    NUMBER("flip_rate", ternary ? (double)m->flips / r->steps / (double)ternary : 0);
+    fputs("  \"config\": {", f);
+    for (const Option *o = options, *first = o; o < options + N_OPTIONS; o++)
+        if (o->mask & (MODEL | TRAIN)) {
+            fputs(o == first ? "" : ", ", f);
+            json_text(f, o->name, option_text(c, o, text));
+        }
+    fputs("},\n  ", f);
+    json_text(f, "git_rev", GOLF_GIT_REV), fputs(",\n  ", f);
+    json_text(f, "compiler", __VERSION__), fputs(",\n  ", f);
+    json_text(f, "isa", isa()), fputs("\n}\n", f);
+    if (fclose(f)) die("out of memory");
+    snprintf(path, sizeof path, "%s/result.json", r->dir);
+    write_file(path, json, len);
+    free(json);
+#undef NUMBER
+}
+
+static void batch_at(Shards *train, const Config *c, int64_t step, int *x, int *y) {
+    const int T = c->seq;
+    int *row = xcalloc((size_t)T + 1, sizeof(int));
+    for (int b = 0; b < c->batch; b++) {
+        shards_train_row(train, (uint64_t)c->seed, step * c->batch + b, T, row);
+        memcpy(x + (size_t)b * T, row, sizeof(int) * (size_t)T);
+        memcpy(y + (size_t)b * T, row + 1, sizeof(int) * (size_t)T);
+    }
+    free(row);
+}
+
+/* One optimizer step on a batch; returns the loss before it. */
+double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
+    const Config *c = &m->c;
+    const double loss = golf_forward(m, x, y, c->batch, c->seq);
+    golf_backward(m, x, y, c->batch, c->seq);
+    const double norm = *grad_norm = golf_grad_norm(m);
+    if (!isfinite(loss) || !isfinite(norm))
+        die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
+            "was; try a lower --lr or a smaller --clip", step, loss, norm);
+    golf_adamw(m, step, c->clip > 0 && norm > c->clip ? c->clip / norm : 1);
+    golf_quantize(m);
+    return loss;
+}
+
+static void make_dirs(const char *dir) { /* as mkdir -p */
+    char path[1100];
+    snprintf(path, sizeof path, "%s", dir);
+    for (char *p = path + 1;; p++)
+        if (*p == '/' || !*p) {
+            const char end = *p;
+            *p = 0;
+            if (mkdir(path, 0777) && errno != EEXIST)
+                die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
+            if (!(*p = end)) return;
+        }
+}
+
+static int exists(const char *dir, const char *file) {
+    char path[2048];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    return access(path, F_OK) == 0;
+}
+
+/* Opens the log of the run folder, which it thereby locks. A fresh run gets an empty folder; a
+ * resumed one keeps the rows up to its step. */
+static FILE *open_log(const Config *c, int64_t resume_step) {
+    char path[2048], *line = NULL, *keep;
+    size_t len, cap = 0;
+    snprintf(path, sizeof path, "%s/log.tsv", c->out);
+    FILE *log = fopen(path, "a+");
+    if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+    if (flock(fileno(log), LOCK_EX | LOCK_NB))
+        die("%s: another run is writing into this folder; choose another --out", c->out);
+    FILE *kept = open_memstream(&keep, &len);
+    if (!kept) die("out of memory");
+    while (getline(&line, &cap, log) > 0)
+        if (resume_step && (!strncmp(line, "step\t", 5) || atoll(line) <= resume_step)) fputs(line, kept);
+    if (!resume_step) fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
+    if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) != len || fflush(log))
+        die("%s: cannot write: %s", path, strerror(errno));
+    free(line);
+    free(keep);
+    return log;
+}
+
+static Tokenizer *open_tokenizer(const Config *c, const char *beside) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s", c->tokenizer);
+    if (!*path) snprintf(path, sizeof path, "%s/tokenizer.model", beside);
+    return tokenizer_load(path);
+}
+
+static int train(int argc, char **argv) {
+    Config config, *c = &config;
+    Run run = {0};
+    char path[2048];
+    run.preset = parse_options(c, argc, argv, MODEL | TRAIN);
+    if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run.preset);
+    run.dir = c->out;
+    run.name = strrchr(c->out, '/') ? strrchr(c->out, '/') + 1 : c->out;
+
+    Tokenizer *tok = open_tokenizer(c, c->data);
+    c->vocab = tok->vocab;
+    if (!c->width && !(c->width = fit_width(*c))) {
+        c->width = 32;
+        die("--cap=%d: not even width 32 fits, which needs %zu bytes; raise --cap or lower "
+            "--embed_bits", c->cap, artifact_bytes(c));
+    }
+    config_check(c);
+    const size_t bytes = artifact_bytes(c);
+    if (bytes > (size_t)c->cap)
+        die("the artifact would have %zu bytes, --cap=%d; lower --width (--width=fit finds the "
+            "widest that fits) or raise --cap", bytes, c->cap);
+    Shards *train = shards_open(c->data, "train", c->vocab), *val = shards_open(c->data, "val", c->vocab);
+    const char *files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
+    for (int i = 0; i < 4 && !c->resume; i++)
+        if (exists(c->out, files[i]) && !c->overwrite)
+            die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out", c->out, files[i]);
+
+    make_dirs(c->out);
+    Golf m;
+    golf_init(&m, c, 1);
+    golf_buffers(&m, (size_t)c->batch * c->seq);
+    c = &m.c;
+    int *x = xcalloc(m.N, sizeof(int)), *y = xcalloc(m.N, sizeof(int)), step = 0;
+    double norm, started = now();
+    if (c->resume && exists(c->out, "ckpt.bin")) {
+        snprintf(path, sizeof path, "%s/ckpt.bin", c->out);
+        step = (int)ckpt_load(&m, path);
+    } else if (c->minutes > 0) { /* measure two steps on a model that is then thrown away */
+        const int asked = c->steps;
+        for (int i = 0; i < 3; i++) {
+            if (i == 1) started = now();
+            batch_at(train, c, i, x, y);
+            golf_step(&m, x, y, i, &norm);
+        }
+        const double per_step = (now() - started) / 2, fit = 60 * c->minutes / per_step;
+        if (fit < c->steps) c->steps = fit < 1 ? 1 : (int)fit;
+        printf("--minutes=%g at %.0f ms a step: %d of %d steps; the schedule is cut to that length\n",
+               c->minutes, 1e3 * per_step, c->steps, asked);
+        config = m.c;
+        golf_free(&m);
+        golf_init(&m, &config, 1);
+        golf_buffers(&m, (size_t)c->batch * c->seq);
+    }
+    FILE *log = open_log(c, step);
+    if (!step) /* what an overwritten run left */
+        for (int i = 1; i < 4; i++) {
+            snprintf(path, sizeof path, "%s/%s", c->out, files[i]);
+            if (remove(path) && errno != ENOENT) die("%s: cannot replace: %s", path, strerror(errno));
+        }
+    snprintf(path, sizeof path, "%s/tokenizer.model", c->out);
+    size_t model_size;
+    uint8_t *model = read_file(tok->path, &model_size);
+    write_file(path, model, model_size);
+    free(model);
+
+    const Ledger l = ledger_of(c);
+    printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
+           c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
+    printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n", l.total,
+           c->cap, (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), isa());
+    printf("%lld training tokens, %d steps of %zu from step %d; into %s\n", (long long)train->tokens,
+           c->steps, m.N, step, c->out);
+
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    const int tty = isatty(1), first = step;
+    started = now();
+    while (step < c->steps && !stop_signal) {
+        const double t0 = now();
+        batch_at(train, c, step, x, y);
+        const double rate = c->lr * lr_factor(c, step), loss = golf_step(&m, x, y, step, &norm);
+        const double ms = 1e3 * (now() - t0), tps = (double)m.N / ms * 1e3;
+        char bpb[32] = "";
+        step++;
+        if (c->val_every && step % c->val_every == 0 && step < c->steps)
+            snprintf(bpb, sizeof bpb, "%.6f", golf_eval(&m, tok, val, 0, c->val_tokens).bpb);
+        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m.N, loss, bpb, rate,
+                norm, ms, tps);
+        if (fflush(log)) die("%s/log.tsv: cannot write: %s", c->out, strerror(errno));
+        if (tty || step % 10 == 0 || step == c->steps || *bpb) {
+            const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
+            printf("%sstep %d/%d  loss %.4f  %s%s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
+                   step, c->steps, loss, *bpb ? "bpb " : "", bpb, *bpb ? "  " : "", tps, eta / 60,
+                   eta % 60, tty && !*bpb ? "" : "\n");
+            fflush(stdout);
+        }
+        if (step == c->steps || stop_signal || (c->ckpt_every && step % c->ckpt_every == 0)) {
+            snprintf(path, sizeof path, "%s/ckpt.bin", c->out);
+            ckpt_save(&m, path, step);
+        }
+    }
+    if (tty) putchar('\n');
+    run.seconds = now() - started;
+    run.steps = step;
+    run.tok_per_s = step > first ? (double)m.N * (step - first) / run.seconds : 0;
+    if (step < c->steps) {
+        printf("stopped by a signal after step %d, checkpoint saved; --resume=1 continues\n", step);
+        exit(128 + stop_signal);
+    }
+
+    Golf loaded;
+    snprintf(path, sizeof path, "%s/model.golf", c->out);
+    golf_save(&m, path, tok->crc);
+    run.memory = golf_eval(&m, tok, val, 0, c->val_tokens);
+    golf_load(&loaded, path);
+    golf_buffers(&loaded, m.N);
+    run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
+    write_result(&m, &run);
+    printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
+           "bytes%s\n", path, l.total, l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb,
+           run.memory.bpb, (long long)run.file.tokens, (long long)run.file.bytes,
+           c->val_tokens ? " (a prefix: --val_tokens)" : "");
+    printf("%d steps in %.1f s, %.0f tokens/s\n", step - first, run.seconds, run.tok_per_s);
+    return 0;
+}
+
+static Tokenizer *tokenizer_of(const Config *c, const char *path, uint32_t crc, int vocab) {
+    char dir[2048];
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    strcpy(slash ? slash : dir, slash ? "" : ".");
+    Tokenizer *tok = open_tokenizer(c, dir);
+    if (tok->crc != crc || tok->vocab != vocab)
+        die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found %d "
+            "pieces, %08x; give --tokenizer", tok->path, vocab, crc, tok->vocab, tok->crc);
+    return tok;
+}
+
+static int eval(const char *path, int argc, char **argv) {
+    Config how;
+    Golf m;
+    parse_options(&how, argc, argv, EVAL);
+    const uint32_t crc = golf_load(&m, path);
+    Tokenizer *tok = tokenizer_of(&how, path, crc, m.c.vocab);
+    Shards *val = shards_open(how.data, "val", m.c.vocab);
+    golf_buffers(&m, (size_t)16 * m.c.seq);
+    const double t = now();
+    const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
+    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\nseconds %.1f\n",
+           s.loss, s.bpb, how.stride ? "sliding stride" : "plain rows of",
+           how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll, now() - t);
+    return 0;
+}
+
+static int sample(const char *path, int argc, char **argv) {
+    Config how;
+    Golf m;
+    parse_options(&how, argc, argv, SAMPLE);
+    const uint32_t crc = golf_load(&m, path);
+    Tokenizer *tok = tokenizer_of(&how, path, crc, m.c.vocab);
+    golf_buffers(&m, (size_t)m.c.seq);
+    golf_cache(&m);
+    golf_sample(&m, tok, &how, stdout);
+    return 0;
+}
+
+static int info(const char *path, int argc, char **argv) {
+    Config how;
+    Golf m;
+    char text[CONFIG_TEXT];
+    parse_options(&how, argc, argv, INFO);
+    const uint32_t crc = golf_load(&m, path);
+    const Config *c = &m.c;
+    const Ledger l = ledger_of(c);
+    config_text(c, MODEL, text, sizeof text);
+    printf("%stokenizer_crc32=%08x\n\n%-12s %-10s %6s %12s %9s %11s\n", text, crc, "tensor", "stored as",
+           "copies", "shape", "numbers", "bytes");
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        if (t->n) {
+            char as[32], shape[32];
+            snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : c->embed_bits);
+            snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
+            printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape, t->n,
+                   payload_bytes(c, t));
+        }
+    printf("\ncore %zu\nembedding %zu\ninterface %zu\nheader %zu\ntotal %zu\ncap %d\n%s by %lld bytes\n",
+           l.core, l.embedding, l.interface, l.header, l.total, how.cap,
+           l.total <= (size_t)how.cap ? "FITS" : "OVER", llabs((long long)how.cap - (long long)l.total));
+    return 0;
+}
+
+#ifndef GOLF_NO_MAIN
+int main(int argc, char **argv) {
+    const char *command = argc > 1 && strncmp(argv[1], "--", 2) ? argv[1] : "train";
+    const int named = argc > 1 && command == argv[1];
+    const struct {
+        const char *name;
+        int (*run)(const char *, int, char **);
+    } on_file[] = {{"eval", eval}, {"sample", sample}, {"info", info}};
+    if (!strcmp(command, "train")) return train(argc - 1 - named, argv + 1 + named);
+    if (!strcmp(command, "help") || (argc > 1 && !strcmp(argv[1], "--help"))) return help(), 0;
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(command, on_file[i].name)) {
+            if (argc < 3 || !strncmp(argv[2], "--", 2))
+                die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
+            return on_file[i].run(argv[2], argc - 3, argv + 3);
+        }
+    die("unknown command '%s'; expected train, eval, sample, info or help", command);
+}
+#endif
