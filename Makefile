@@ -1,8 +1,84 @@
-# make | test | test-bugs | baseline | asan | info | help
-CFLAGS = -O3 -march=native -std=gnu11 -Wall -Wextra -Wshadow -Wdouble-promotion -fopenmp -g
-DEFS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"x"'
-train_golf: train_golf.c golf.h Makefile
-	$(CC) $(CFLAGS) $(DEFS) -o $@ train_golf.c -lm
+# make            train_golf for this machine          make baseline   data, train, export, score
+# make test       every test, no network               make test-bugs  are planted bugs noticed?
+# make check      black-box checks of the program      make asan       tests under ASan and UBSan
+# make info       what was found on this machine       make help       this text
+#
+# Settings: CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
+
+# make sets CC=cc by itself, which `?=` would not notice
+ifeq ($(origin CC),default)
+  CC := cc
+endif
+OPT ?= -O3
+
+# A flag counts when a program built with it also runs.
+try = $(shell d=$$(mktemp -d); echo '$(2)' > $$d/a.c; \
+  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a && echo '$(1)'; rm -rf $$d)
+RUNS := int main(void) { return 0; }
+THREADS := int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }
+MARCH ?= $(or $(call try,-march=native,$(RUNS)),$(call try,-mcpu=native,$(RUNS)))
+ifneq ($(NO_OMP),1)
+  OMP := $(call try,-fopenmp,$(THREADS))
+  ifeq ($(OMP),)  # Apple's clang: Homebrew's libomp
+    BREW := $(shell brew --prefix libomp 2> /dev/null)
+    ifneq ($(BREW),)
+      OMP := -Xpreprocessor -fopenmp -I$(BREW)/include -L$(BREW)/lib -lomp
+    endif
+  endif
+endif
+
+WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
+FLAGS = -std=gnu11 $(OPT) $(MARCH) $(OMP) $(WARN) $(CFLAGS)
+# Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
+ifeq ($(OMP),)
+  FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp
+endif
+GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
+FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
+SOURCES := train_golf.c golf.h Makefile
+
+train_golf: $(SOURCES)
+	$(CC) $(FLAGS) $(FACTS) -o $@ train_golf.c -lm
+
 prepare: data/prepare
-data/prepare: data/prepare.c train_golf.c golf.h
-	$(CC) $(CFLAGS) $(DEFS) -o $@ data/prepare.c -lm
+data/prepare: data/prepare.c $(SOURCES)
+	$(CC) $(FLAGS) -o $@ data/prepare.c -lm
+
+test_golf_double: test_golf.c $(SOURCES)
+	$(CC) $(FLAGS) -DGOLF_DOUBLE -o $@ test_golf.c -lm
+test_golf_float: test_golf.c $(SOURCES)
+	$(CC) $(FLAGS) -o $@ test_golf.c -lm
+
+test: test_golf_double test_golf_float
+	@{ ./test_golf_double || echo "double: exit status $$?"; \
+	   ./test_golf_float || echo "float: exit status $$?"; } | awk '{ print } \
+	  / passed, / { p += $$(NF - 3); f += $$(NF - 1); runs++ } \
+	  END { if (runs < 2) f++; printf "%d passed, %d failed\n", p, f; exit f > 0 }'
+
+test-bugs:
+	@CC="$(CC)" FLAGS="$(filter-out -O%,$(FLAGS))" dev/check/bugs.sh
+
+check: train_golf data/prepare
+	dev/check/cli.sh
+
+baseline: train_golf
+	@data/get.sh sotu
+	@dev/baseline.sh
+
+asan:
+	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all'
+	@rm -f test_golf_double test_golf_float
+
+info:
+	@echo "compiler  $(CC): $(shell $(CC) --version | head -n 1)"
+	@echo "machine   $(or $(MARCH),portable code: no -march=native)"
+	@echo "OpenMP    $(or $(OMP),not found: one thread. Debian: libomp-dev for clang; macOS: brew install libomp)"
+	@echo "data      $(if $(wildcard data/sotu/tokenizer.model),data/sotu,none yet: data/get.sh sotu)"
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+clean:
+	rm -f train_golf data/prepare test_golf_double test_golf_float
+
+.PHONY: prepare test test-bugs check baseline asan info help clean

@@ -322,6 +322,13 @@ double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */
 
+/* Section 10: the commands; argv without the program, the command and the file. */
+int train_main(int argc, char **argv);
+int eval_main(const char *path, int argc, char **argv);
+int sample_main(const char *path, int argc, char **argv);
+int info_main(const char *path, int argc, char **argv);
+void help_main(void);
+
 /* Section 7. */
 /* ---- 7a. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md) ---- */
 #include <stdbool.h>

@@ -2641,7 +2641,7 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
     return presets[preset].name;
 }
 
-static void help(void) {
+void help_main(void) {
     const struct { int mask; const char *title; } groups[] = {
         {MODEL, "model (train; written into the artifact)"}, {TRAIN, "train"}, {EVAL, "eval"},
         {SAMPLE, "sample"}, {INFO, "info"}};
@@ -2699,6 +2699,11 @@ static int fit_width(Config wanted) {
     }
     return best;
 }
+
+#ifndef GOLF_CODE_BYTES /* the Makefile gives both */
+#define GOLF_CODE_BYTES 0
+#define GOLF_GIT_REV "unknown"
+#endif
 
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int sig) { stop_signal = sig; }
@@ -2853,7 +2858,7 @@ static Tokenizer *open_tokenizer(const Config *c, const char *beside) {
     return tokenizer_load(path);
 }
 
-static int train(int argc, char **argv) {
+int train_main(int argc, char **argv) {
     Config config, *c = &config;
     Run run = {0};
     char path[2048];
@@ -2991,7 +2996,7 @@ static Tokenizer *tokenizer_of(const Config *c, const char *path, uint32_t crc, 
     return tok;
 }
 
-static int eval(const char *path, int argc, char **argv) {
+int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     parse_options(&how, argc, argv, EVAL);
@@ -3007,7 +3012,7 @@ static int eval(const char *path, int argc, char **argv) {
     return 0;
 }
 
-static int sample(const char *path, int argc, char **argv) {
+int sample_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     parse_options(&how, argc, argv, SAMPLE);
@@ -3019,7 +3024,7 @@ static int sample(const char *path, int argc, char **argv) {
     return 0;
 }
 
-static int info(const char *path, int argc, char **argv) {
+int info_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     char text[CONFIG_TEXT];
@@ -3051,9 +3056,9 @@ int main(int argc, char **argv) {
     const struct {
         const char *name;
         int (*run)(const char *, int, char **);
-    } on_file[] = {{"eval", eval}, {"sample", sample}, {"info", info}};
-    if (!strcmp(command, "train")) return train(argc - 1 - named, argv + 1 + named);
-    if (!strcmp(command, "help") || (argc > 1 && !strcmp(argv[1], "--help"))) return help(), 0;
+    } on_file[] = {{"eval", eval_main}, {"sample", sample_main}, {"info", info_main}};
+    if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
+    if (!strcmp(command, "help") || (argc > 1 && !strcmp(argv[1], "--help"))) return help_main(), 0;
     for (int i = 0; i < 3; i++)
         if (!strcmp(command, on_file[i].name)) {
             if (argc < 3 || !strncmp(argv[2], "--", 2))
