@@ -158,7 +158,9 @@ typedef struct {
     double init;
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
     size_t n_x, at_x;  /* INTERFACE: expanded numbers and where they start in ix and dix */
-    size_t at_scale;   /* quantized: where the scales start */
+    size_t at_scale;   /* where the scales start */
+    int bits;          /* and, per stored copy, numbers, scales and bytes; bytes of all copies */
+    size_t copy_n, copy_scales, copy_bytes, bytes;
     const struct Quantizer *quant;
 } Tensor;
 
@@ -327,7 +329,7 @@ int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
 int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
-void help_main(void);
+int help_main(void);
 
 /* Section 7. */
 /* ---- 7a. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md) ---- */

@@ -110,6 +110,16 @@ uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, a
     return ~crc;
 }
 
+/* dir/file in a buffer that the eighth next call uses again. */
+static const char *path_of(const char *dir, const char *file) {
+    static char ring[8][2048];
+    static int next;
+    char *path = ring[next++ % 8];
+    if (snprintf(path, sizeof *ring, "%s/%s", dir, file) >= (int)sizeof *ring)
+        die("%.60s...: expected a path under 2,000 bytes, found a longer one", dir);
+    return path;
+}
+
 static void put_u(uint8_t *p, uint64_t x, int bytes) { /* little-endian on every machine */
     for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(x >> 8 * i);
 }
@@ -1160,13 +1170,13 @@ static void golf_layout(Golf *m, const Config *c) {
         t->n_x = t->role == INTERFACE ? (size_t)t->copies * t->cols : 0;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_expanded, m->n_expanded += t->n_x;
-        t->at_scale = m->n_scales;
-        m->n_scales += (size_t)t->stored_copies * t->quant->scales(t->rows, t->stored_cols);
+        t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
+        t->copy_n = (size_t)t->rows * t->stored_cols;
+        t->copy_scales = t->n ? t->quant->scales(t->rows, t->stored_cols) : 0;
+        t->copy_bytes = t->n ? t->quant->bytes(t->rows, t->stored_cols, t->bits) : 0;
+        t->bytes = t->stored_copies * t->copy_bytes;
+        t->at_scale = m->n_scales, m->n_scales += t->stored_copies * t->copy_scales;
     }
-}
-
-static int bits_of(const Config *c, const Tensor *t) {
-    return t->quant->bits ? t->quant->bits : c->embed_bits;
 }
 
 /* Phase p uses this block. */
@@ -1281,28 +1291,26 @@ static void fold(Golf *m, const Tensor *t) {
             m->g[stored_at(m, t, p, i)] += m->dix[t->at_x + (size_t)p * t->cols + i];
 }
 
-/* Row ranges of a projection with packed codes of their own: q, k, v when each has its own input. */
-static int slices(const Config *c, int k, int *first, int s) {
-    const int H = c->heads * HEAD_DIM, KV = KV_HEADS * HEAD_DIM;
-    const int at[] = {0, H, H + KV, H + 2 * KV};
-    *first = at[s];
-    return k == T_wqkv && c->extra_norm == XN_EACH ? at[s + 1] - at[s] : 0;
+/* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
+ * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
+static int row_range(const Config *c, int k, int r, int *first) {
+    const int q = c->heads * HEAD_DIM, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
+    const int split = k == T_wqkv && c->extra_norm == XN_EACH;
+    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : c->width;
+    *first = split ? start[r] : 0;
+    return split ? start[r + 1] - start[r] : r ? 0 : rows;
 }
 
 void golf_use(Golf *m) {
-    const Config *c = &m->c;
     for (int k = 0; k < N_TENSORS; k++) {
         const Tensor *t = m->t + k;
-        const size_t size = (size_t)t->rows * t->stored_cols;
-        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
-        for (int j = 0; j < t->stored_copies && size; j++) {
-            const size_t at = t->at + j * size;
-            t->quant->dequantize(m->eff + at, m->code + at, m->scale + t->at_scale + j * scales,
+        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
+            const size_t at = t->at + j * t->copy_n;
+            t->quant->dequantize(m->eff + at, m->code + at, m->scale + t->at_scale + j * t->copy_scales,
                                  t->rows, t->stored_cols);
-            for (int s = 0; s < 3 && t->role == PROJ && c->wq && c->aq; s++) {
-                int first, rows = slices(c, k, &first, s);
-                if (!rows && s == 0) rows = t->rows;
-                if (rows) int_pack(m->ints + (k * m->blocks + j) * 3 + s,
+            for (int r = 0; r < 3 && t->role == PROJ && m->c.wq && m->c.aq; r++) {
+                int first, rows = row_range(&m->c, k, r, &first);
+                if (rows) int_pack(m->ints + (k * m->blocks + j) * 3 + r,
                                    m->code + at + (size_t)first * t->cols, rows, t->cols);
             }
         }
@@ -1312,16 +1320,14 @@ void golf_use(Golf *m) {
 
 /* Once per optimizer step; all phases then share the result. */
 void golf_quantize(Golf *m) {
-    for (int k = 0; k < N_TENSORS; k++) {
-        const Tensor *t = m->t + k;
-        const size_t size = (size_t)t->rows * t->stored_cols;
-        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
-        memcpy(m->before, m->code + t->at, t->n);
-        for (int j = 0; j < t->stored_copies && size && m->freeze != REPLAY; j++)
-            t->quant->quantize(m->code + t->at + j * size, m->scale + t->at_scale + j * scales,
-                               m->w + t->at + j * size, t->rows, t->stored_cols, bits_of(&m->c, t));
-        for (size_t i = 0; t->role == PROJ && m->quantized && i < t->n; i++)
-            m->flips += m->before[i] != m->code[t->at + i];
+    memcpy(m->before, m->code, m->n_params);
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
+            t->quant->quantize(m->code + t->at + j * t->copy_n,
+                               m->scale + t->at_scale + j * t->copy_scales,
+                               m->w + t->at + j * t->copy_n, t->rows, t->stored_cols, t->bits);
+        for (size_t i = t->at; t->role == PROJ && m->quantized && i < t->at + t->n; i++)
+            m->flips += m->before[i] != m->code[i];
     }
     m->quantized = 1;
     golf_use(m);
@@ -1337,30 +1343,27 @@ static Mat act_mat(const Golf *m, const Act *x, int K) {
     return x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K) : mat(x->x, (size_t)K);
 }
 
-/* y = x W^T for the rows of slice s of copy j of projection k; the integer product when both sides
- * have codes. dx = dy W, dW += dy^T x.  y (N,..) with row stride ldy */
-static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int s,
+/* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
+ * dx = dy W, dW += dy^T x.  y (N,..) with row stride ldy */
+static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
                            int N) {
     const Tensor *t = m->t + k;
-    int first, rows = slices(&m->c, k, &first, s);
-    if (!rows) rows = t->rows;
-    const size_t at = t->at + ((size_t)j * t->rows + first) * t->cols;
+    int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
+    const real *w = m->eff + t->at + ((size_t)j * t->rows + first) * K;
     if (m->c.wq && m->c.aq && !m->freeze)
-        gemm_int(y + first, ldy, x->q, x->inv, m->ints + (k * m->blocks + j) * 3 + s,
+        gemm_int(y + first, ldy, x->q, x->inv, m->ints + (k * m->blocks + j) * 3 + r,
                  m->scale[t->at_scale + j], N);
     else
-        gemm(y + first, ldy, act_mat(m, x, t->cols), mat_t(m->eff + at, t->cols), N, rows, t->cols,
-             0);
+        gemm(y + first, ldy, act_mat(m, x, K), mat_t(w, K), N, rows, K, 0);
 }
 
 static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
-                            int j, int s, int N) {
+                            int j, int r, int N) {
     const Tensor *t = m->t + k;
-    int first, rows = slices(&m->c, k, &first, s);
-    if (!rows) rows = t->rows;
-    const size_t at = t->at + ((size_t)j * t->rows + first) * t->cols;
-    gemm(dx, t->cols, mat(dy + first, ldy), mat(m->eff + at, t->cols), N, t->cols, rows, 0);
-    gemm(m->g + at, t->cols, mat_t(dy + first, ldy), act_mat(m, x, t->cols), rows, t->cols, N, 1);
+    int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
+    const size_t at = t->at + ((size_t)j * t->rows + first) * K;
+    gemm(dx, K, mat(dy + first, ldy), mat(m->eff + at, K), N, K, rows, 0);
+    gemm(m->g + at, K, mat_t(dy + first, ldy), act_mat(m, x, K), rows, K, N, 1);
 }
 
 /* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none. */
@@ -2204,7 +2207,7 @@ static int option_set(Config *c, const Option *o, const char *value) {
     return 1;
 }
 
-/* The value as option_set would read it again. */
+/* The value as option_set would read it again; in text, or in place. */
 static const char *option_text(const Config *c, const Option *o, char text[1024]) {
     const char *field = (const char *)c + o->at;
     int code;
@@ -2286,11 +2289,6 @@ static void config_check(const Config *c) {
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
 
-static size_t payload_bytes(const Config *c, const Tensor *t) {
-    return !t->n ? 0 : (size_t)t->stored_copies *
-                           t->quant->bytes(t->rows, t->stored_cols, bits_of(c, t));
-}
-
 enum { ARTIFACT_FIXED = 28 };
 
 size_t artifact_bytes(const Config *c) {
@@ -2298,7 +2296,7 @@ size_t artifact_bytes(const Config *c) {
     char text[CONFIG_TEXT];
     size_t n = ARTIFACT_FIXED + config_text(c, MODEL, text, sizeof text) + 8 * N_TENSORS + 4;
     golf_layout(&m, c);
-    for (int k = 0; k < N_TENSORS; k++) n += payload_bytes(c, m.t + k);
+    for (int k = 0; k < N_TENSORS; k++) n += m.t[k].bytes;
     return n;
 }
 
@@ -2317,15 +2315,13 @@ void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
     memcpy(file + ARTIFACT_FIXED, text, len);
     uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * N_TENSORS + 4;
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        const size_t n = payload_bytes(c, t), copy = t->n / (size_t)t->stored_copies;
-        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
-        for (size_t j = 0; n && j < (size_t)t->stored_copies; j++)
-            t->quant->pack(payload + j * (n / (size_t)t->stored_copies), m->code + t->at + j * copy,
-                           m->scale + t->at_scale + j * scales, t->rows, t->stored_cols,
-                           bits_of(c, t));
-        put_u(row, n, 4);
-        put_u(row + 4, crc32_of(0, payload, n), 4);
-        payload += n;
+        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
+            t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
+                           m->scale + t->at_scale + j * t->copy_scales, t->rows, t->stored_cols,
+                           t->bits);
+        put_u(row, t->bytes, 4);
+        put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
+        payload += t->bytes;
     }
     put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
     write_file(path, file, size);
@@ -2356,16 +2352,14 @@ uint32_t golf_load(Golf *m, const char *path) {
         die("%s: its configuration needs %zu bytes, the file has %zu", path, artifact_bytes(&c), size);
     golf_init(m, &c, 0);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        const size_t bytes = payload_bytes(&c, t), copy = t->n / (size_t)t->stored_copies;
-        const size_t scales = t->quant->scales(t->rows, t->stored_cols);
-        if (get_u(row, 4) != bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
+        if (get_u(row, 4) != t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, t->bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
-        for (size_t j = 0; bytes && j < (size_t)t->stored_copies; j++)
-            if (!t->quant->unpack(m->code + t->at + j * copy, m->scale + t->at_scale + j * scales,
-                                  payload + j * (bytes / (size_t)t->stored_copies), t->rows,
-                                  t->stored_cols, bits_of(&c, t)))
+        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
+            if (!t->quant->unpack(m->code + t->at + j * t->copy_n,
+                                  m->scale + t->at_scale + j * t->copy_scales,
+                                  payload + j * t->copy_bytes, t->rows, t->stored_cols, t->bits))
                 die("%s: tensor %s holds an impossible code or scale", path, t->name);
-        payload += bytes;
+        payload += t->bytes;
     }
     const uint32_t tokenizer_crc = (uint32_t)get_u(file + 16, 4);
     golf_use(m);
@@ -2383,8 +2377,7 @@ static Ledger ledger_of(const Config *c) {
     Ledger l = {0, 0, 0, 0, artifact_bytes(c)};
     golf_layout(&m, c);
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) +=
-            payload_bytes(c, t);
+        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
     l.header = l.total - l.core - l.embedding - l.interface;
     return l;
 }
@@ -2575,21 +2568,19 @@ static const struct {
 } presets[] = {
     {"pocket", "", "recursive ternary model under 256,000 bytes (the default)"},
     {"flat", "unique=4 repeat=1 width=fit", "the same without sharing, at the same bytes"},
-    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30 cap=64000", "seconds, for tests"},
+    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30 cap=64000", "seconds: tests"},
 };
 enum { N_PRESETS = sizeof presets / sizeof presets[0] };
 
-static int edit_distance(const char *a, const char *b) {
-    int row[64];
-    const int n = (int)strlen(b);
-    if (n >= 63 || strlen(a) >= 63) return 99;
+static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row of the table */
+    int row[64], n = (int)strlen(b);
     for (int j = 0; j <= n; j++) row[j] = j;
     for (int i = 1; a[i - 1]; i++)
-        for (int j = 1, diagonal = row[0]++; j <= n; j++) {
-            const int above = row[j], swap = diagonal + (a[i - 1] != b[j - 1]);
-            row[j] = above + 1 < swap ? above + 1 : swap;
-            if (row[j - 1] + 1 < row[j]) row[j] = row[j - 1] + 1;
-            diagonal = above;
+        for (int j = 1, corner = row[0]++; j <= n; j++) {
+            const int swap = corner + (a[i - 1] != b[j - 1]);
+            corner = row[j];
+            row[j] = 1 + (row[j - 1] < row[j] ? row[j - 1] : row[j]);
+            if (swap < row[j]) row[j] = swap;
         }
     return row[n];
 }
@@ -2597,42 +2588,37 @@ static int edit_distance(const char *a, const char *b) {
 static void parse_option(Config *c, const char *text, int mask) {
     char key[64], now_text[1024];
     const char *value = strchr(text, '=');
-    const Option *o = options, *near = options;
-    if (strncmp(text, "--", 2) || !value || (size_t)(value - text) > sizeof key)
-        die("expected --key=value, found '%s'; see ./train_golf help", text);
-    snprintf(key, sizeof key, "%.*s", (int)(value - text - 2), text + 2);
-    while (o < options + N_OPTIONS && (strcmp(o->name, key) || !(o->mask & mask))) o++;
-    if (o < options + N_OPTIONS && !(o->mask & FIXED)) {
-        if (option_set(c, o, value + 1)) return;
-        die("--%s: expected %s, found '%s'; now it is %s", key, *o->range ? o->range : "a short text",
-            value + 1, option_text(c, o, now_text));
+    const Option *near = NULL;
+    if (strncmp(text, "--", 2) || !value || value - text > 60)
+        die("expected --key=value, found '%.80s'; see ./train_golf help", text);
+    snprintf(key, sizeof key, "%.*s", (int)(value++ - text - 2), text + 2);
+    for (const Option *o = options; o < options + N_OPTIONS; o++) {
+        if (!(o->mask & mask) || (o->mask & FIXED)) continue;
+        if (!near || edit_distance(o->name, key) < edit_distance(near->name, key)) near = o;
     }
-    for (o = options; o < options + N_OPTIONS; o++)
-        if ((o->mask & mask) && !(o->mask & FIXED) &&
-            (!(near->mask & mask) || (near->mask & FIXED) ||
-             edit_distance(o->name, key) < edit_distance(near->name, key)))
-            near = o;
-    die("unknown option --%s; the nearest of this command is --%s (%s)", key, near->name,
-        *near->range ? near->range : near->help);
+    if (strcmp(near->name, key))
+        die("unknown option --%s; the nearest of this command is --%s, %s; see ./train_golf help",
+            key, near->name, near->help);
+    if (!option_set(c, near, value))
+        die("--%s: expected %s, found '%s'; now it is %s", key,
+            *near->range ? near->range : "one line under 1,000 bytes", value,
+            option_text(c, near, now_text));
 }
 
 /* Defaults, then the preset, then the options in order. Returns the preset's name. */
 static const char *parse_options(Config *c, int argc, char **argv, int mask) {
     int preset = 0;
-    char text[1024], *save;
+    char text[1024], option[256], *save;
     config_defaults(c);
-    for (int i = 0; i < argc && (mask & TRAIN); i++) {
-        if (strncmp(argv[i], "--preset=", 9)) continue;
-        for (preset = 0; preset < N_PRESETS && strcmp(presets[preset].name, argv[i] + 9);) preset++;
-        if (preset < N_PRESETS) continue;
-        fprintf(stderr, "presets:");
-        for (int k = 0; k < N_PRESETS; k++) fprintf(stderr, " %s", presets[k].name);
-        fputc('\n', stderr);
-        die("unknown preset '%s'; expected one of those above", argv[i] + 9);
-    }
+    for (int i = 0; i < argc && (mask & TRAIN); i++)
+        if (!strncmp(argv[i], "--preset=", 9)) {
+            for (preset = 0; preset < N_PRESETS && strcmp(presets[preset].name, argv[i] + 9);)
+                preset++;
+            if (preset == N_PRESETS)
+                die("unknown preset '%s'; ./train_golf help lists them", argv[i] + 9);
+        }
     snprintf(text, sizeof text, "%s", mask & TRAIN ? presets[preset].options : "");
     for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
-        char option[256];
         snprintf(option, sizeof option, "--%s", word);
         parse_option(c, option, mask);
     }
@@ -2641,10 +2627,9 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
     return presets[preset].name;
 }
 
-void help_main(void) {
-    const struct { int mask; const char *title; } groups[] = {
-        {MODEL, "model (train; written into the artifact)"}, {TRAIN, "train"}, {EVAL, "eval"},
-        {SAMPLE, "sample"}, {INFO, "info"}};
+int help_main(void) {
+    const int masks[] = {MODEL, TRAIN, EVAL, SAMPLE, INFO};
+    const char *titles[] = {"model (of train; kept in the artifact)", "train", "eval", "sample", "info"};
     puts("usage: ./train_golf [train] [--preset=NAME] [--key=value ...]\n"
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
@@ -2653,13 +2638,13 @@ void help_main(void) {
     for (int k = 0; k < N_PRESETS; k++)
         printf("  %-8s %s\n           %s\n", presets[k].name, presets[k].help,
                *presets[k].options ? presets[k].options : "the defaults below");
-    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
-        printf("\n%s:\n", groups[g].title);
+    for (int g = 0; g < 5; g++) {
+        printf("\n%s:\n", titles[g]);
         for (const Option *o = options; o < options + N_OPTIONS; o++)
-            if ((o->mask & groups[g].mask) && !(o->mask & FIXED))
-                printf("  --%s=%s  %s%s%s\n      %s\n", o->name, o->def, *o->range ? "[" : "",
-                       o->range, *o->range ? "]" : "", o->help);
+            if ((o->mask & masks[g]) && !(o->mask & FIXED))
+                printf("  --%s=%s  [%s]\n      %s\n", o->name, o->def, o->range, o->help);
     }
+    return 0;
 }
 
 static const char *isa(void) {
@@ -2692,11 +2677,8 @@ static double flops_per_token(const Config *c) {
 static int fit_width(Config wanted) {
     Config *c = &wanted;
     int best = 0;
-    for (c->width = 32; c->width <= 16384; c->width += 32) {
-        if (c->width % c->heads || HEAD_DIM % 2) continue;
-        if (artifact_bytes(c) > (size_t)c->cap) break;
-        best = c->width;
-    }
+    for (c->width = 32; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 32)
+        if (c->width % c->heads == 0 && HEAD_DIM % 2 == 0) best = c->width;
     return best;
 }
 
@@ -2705,21 +2687,18 @@ static int fit_width(Config wanted) {
 #define GOLF_GIT_REV "unknown"
 #endif
 
-static volatile sig_atomic_t stop_signal;
-static void on_signal(int sig) { stop_signal = sig; }
-
-static void json_text(FILE *f, const char *key, const char *text) {
-    fprintf(f, "\"%s\": \"", key);
-    for (; *text; text++)
-        if (*text == '"' || *text == '\\') fprintf(f, "\\%c", *text);
-        else if ((unsigned char)*text < 32) fprintf(f, "\\u%04x", *text);
-        else fputc(*text, f);
-    fputc('"', f);
+static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
+    static char out[6 * 1024 + 3];
+    char *o = out;
+    *o++ = '"';
+    for (; *text && o < out + sizeof out - 9; text++)
+        o += sprintf(o, (unsigned char)*text < 32 ? "\\u%04x" : *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    return strcpy(o, "\""), out;
 }
 
 typedef struct {
-    const char *name, *preset, *dir;
-    double seconds, tok_per_s;
+    const char *name, *preset;
+    double seconds, tok_per_s, *rms; /* rms (phases) of the residual stream, last training batch */
     int steps;
     Score memory, file;
 } Run;
@@ -2727,69 +2706,52 @@ typedef struct {
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(c);
-    char path[2048], text[1024], *json;
-    size_t len, ternary = 0, zeros = 0, params = 0;
+    char text[1024], *json;
+    size_t len, ternary = 0, zeros = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; params += t++->n)
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (size_t i = t->at; t->role == PROJ && c->wq && i < t->at + t->n; i++, ternary++)
             zeros += !m->code[i];
-#define NUMBER(key, value) fprintf(f, "  \"%s\": %.17g,\n", key, (double)(value))
-    fputs("{\n  ", f);
-    json_text(f, "name", r->name), fputs(",\n  ", f);
-    json_text(f, "preset", r->preset), fputs(",\n", f);
-    NUMBER("seed", c->seed);
-    NUMBER("steps", r->steps);
-    NUMBER("tokens", (double)r->steps * c->batch * c->seq);
-    NUMBER("seconds", r->seconds);
-    NUMBER("tok_per_s", r->tok_per_s);
-    NUMBER("threads", omp_get_max_threads());
-    NUMBER("val_loss", r->file.loss);
-    NUMBER("val_bpb", r->file.bpb);
-    NUMBER("val_tokens", r->file.tokens);
-    NUMBER("val_bytes", r->file.bytes);
-    NUMBER("memory_val_bpb", r->memory.bpb);
-    NUMBER("roundtrip_gap", r->file.bpb - r->memory.bpb);
-    NUMBER("bytes_model", l.total);
-    NUMBER("bytes_code", GOLF_CODE_BYTES);
-    NUMBER("bytes_total", l.total + GOLF_CODE_BYTES);
-    NUMBER("cap", c->cap);
-    fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
-    NUMBER("params_stored", params);
-    NUMBER("params_ternary", ternary);
-    NUMBER("flops_per_token", flops_per_token(c));
-    fprintf(f, "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
-            "\"protected\": 0, \"header\": %zu},\n", l.core, l.embedding, l.interface, l.header);
-    fputs("  \"phases\": [", f);
-    for (int p = 0; p < m->phases; p++) {
-        const size_t n = (size_t)c->batch * c->seq * c->width;
-        fprintf(f, "%s%.9g", p ? ", " : "", sqrt(block_sum(m->phase[p].out, n, 1) / (double)n));
-    }
-    fputs("],\n", f);
-    NUMBER("zero_fraction", ternary ? (double)zeros / (double)ternary : 0);
-    NUMBER("flip_rate", ternary ? (double)m->flips / r->steps / (double)ternary : 0);
-    fputs("  \"config\": {", f);
-    for (const Option *o = options, *first = o; o < options + N_OPTIONS; o++)
-        if (o->mask & (MODEL | TRAIN)) {
-            fputs(o == first ? "" : ", ", f);
-            json_text(f, o->name, option_text(c, o, text));
-        }
-    fputs("},\n  ", f);
-    json_text(f, "git_rev", GOLF_GIT_REV), fputs(",\n  ", f);
-    json_text(f, "compiler", __VERSION__), fputs(",\n  ", f);
-    json_text(f, "isa", isa()), fputs("\n}\n", f);
+    const struct { const char *key; double value; } numbers[] = {
+        {"seed", c->seed}, {"steps", r->steps}, {"tokens", (double)r->steps * c->batch * c->seq},
+        {"seconds", r->seconds}, {"tok_per_s", r->tok_per_s}, {"threads", omp_get_max_threads()},
+        {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb}, {"val_tokens", (double)r->file.tokens},
+        {"val_bytes", (double)r->file.bytes}, {"memory_val_bpb", r->memory.bpb},
+        {"roundtrip_gap", r->file.bpb - r->memory.bpb}, {"bytes_model", (double)l.total},
+        {"bytes_code", GOLF_CODE_BYTES}, {"bytes_total", (double)l.total + GOLF_CODE_BYTES},
+        {"cap", c->cap}, {"params_stored", (double)m->n_params}, {"params_ternary", (double)ternary},
+        {"flops_per_token", flops_per_token(c)},
+        {"zero_fraction", ternary ? (double)zeros / (double)ternary : 0},
+        {"flip_rate", ternary ? (double)m->flips / r->steps / (double)ternary : 0}};
+    const struct { const char *key, *value; } texts[] = {
+        {"name", r->name}, {"preset", r->preset}, {"git_rev", GOLF_GIT_REV},
+        {"compiler", __VERSION__}, {"isa", isa()}};
+    fputs("{\n", f);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        fprintf(f, "  \"%s\": %.17g,\n", numbers[i].key, numbers[i].value);
+    fprintf(f, "  \"fits\": %s,\n  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
+            "\"protected\": 0, \"header\": %zu},\n  \"phases\": [",
+            l.total <= (size_t)c->cap ? "true" : "false", l.core, l.embedding, l.interface, l.header);
+    for (int p = 0; p < m->phases; p++) fprintf(f, "%s%.9g", p ? ", " : "", r->rms[p]);
+    fputs("],\n  \"config\": {", f);
+    for (const Option *o = options; o < options + N_OPTIONS; o++)
+        if (o->mask & (MODEL | TRAIN))
+            fprintf(f, "%s\"%s\": %s", o == options ? "" : ", ", o->name,
+                    json_text(option_text(c, o, text)));
+    fputs("}\n}\n", f);
     if (fclose(f)) die("out of memory");
-    snprintf(path, sizeof path, "%s/result.json", r->dir);
-    write_file(path, json, len);
+    write_file(path_of(c->out, "result.json"), json, len);
     free(json);
-#undef NUMBER
 }
 
-static void batch_at(Shards *train, const Config *c, int64_t step, int *x, int *y) {
+static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     const int T = c->seq;
     int *row = xcalloc((size_t)T + 1, sizeof(int));
     for (int b = 0; b < c->batch; b++) {
-        shards_train_row(train, (uint64_t)c->seed, step * c->batch + b, T, row);
+        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, T, row);
         memcpy(x + (size_t)b * T, row, sizeof(int) * (size_t)T);
         memcpy(y + (size_t)b * T, row + 1, sizeof(int) * (size_t)T);
     }
@@ -2810,169 +2772,167 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     return loss;
 }
 
-static void make_dirs(const char *dir) { /* as mkdir -p */
+/* The run folder: made as by mkdir -p, refused when it holds a run, locked while its log is open. */
+static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
+
+static void make_folder(const Config *c) {
     char path[1100];
-    snprintf(path, sizeof path, "%s", dir);
-    for (char *p = path + 1;; p++)
-        if (*p == '/' || !*p) {
-            const char end = *p;
-            *p = 0;
+    for (int i = 0; i < 4 && !c->resume && !c->overwrite; i++)
+        if (!access(path_of(c->out, run_files[i]), F_OK))
+            die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out", c->out,
+                run_files[i]);
+    for (size_t i = 1; i <= strlen(c->out); i++)
+        if (c->out[i] == '/' || !c->out[i]) {
+            snprintf(path, sizeof path, "%.*s", (int)i, c->out);
             if (mkdir(path, 0777) && errno != EEXIST)
                 die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
-            if (!(*p = end)) return;
         }
 }
 
-static int exists(const char *dir, const char *file) {
-    char path[2048];
-    snprintf(path, sizeof path, "%s/%s", dir, file);
-    return access(path, F_OK) == 0;
-}
-
-/* Opens the log of the run folder, which it thereby locks. A fresh run gets an empty folder; a
- * resumed one keeps the rows up to its step. */
-static FILE *open_log(const Config *c, int64_t resume_step) {
-    char path[2048], *line = NULL, *keep;
+static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the rows up to its step */
+    char *line = NULL, *keep, row[256];
     size_t len, cap = 0;
-    snprintf(path, sizeof path, "%s/log.tsv", c->out);
-    FILE *log = fopen(path, "a+");
-    if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+    const char *path = path_of(c->out, "log.tsv");
+    FILE *log = fopen(path, "a+"), *kept = open_memstream(&keep, &len);
+    if (!log || !kept) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
-    FILE *kept = open_memstream(&keep, &len);
-    if (!kept) die("out of memory");
-    while (getline(&line, &cap, log) > 0)
-        if (resume_step && (!strncmp(line, "step\t", 5) || atoll(line) <= resume_step)) fputs(line, kept);
-    if (!resume_step) fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
+    while (getline(&line, &cap, log) > 0) {
+        snprintf(row, sizeof row, "%s", line);
+        if (atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
+    }
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) != len || fflush(log))
-        die("%s: cannot write: %s", path, strerror(errno));
+        die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
+    for (int i = 1; i < 4 && !step; i++) /* what an overwritten run left */
+        if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
+            die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
     free(line);
     free(keep);
     return log;
 }
 
 static Tokenizer *open_tokenizer(const Config *c, const char *beside) {
-    char path[4200];
-    snprintf(path, sizeof path, "%s", c->tokenizer);
-    if (!*path) snprintf(path, sizeof path, "%s/tokenizer.model", beside);
-    return tokenizer_load(path);
+    return tokenizer_load(*c->tokenizer ? c->tokenizer : path_of(beside, "tokenizer.model"));
+}
+
+static void start(Golf *m, const Config *c) {
+    golf_init(m, c, 1);
+    golf_buffers(m, (size_t)c->batch * c->seq);
+}
+
+/* --minutes: how many steps fit, measured on a model that is then thrown away. */
+static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
+    Config c = m->c;
+    double norm, t = 0;
+    for (int i = 0; i < 3; i++) {
+        if (i == 1) t = now(); /* the first step finds no memory mapped */
+        batch_at(train, &c, i, x, y);
+        golf_step(m, x, y, i, &norm);
+    }
+    const double ms = 500 * (now() - t), fit = 60000 * c.minutes / ms;
+    if (fit < c.steps) c.steps = fit < 1 ? 1 : (int)fit;
+    printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n", c.minutes,
+           ms, c.steps, m->c.steps);
+    golf_free(m);
+    start(m, &c);
+}
+
+static volatile sig_atomic_t stop_signal;
+static void on_signal(int sig) { stop_signal = sig; }
+
+static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val, Run *run, FILE *log,
+                       int *x, int *y) {
+    const Config *c = &m->c;
+    const int tty = isatty(1), first = run->steps;
+    const double started = now();
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    while (run->steps < c->steps && !stop_signal) {
+        const double t0 = now(), rate = c->lr * lr_factor(c, run->steps);
+        double norm;
+        char bpb[32] = "";
+        batch_at(train, c, run->steps, x, y);
+        const double loss = golf_step(m, x, y, run->steps, &norm);
+        const double ms = 1e3 * (now() - t0), tps = (double)m->N / ms * 1e3;
+        const int step = ++run->steps, last = step == c->steps || stop_signal;
+        for (int p = 0; last && p < m->phases; p++)
+            run->rms[p] = sqrt(block_sum(m->phase[p].out, m->N * (size_t)c->width, 1) /
+                               ((double)m->N * c->width));
+        if (c->val_every && step % c->val_every == 0 && !last)
+            snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
+        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb, rate,
+                norm, ms, tps);
+        if (fflush(log))
+            die("%s/log.tsv: cannot write: %s; the last checkpoint is as it was", c->out, strerror(errno));
+        if (tty || step % 10 == 0 || last || *bpb) {
+            const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
+            printf("%sstep %d/%d  loss %.4f  %s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
+                   step, c->steps, loss, *bpb ? bpb : "", *bpb ? " bpb  " : "", tps, eta / 60, eta % 60,
+                   tty && !*bpb && !last ? "" : "\n");
+            fflush(stdout);
+        }
+        if (last || (c->ckpt_every && step % c->ckpt_every == 0))
+            ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
+    }
+    run->seconds = now() - started;
+    run->tok_per_s = run->seconds > 0 ? (double)m->N * (run->steps - first) / run->seconds : 0;
+    if (run->steps == c->steps) return;
+    printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
+           (int)stop_signal, run->steps);
+    exit(128 + stop_signal);
 }
 
 int train_main(int argc, char **argv) {
     Config config, *c = &config;
+    Golf m, loaded;
     Run run = {0};
-    char path[2048];
     run.preset = parse_options(c, argc, argv, MODEL | TRAIN);
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run.preset);
-    run.dir = c->out;
     run.name = strrchr(c->out, '/') ? strrchr(c->out, '/') + 1 : c->out;
 
     Tokenizer *tok = open_tokenizer(c, c->data);
     c->vocab = tok->vocab;
     if (!c->width && !(c->width = fit_width(*c))) {
         c->width = 32;
-        die("--cap=%d: not even width 32 fits, which needs %zu bytes; raise --cap or lower "
-            "--embed_bits", c->cap, artifact_bytes(c));
+        die("--cap=%d: even width 32 needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
+            artifact_bytes(c));
     }
     config_check(c);
-    const size_t bytes = artifact_bytes(c);
-    if (bytes > (size_t)c->cap)
+    const Ledger l = ledger_of(c);
+    if (l.total > (size_t)c->cap)
         die("the artifact would have %zu bytes, --cap=%d; lower --width (--width=fit finds the "
-            "widest that fits) or raise --cap", bytes, c->cap);
-    Shards *train = shards_open(c->data, "train", c->vocab), *val = shards_open(c->data, "val", c->vocab);
-    const char *files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
-    for (int i = 0; i < 4 && !c->resume; i++)
-        if (exists(c->out, files[i]) && !c->overwrite)
-            die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out", c->out, files[i]);
-
-    make_dirs(c->out);
-    Golf m;
-    golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * c->seq);
+            "widest that fits) or raise --cap", l.total, c->cap);
+    Shards *train = shards_open(c->data, "train", c->vocab);
+    Shards *val = shards_open(c->data, "val", c->vocab);
+    make_folder(c);
+    start(&m, c);
     c = &m.c;
-    int *x = xcalloc(m.N, sizeof(int)), *y = xcalloc(m.N, sizeof(int)), step = 0;
-    double norm, started = now();
-    if (c->resume && exists(c->out, "ckpt.bin")) {
-        snprintf(path, sizeof path, "%s/ckpt.bin", c->out);
-        step = (int)ckpt_load(&m, path);
-    } else if (c->minutes > 0) { /* measure two steps on a model that is then thrown away */
-        const int asked = c->steps;
-        for (int i = 0; i < 3; i++) {
-            if (i == 1) started = now();
-            batch_at(train, c, i, x, y);
-            golf_step(&m, x, y, i, &norm);
-        }
-        const double per_step = (now() - started) / 2, fit = 60 * c->minutes / per_step;
-        if (fit < c->steps) c->steps = fit < 1 ? 1 : (int)fit;
-        printf("--minutes=%g at %.0f ms a step: %d of %d steps; the schedule is cut to that length\n",
-               c->minutes, 1e3 * per_step, c->steps, asked);
-        config = m.c;
-        golf_free(&m);
-        golf_init(&m, &config, 1);
-        golf_buffers(&m, (size_t)c->batch * c->seq);
-    }
-    FILE *log = open_log(c, step);
-    if (!step) /* what an overwritten run left */
-        for (int i = 1; i < 4; i++) {
-            snprintf(path, sizeof path, "%s/%s", c->out, files[i]);
-            if (remove(path) && errno != ENOENT) die("%s: cannot replace: %s", path, strerror(errno));
-        }
-    snprintf(path, sizeof path, "%s/tokenizer.model", c->out);
-    size_t model_size;
-    uint8_t *model = read_file(tok->path, &model_size);
-    write_file(path, model, model_size);
+    run.rms = xcalloc((size_t)m.phases, sizeof(double));
+    int *x = xcalloc(m.N, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
+    if (c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK))
+        run.steps = (int)ckpt_load(&m, path_of(c->out, "ckpt.bin"));
+    else if (c->minutes > 0)
+        fit_minutes(&m, train, x, y);
+    FILE *log = open_log(c, run.steps);
+    size_t len;
+    uint8_t *model = read_file(tok->path, &len);
+    write_file(path_of(c->out, "tokenizer.model"), model, len);
     free(model);
 
-    const Ledger l = ledger_of(c);
     printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
     printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n", l.total,
            c->cap, (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), isa());
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n", (long long)train->tokens,
-           c->steps, m.N, step, c->out);
+           c->steps, m.N, run.steps, c->out);
+    const int first = run.steps;
+    train_loop(&m, tok, train, val, &run, log, x, y);
 
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    const int tty = isatty(1), first = step;
-    started = now();
-    while (step < c->steps && !stop_signal) {
-        const double t0 = now();
-        batch_at(train, c, step, x, y);
-        const double rate = c->lr * lr_factor(c, step), loss = golf_step(&m, x, y, step, &norm);
-        const double ms = 1e3 * (now() - t0), tps = (double)m.N / ms * 1e3;
-        char bpb[32] = "";
-        step++;
-        if (c->val_every && step % c->val_every == 0 && step < c->steps)
-            snprintf(bpb, sizeof bpb, "%.6f", golf_eval(&m, tok, val, 0, c->val_tokens).bpb);
-        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m.N, loss, bpb, rate,
-                norm, ms, tps);
-        if (fflush(log)) die("%s/log.tsv: cannot write: %s", c->out, strerror(errno));
-        if (tty || step % 10 == 0 || step == c->steps || *bpb) {
-            const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
-            printf("%sstep %d/%d  loss %.4f  %s%s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
-                   step, c->steps, loss, *bpb ? "bpb " : "", bpb, *bpb ? "  " : "", tps, eta / 60,
-                   eta % 60, tty && !*bpb ? "" : "\n");
-            fflush(stdout);
-        }
-        if (step == c->steps || stop_signal || (c->ckpt_every && step % c->ckpt_every == 0)) {
-            snprintf(path, sizeof path, "%s/ckpt.bin", c->out);
-            ckpt_save(&m, path, step);
-        }
-    }
-    if (tty) putchar('\n');
-    run.seconds = now() - started;
-    run.steps = step;
-    run.tok_per_s = step > first ? (double)m.N * (step - first) / run.seconds : 0;
-    if (step < c->steps) {
-        printf("stopped by a signal after step %d, checkpoint saved; --resume=1 continues\n", step);
-        exit(128 + stop_signal);
-    }
-
-    Golf loaded;
-    snprintf(path, sizeof path, "%s/model.golf", c->out);
+    const char *path = path_of(c->out, "model.golf");
     golf_save(&m, path, tok->crc);
     run.memory = golf_eval(&m, tok, val, 0, c->val_tokens);
-    golf_load(&loaded, path);
+    golf_load(&loaded, path); /* the number that counts comes from the file */
     golf_buffers(&loaded, m.N);
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
@@ -2980,34 +2940,36 @@ int train_main(int argc, char **argv) {
            "bytes%s\n", path, l.total, l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb,
            run.memory.bpb, (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "");
-    printf("%d steps in %.1f s, %.0f tokens/s\n", step - first, run.seconds, run.tok_per_s);
+    printf("%d steps in %.1f s, %.0f tokens/s\n", run.steps - first, run.seconds, run.tok_per_s);
     return 0;
 }
 
-static Tokenizer *tokenizer_of(const Config *c, const char *path, uint32_t crc, int vocab) {
+/* Loads an artifact with the options of a command and the tokenizer it was trained with. */
+static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv, int mask) {
     char dir[2048];
+    parse_options(how, argc, argv, mask);
+    const uint32_t crc = golf_load(m, path);
+    if (mask == INFO) return printf("tokenizer_crc32=%08x\n", crc), NULL;
     snprintf(dir, sizeof dir, "%s", path);
     char *slash = strrchr(dir, '/');
     strcpy(slash ? slash : dir, slash ? "" : ".");
-    Tokenizer *tok = open_tokenizer(c, dir);
-    if (tok->crc != crc || tok->vocab != vocab)
+    Tokenizer *tok = open_tokenizer(how, dir);
+    if (tok->crc != crc || tok->vocab != m->c.vocab)
         die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found %d "
-            "pieces, %08x; give --tokenizer", tok->path, vocab, crc, tok->vocab, tok->crc);
+            "pieces, %08x; give --tokenizer", tok->path, m->c.vocab, crc, tok->vocab, tok->crc);
     return tok;
 }
 
 int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
-    parse_options(&how, argc, argv, EVAL);
-    const uint32_t crc = golf_load(&m, path);
-    Tokenizer *tok = tokenizer_of(&how, path, crc, m.c.vocab);
+    const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = shards_open(how.data, "val", m.c.vocab);
     golf_buffers(&m, (size_t)16 * m.c.seq);
     const double t = now();
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
-    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\nseconds %.1f\n",
-           s.loss, s.bpb, how.stride ? "sliding stride" : "plain rows of",
+    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n"
+           "seconds %.1f\n", s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
            how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll, now() - t);
     return 0;
 }
@@ -3015,9 +2977,7 @@ int eval_main(const char *path, int argc, char **argv) {
 int sample_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
-    parse_options(&how, argc, argv, SAMPLE);
-    const uint32_t crc = golf_load(&m, path);
-    Tokenizer *tok = tokenizer_of(&how, path, crc, m.c.vocab);
+    const Tokenizer *tok = open_model(&m, &how, path, argc, argv, SAMPLE);
     golf_buffers(&m, (size_t)m.c.seq);
     golf_cache(&m);
     golf_sample(&m, tok, &how, stdout);
@@ -3027,22 +2987,18 @@ int sample_main(const char *path, int argc, char **argv) {
 int info_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
-    char text[CONFIG_TEXT];
-    parse_options(&how, argc, argv, INFO);
-    const uint32_t crc = golf_load(&m, path);
-    const Config *c = &m.c;
-    const Ledger l = ledger_of(c);
-    config_text(c, MODEL, text, sizeof text);
-    printf("%stokenizer_crc32=%08x\n\n%-12s %-10s %6s %12s %9s %11s\n", text, crc, "tensor", "stored as",
-           "copies", "shape", "numbers", "bytes");
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        if (t->n) {
-            char as[32], shape[32];
-            snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : c->embed_bits);
-            snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
-            printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape, t->n,
-                   payload_bytes(c, t));
-        }
+    char text[CONFIG_TEXT], as[32], shape[32];
+    open_model(&m, &how, path, argc, argv, INFO);
+    const Ledger l = ledger_of(&m.c);
+    config_text(&m.c, MODEL, text, sizeof text);
+    printf("%s\n%-12s %-10s %6s %12s %9s %11s\n", text, "tensor", "stored as", "copies", "shape",
+           "numbers", "bytes");
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
+        snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : t->bits);
+        snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
+        if (t->n) printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape,
+                         t->n, t->bytes);
+    }
     printf("\ncore %zu\nembedding %zu\ninterface %zu\nheader %zu\ntotal %zu\ncap %d\n%s by %lld bytes\n",
            l.core, l.embedding, l.interface, l.header, l.total, how.cap,
            l.total <= (size_t)how.cap ? "FITS" : "OVER", llabs((long long)how.cap - (long long)l.total));
@@ -3051,20 +3007,17 @@ int info_main(const char *path, int argc, char **argv) {
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
-    const char *command = argc > 1 && strncmp(argv[1], "--", 2) ? argv[1] : "train";
-    const int named = argc > 1 && command == argv[1];
-    const struct {
-        const char *name;
-        int (*run)(const char *, int, char **);
-    } on_file[] = {{"eval", eval_main}, {"sample", sample_main}, {"info", info_main}};
+    const int named = argc > 1 && strncmp(argv[1], "--", 2);
+    const char *command = named ? argv[1] : argc > 1 && !strcmp(argv[1], "--help") ? "help" : "train";
+    const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
-    if (!strcmp(command, "help") || (argc > 1 && !strcmp(argv[1], "--help"))) return help_main(), 0;
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(command, on_file[i].name)) {
-            if (argc < 3 || !strncmp(argv[2], "--", 2))
-                die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
-            return on_file[i].run(argv[2], argc - 3, argv + 3);
-        }
-    die("unknown command '%s'; expected train, eval, sample, info or help", command);
+    if (!strcmp(command, "help")) return help_main();
+    int (*run)(const char *, int, char **) = !strcmp(command, "eval")     ? eval_main
+                                             : !strcmp(command, "sample") ? sample_main
+                                             : !strcmp(command, "info")   ? info_main
+                                                                          : NULL;
+    if (!run) die("unknown command '%s'; expected train, eval, sample, info or help", command);
+    if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
+    return run(file, argc - 3, argv + 3);
 }
 #endif
