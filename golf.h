@@ -171,15 +171,15 @@ typedef struct {
  * ships. BitNet b1.58 (2402.17764) for ternary. */
 typedef struct Quantizer {
     const char *name;
-    int bits;                                      /* nominal, per weight */
-    size_t (*scales)(int rows, int cols);          /* scales per copy */
-    size_t (*bytes)(int rows, int cols, int bits); /* stored bytes per copy, scales included */
-    void (*quantize)(int8_t *code, real *scale, const real *w, int rows, int cols, int bits);
-    void (*dequantize)(real *eff, const int8_t *code, const real *scale, int rows, int cols);
+    int bits;                          /* nominal, per weight */
+    size_t (*scales)(const Tensor *t); /* scales of a copy */
+    size_t (*bytes)(const Tensor *t);  /* stored bytes of a copy, scales included */
+    void (*quantize)(int8_t *code, real *scale, const real *w, const Tensor *t);
+    void (*dequantize)(real *eff, const int8_t *code, const real *scale, const Tensor *t);
     void (*backward)(real *dw, const real *w, size_t n); /* d(eff) to d(w), in place */
-    void (*pack)(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols, int bits);
-    int (*unpack)(int8_t *code, real *scale, const uint8_t *in, int rows, int cols, int bits);
-} Quantizer; /* unpack returns 0 when the bytes are not a possible pack */
+    void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
+    int (*unpack)(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
+} Quantizer; /* uses rows, stored_cols, copy_n and bits; unpack: 0 = not a possible pack */
 
 /* ---------------------------------------------------------------------------------------------
  * Files, all little-endian. The artifact (model.golf):

@@ -922,18 +922,15 @@ void loss_backward(real *logits, const real *lse, const int *targets, int N, int
  * 4. Quantizers: what is stored, and therefore what the forward pass uses
  * ============================================================================================= */
 
-/* Sum over fixed blocks of 4096 numbers, the blocks added in order: same bits, any threads. */
-#define BLOCK 4096
+/* Sum of |x| or x^2 over fixed blocks of 4096, the blocks added in order: same bits, any threads. */
 static double block_sum(const real *x, size_t n, int squares) {
+    enum { BLOCK = 4096 };
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
     double *part = xcalloc(blocks, sizeof(double)), total = 0;
 #pragma omp parallel for
-    for (size_t b = 0; b < blocks; b++) {
-        double s = 0;
+    for (size_t b = 0; b < blocks; b++)
         for (size_t i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++)
-            s += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
-        part[b] = s;
-    }
+            part[b] += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
     for (size_t b = 0; b < blocks; b++) total += part[b];
     free(part);
     return total;
@@ -944,70 +941,56 @@ static double block_sum(const real *x, size_t n, int squares) {
 static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
 
 /* Ternary: s = max(mean|W|, 1e-5) rounded to bf16, q = clip(rint(W/s), -1, 1), eff = s*q. */
-static size_t ternary_scales(int rows, int cols) { return (void)rows, (void)cols, 1; }
+static size_t ternary_scales(const Tensor *t) { return (void)t, 1; }
+static size_t ternary_bytes(const Tensor *t) { return 2 + (t->copy_n + 4) / 5; }
 
-static size_t ternary_bytes(int rows, int cols, int bits) {
-    return (void)bits, 2 + ((size_t)rows * cols + 4) / 5;
-}
-
-static void ternary_quantize(int8_t *code, real *scale, const real *w, int rows, int cols,
-                             int bits) {
-    const size_t n = (size_t)rows * cols;
-    const double mean = block_sum(w, n, 0) / (double)n;
-    const real s = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-    (void)bits;
-    *scale = s;
+static void ternary_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
+    const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
+    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
 #pragma omp parallel for
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < t->copy_n; i++) {
         const real q = rint(w[i] / s); /* ties to even, as torch.round */
         code[i] = (int8_t)(q < -1 ? -1 : q > 1 ? 1 : q);
     }
 }
 
-static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, int rows,
-                               int cols) {
+static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
 #pragma omp parallel for
-    for (size_t i = 0; i < (size_t)rows * cols; i++) eff[i] = *scale * (real)code[i];
+    for (size_t i = 0; i < t->copy_n; i++) eff[i] = *scale * (real)code[i];
 }
 
-static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
-                         int bits) {
-    const size_t n = (size_t)rows * cols;
-    (void)bits;
+static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     put_u(out, to_bf16(*scale), 2);
-    for (size_t i = 0; i < n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
+    for (size_t i = 0; i < t->copy_n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
         int byte = 0;
-        for (size_t k = 5; k-- > 0;) byte = 3 * byte + (i + k < n ? code[i + k] + 1 : 0);
+        for (size_t k = 5; k-- > 0;) byte = 3 * byte + (i + k < t->copy_n ? code[i + k] + 1 : 0);
         out[2 + i / 5] = (uint8_t)byte;
     }
 }
 
-static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, int rows, int cols,
-                          int bits) {
-    const size_t n = (size_t)rows * cols;
-    (void)bits;
+static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
     *scale = from_bf16((uint16_t)get_u(in, 2));
     if (!(*scale > 0) || !isfinite(*scale)) return 0;
-    for (size_t i = 0; i < n; i += 5) {
+    for (size_t i = 0; i < t->copy_n; i += 5) {
         int byte = in[2 + i / 5];
         if (byte >= 243) return 0;
-        for (size_t k = 0; k < 5; k++, byte /= 3)
-            if (i + k < n) code[i + k] = (int8_t)(byte % 3 - 1);
+        for (size_t k = 0; k < 5 && i + k < t->copy_n; k++, byte /= 3)
+            code[i + k] = (int8_t)(byte % 3 - 1);
     }
     return 1;
 }
 
 /* Integers of 4 to 8 bits, one bf16 scale per row: s = absmax/(2^(b-1)-1), q = rint(w/s). */
-static size_t int_scales(int rows, int cols) { return (void)cols, (size_t)rows; }
-
-static size_t int_bytes(int rows, int cols, int bits) {
-    return 2 * (size_t)rows + ((size_t)rows * cols * bits + 7) / 8;
+static size_t int_scales(const Tensor *t) { return (size_t)t->rows; }
+static size_t int_bytes(const Tensor *t) {
+    return 2 * (size_t)t->rows + (t->copy_n * (size_t)t->bits + 7) / 8;
 }
 
-static void int_quantize(int8_t *code, real *scale, const real *w, int rows, int cols, int bits) {
-    const real top = (real)((1 << (bits - 1)) - 1);
+static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
+    const real top = (real)((1 << (t->bits - 1)) - 1);
+    const int cols = t->stored_cols;
 #pragma omp parallel for
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0; r < t->rows; r++) {
         const real *wr = w + (size_t)r * cols;
         real absmax = (real)1e-5;
         for (int i = 0; i < cols; i++) absmax = fabs(wr[i]) > absmax ? fabs(wr[i]) : absmax;
@@ -1019,37 +1002,32 @@ static void int_quantize(int8_t *code, real *scale, const real *w, int rows, int
     }
 }
 
-static void int_dequantize(real *eff, const int8_t *code, const real *scale, int rows, int cols) {
+static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t cols = (size_t)t->stored_cols;
 #pragma omp parallel for
-    for (int r = 0; r < rows; r++)
-        for (size_t i = (size_t)r * cols; i < (size_t)(r + 1) * cols; i++)
-            eff[i] = scale[r] * (real)code[i];
+    for (int r = 0; r < t->rows; r++)
+        for (size_t i = r * cols; i < (r + 1) * cols; i++) eff[i] = scale[r] * (real)code[i];
 }
 
-static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
-                          int bits) {
-    const size_t n = (size_t)rows * cols;
-    for (int r = 0; r < rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
-    memset(out, 0, (n * bits + 7) / 8);
-    for (size_t i = 0; i < n * bits; i++) {
+static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
+    for (int r = 0; r < t->rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
+    memset(out, 0, (n + 7) / 8);
+    for (size_t i = 0; i < n; i++) {
         const int u = code[i / bits] + (1 << (bits - 1));
         out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
     }
 }
 
-static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, int rows, int cols,
-                           int bits) {
-    const size_t n = (size_t)rows * cols;
-    for (int r = 0; r < rows; r++, in += 2) {
+static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits;
+    for (int r = 0; r < t->rows; r++, in += 2) {
         scale[r] = from_bf16((uint16_t)get_u(in, 2));
         if (!(scale[r] > 0) || !isfinite(scale[r])) return 0;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < t->copy_n; i++) {
         int u = 0;
-        for (int b = 0; b < bits; b++) {
-            const size_t at = i * bits + b;
-            u |= (in[at / 8] >> at % 8 & 1) << b;
-        }
+        for (size_t b = 0, at = i * bits; b < bits; b++, at++) u |= (in[at / 8] >> at % 8 & 1) << b;
         if (u == 0) return 0; /* -2^(bits-1) is never written */
         code[i] = (int8_t)(u - (1 << (bits - 1)));
     }
@@ -1057,38 +1035,33 @@ static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, int row
 }
 
 /* bf16: every number is its own scale; there are no codes. */
-static size_t bf16_scales(int rows, int cols) { return (size_t)rows * cols; }
+static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
+static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
 
-static size_t bf16_bytes(int rows, int cols, int bits) {
-    return (void)bits, 2 * (size_t)rows * cols;
-}
-
-static void bf16_quantize(int8_t *code, real *scale, const real *w, int rows, int cols, int bits) {
-    (void)code, (void)bits;
-#pragma omp parallel for
-    for (size_t i = 0; i < (size_t)rows * cols; i++) scale[i] = from_bf16(to_bf16(w[i]));
-}
-
-static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, int rows, int cols) {
+static void bf16_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     (void)code;
-    memcpy(eff, scale, sizeof(real) * (size_t)rows * cols);
+#pragma omp parallel for
+    for (size_t i = 0; i < t->copy_n; i++) scale[i] = from_bf16(to_bf16(w[i]));
 }
 
-static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale, int rows, int cols,
-                      int bits) {
-    (void)code, (void)bits;
-    for (size_t i = 0; i < (size_t)rows * cols; i++) put_u(out + 2 * i, to_bf16(scale[i]), 2);
+static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    (void)code;
+    memcpy(eff, scale, sizeof(real) * t->copy_n);
 }
 
-static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, int rows, int cols, int bits) {
-    (void)code, (void)bits;
-    for (size_t i = 0; i < (size_t)rows * cols; i++)
+static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    (void)code;
+    for (size_t i = 0; i < t->copy_n; i++) put_u(out + 2 * i, to_bf16(scale[i]), 2);
+}
+
+static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    (void)code;
+    for (size_t i = 0; i < t->copy_n; i++)
         if (!isfinite(scale[i] = from_bf16((uint16_t)get_u(in + 2 * i, 2)))) return 0;
     return 1;
 }
 
-/* name, bits per weight (0: --embed_bits), ... */
-static const Quantizer quantizers[] = {
+static const Quantizer quantizers[] = { /* bits 0: --embed_bits */
     {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity, bf16_pack,
      bf16_unpack},
     {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize, ste_identity,
@@ -1099,9 +1072,8 @@ static const Quantizer quantizers[] = {
 enum { Q_BF16, Q_TERNARY, Q_INT };
 
 static const Quantizer *quantizer_of(const Config *c, int role) {
-    if (role == PROJ) return quantizers + (c->wq == WQ_TERNARY ? Q_TERNARY : Q_BF16);
-    if (role == EMBED) return quantizers + (c->embed_bits < 16 ? Q_INT : Q_BF16);
-    return quantizers + Q_BF16;
+    if (role == PROJ && c->wq == WQ_TERNARY) return quantizers + Q_TERNARY;
+    return quantizers + (role == EMBED && c->embed_bits < 16 ? Q_INT : Q_BF16);
 }
 
 /* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
@@ -1172,8 +1144,8 @@ static void golf_layout(Golf *m, const Config *c) {
         t->at_x = m->n_expanded, m->n_expanded += t->n_x;
         t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
         t->copy_n = (size_t)t->rows * t->stored_cols;
-        t->copy_scales = t->n ? t->quant->scales(t->rows, t->stored_cols) : 0;
-        t->copy_bytes = t->n ? t->quant->bytes(t->rows, t->stored_cols, t->bits) : 0;
+        t->copy_scales = t->n ? t->quant->scales(t) : 0;
+        t->copy_bytes = t->n ? t->quant->bytes(t) : 0;
         t->bytes = t->stored_copies * t->copy_bytes;
         t->at_scale = m->n_scales, m->n_scales += t->stored_copies * t->copy_scales;
     }
@@ -1291,6 +1263,10 @@ static void fold(Golf *m, const Tensor *t) {
             m->g[stored_at(m, t, p, i)] += m->dix[t->at_x + (size_t)p * t->cols + i];
 }
 
+static real *scale_of(const Golf *m, const Tensor *t, int copy) {
+    return m->scale + t->at_scale + copy * t->copy_scales;
+}
+
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Config *c, int k, int r, int *first) {
@@ -1306,8 +1282,7 @@ void golf_use(Golf *m) {
         const Tensor *t = m->t + k;
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
-            t->quant->dequantize(m->eff + at, m->code + at, m->scale + t->at_scale + j * t->copy_scales,
-                                 t->rows, t->stored_cols);
+            t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
             for (int r = 0; r < 3 && t->role == PROJ && m->c.wq && m->c.aq; r++) {
                 int first, rows = row_range(&m->c, k, r, &first);
                 if (rows) int_pack(m->ints + (k * m->blocks + j) * 3 + r,
@@ -1323,9 +1298,8 @@ void golf_quantize(Golf *m) {
     memcpy(m->before, m->code, m->n_params);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
-            t->quant->quantize(m->code + t->at + j * t->copy_n,
-                               m->scale + t->at_scale + j * t->copy_scales,
-                               m->w + t->at + j * t->copy_n, t->rows, t->stored_cols, t->bits);
+            t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                               m->w + t->at + j * t->copy_n, t);
         for (size_t i = t->at; t->role == PROJ && m->quantized && i < t->at + t->n; i++)
             m->flips += m->before[i] != m->code[i];
     }
@@ -1352,7 +1326,7 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     const real *w = m->eff + t->at + ((size_t)j * t->rows + first) * K;
     if (m->c.wq && m->c.aq && !m->freeze)
         gemm_int(y + first, ldy, x->q, x->inv, m->ints + (k * m->blocks + j) * 3 + r,
-                 m->scale[t->at_scale + j], N);
+                 *scale_of(m, t, j), N);
     else
         gemm(y + first, ldy, act_mat(m, x, K), mat_t(w, K), N, rows, K, 0);
 }
@@ -1374,30 +1348,36 @@ static const real *iv(const Golf *m, int k, int p) {
 static real *div_(const Golf *m, int k, int p) {
     return m->t[k].mode ? m->dix + m->t[k].at_x + (size_t)p * m->t[k].cols : NULL;
 }
+#define I(name) iv(m, T_##name, p)
+#define DI(name) div_(m, T_##name, p)
+
+/* A projection's input: RMSNorm(x) * g, quantized.  x, tmp (N,K), r (N), g (K) */
+static void norm_quant(Golf *m, Act *a, real *tmp, real *r, const real *x, const real *g, int N,
+                       int K) {
+    rmsnorm_forward(tmp, r, x, g, N, K);
+    act_quant(a, tmp, N, K, m->c.aq, m->freeze);
+}
 
 /* One application of a block: prev (N,C) -> s->out (N,C). */
 static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
     const Config *c = &m->c;
     Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
-    const int b = block_of(c, p), each = c->extra_norm == XN_EACH, aq = c->aq, fr = m->freeze;
-    const int QKV = QKV_ROWS, pos = m->cached;
+    const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
+    Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
 
-    mix_forward(s->h, prev, m->x0, iv(m, T_mix0, p), iv(m, T_mix1, p), iv(m, T_phase_embed, p), N, C);
-
-    rmsnorm_forward(m->u, s->r_attn, s->h, iv(m, T_g_attn, p), N, C);
-    if (each) {
-        Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
+    mix_forward(s->h, prev, m->x0, I(mix0), I(mix1), I(phase_embed), N, C);
+    if (c->extra_norm == XN_EACH) {
+        rmsnorm_forward(m->u, s->r_attn, s->h, I(g_attn), N, C);
         for (int i = 0; i < 3; i++) {
-            rmsnorm_forward(m->u2, s->r_each, m->u, iv(m, T_x_q + i, p), N, C);
-            act_quant(in[i], m->u2, N, C, aq, fr);
+            norm_quant(m, in[i], m->u2, s->r_each, m->u, iv(m, T_x_q + i, p), N, C);
             linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
         }
     } else {
-        act_quant(&s->in_q, m->u, N, C, aq, fr);
+        norm_quant(m, &s->in_q, m->u, s->r_attn, s->h, I(g_attn), N, C);
         linear_forward(m, s->qkv, QKV, &s->in_q, T_wqkv, b, 0, N);
     }
-    qk_forward(m->qk, s->qkv, iv(m, T_q_gain, p), m->rope, pos, N, T, H, KV, D);
+    qk_forward(m->qk, s->qkv, I(q_gain), m->rope, pos, N, T, H, KV, D);
     const real *k = m->qk + H * D, *v = s->qkv + (H + KV) * D;
     size_t ldk = (size_t)(H + KV) * D, ldv = QKV;
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
@@ -1410,29 +1390,26 @@ static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
     }
     attention_forward(s->att, s->lse, m->qk, (size_t)(H + KV) * D, k, ldk, v, ldv, B, T, pos + T, H,
                       KV, D);
-    if (c->extra_norm) {
-        rmsnorm_forward(m->u, s->r_xo, s->att, iv(m, T_x_attn, p), N, C);
-        act_quant(&s->in_o, m->u, N, C, aq, fr);
-    } else
-        act_quant(&s->in_o, s->att, N, C, aq, fr);
+    if (c->extra_norm)
+        norm_quant(m, &s->in_o, m->u, s->r_xo, s->att, I(x_attn), N, C);
+    else
+        act_quant(&s->in_o, s->att, N, C, c->aq, m->freeze);
     linear_forward(m, s->o, C, &s->in_o, T_wo, b, 0, N);
-    gate_forward(s->mid, s->h, s->o, iv(m, T_gate_attn, p), N, C);
+    gate_forward(s->mid, s->h, s->o, I(gate_attn), N, C);
 
-    rmsnorm_forward(m->u, s->r_mlp, s->mid, iv(m, T_g_mlp, p), N, C);
-    if (each) {
-        rmsnorm_forward(m->u2, s->r_up, m->u, iv(m, T_x_up, p), N, C);
-        act_quant(&s->in_up, m->u2, N, C, aq, fr);
+    if (c->extra_norm == XN_EACH) {
+        rmsnorm_forward(m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
+        norm_quant(m, &s->in_up, m->u2, s->r_up, m->u, I(x_up), N, C);
     } else
-        act_quant(&s->in_up, m->u, N, C, aq, fr);
+        norm_quant(m, &s->in_up, m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
     linear_forward(m, s->f, F, &s->in_up, T_wup, b, 0, N);
     relu2_forward(m->f2, s->f, N, F);
-    if (c->extra_norm) {
-        rmsnorm_forward(m->f3, s->r_xd, m->f2, iv(m, T_x_mlp, p), N, F);
-        act_quant(&s->in_down, m->f3, N, F, aq, fr);
-    } else
-        act_quant(&s->in_down, m->f2, N, F, aq, fr);
+    if (c->extra_norm)
+        norm_quant(m, &s->in_down, m->f3, s->r_xd, m->f2, I(x_mlp), N, F);
+    else
+        act_quant(&s->in_down, m->f2, N, F, c->aq, m->freeze);
     linear_forward(m, s->y, C, &s->in_down, T_wdown, b, 0, N);
-    gate_forward(s->out, s->mid, s->y, iv(m, T_gate_mlp, p), N, C);
+    gate_forward(s->out, s->mid, s->y, I(gate_mlp), N, C);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
@@ -1440,61 +1417,53 @@ static void block_backward(Golf *m, int p, const real *prev, int B, int T) {
     const Config *c = &m->c;
     Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
-    const int b = block_of(c, p), each = c->extra_norm == XN_EACH, QKV = QKV_ROWS;
+    const int b = block_of(c, p), QKV = QKV_ROWS, each = c->extra_norm == XN_EACH;
+    const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
     const size_t ldqk = (size_t)(H + KV) * D;
-    real *dh = m->dh, *part = m->partial;
+    real *dh = m->dh, *part = m->partial, *du = m->du, *du2 = m->du2, *df = m->df;
 
-    /* out = mid + gate_mlp * down(in_down) */
-    gate_backward(m->du, div_(m, T_gate_mlp, p), dh, s->y, iv(m, T_gate_mlp, p), N, C, part);
-    linear_backward(m, m->df, m->du, C, &s->in_down, T_wdown, b, 0, N);
-    real *df = m->df;
-    if (c->extra_norm) { /* in_down = RMSNorm(relu2(f)) * x_mlp */
+    /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
+    gate_backward(du, DI(gate_mlp), dh, s->y, I(gate_mlp), N, C, part);
+    linear_backward(m, df, du, C, &s->in_down, T_wdown, b, 0, N);
+    if (c->extra_norm) {
         relu2_forward(m->f2, s->f, N, F);
+        rmsnorm_backward(m->df2, 0, DI(x_mlp), df, m->f2, s->r_xd, I(x_mlp), N, F, part);
         df = m->df2;
-        rmsnorm_backward(df, 0, div_(m, T_x_mlp, p), m->df, m->f2, s->r_xd, iv(m, T_x_mlp, p), N, F,
-                         part);
     }
+    /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
     relu2_backward(df, s->f, N, F);
-    linear_backward(m, m->du, df, F, &s->in_up, T_wup, b, 0, N);
-    real *du = m->du;
-    if (each) { /* in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp again */
-        rmsnorm_forward(m->u, s->r_mlp, s->mid, iv(m, T_g_mlp, p), N, C);
-        du = m->du2;
-        rmsnorm_backward(du, 0, div_(m, T_x_up, p), m->du, m->u, s->r_up, iv(m, T_x_up, p), N, C,
-                         part);
+    linear_backward(m, du, df, F, &s->in_up, T_wup, b, 0, N);
+    if (each) {
+        rmsnorm_forward(m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
+        rmsnorm_backward(du2, 0, DI(x_up), du, m->u, s->r_up, I(x_up), N, C, part);
     }
-    rmsnorm_backward(dh, 1, div_(m, T_g_mlp, p), du, s->mid, s->r_mlp, iv(m, T_g_mlp, p), N, C, part);
+    rmsnorm_backward(dh, 1, DI(g_mlp), each ? du2 : du, s->mid, s->r_mlp, I(g_mlp), N, C, part);
 
-    /* mid = h + gate_attn * o(in_o) */
-    gate_backward(m->du, div_(m, T_gate_attn, p), dh, s->o, iv(m, T_gate_attn, p), N, C, part);
-    linear_backward(m, m->du2, m->du, C, &s->in_o, T_wo, b, 0, N);
-    real *datt = m->du2;
-    if (c->extra_norm) { /* in_o = RMSNorm(att) * x_attn */
-        datt = m->du;
-        rmsnorm_backward(datt, 0, div_(m, T_x_attn, p), m->du2, s->att, s->r_xo,
-                         iv(m, T_x_attn, p), N, C, part);
-    }
-    qk_forward(m->qk, s->qkv, iv(m, T_q_gain, p), m->rope, 0, N, T, H, KV, D);
-    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, datt, s->lse,
-                       m->qk, ldqk, m->qk + H * D, ldqk, s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
-    qk_backward(m->dqkv, div_(m, T_q_gain, p), m->dqk, s->qkv, iv(m, T_q_gain, p), m->rope, N, T, H,
-                KV, D, part);
-    if (each) { /* in_q, in_k, in_v = RMSNorm(u) * x_q, x_k, x_v */
-        const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
-        rmsnorm_forward(m->u, s->r_attn, s->h, iv(m, T_g_attn, p), N, C);
+    /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
+    gate_backward(du, DI(gate_attn), dh, s->o, I(gate_attn), N, C, part);
+    linear_backward(m, du2, du, C, &s->in_o, T_wo, b, 0, N);
+    if (c->extra_norm)
+        rmsnorm_backward(du, 0, DI(x_attn), du2, s->att, s->r_xo, I(x_attn), N, C, part);
+    qk_forward(m->qk, s->qkv, I(q_gain), m->rope, 0, N, T, H, KV, D);
+    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV,
+                       c->extra_norm ? du : du2, s->lse, m->qk, ldqk, m->qk + H * D, ldqk,
+                       s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
+    qk_backward(m->dqkv, DI(q_gain), m->dqk, s->qkv, I(q_gain), m->rope, N, T, H, KV, D, part);
+    /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
+    if (each) {
+        rmsnorm_forward(m->u, s->r_attn, s->h, I(g_attn), N, C);
         for (int i = 0; i < 3; i++) {
-            linear_backward(m, m->du2, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
-            rmsnorm_backward(m->du, i > 0, div_(m, T_x_q + i, p), m->du2, m->u, s->r_each,
+            linear_backward(m, du2, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
+            rmsnorm_backward(du, i > 0, div_(m, T_x_q + i, p), du2, m->u, s->r_each,
                              iv(m, T_x_q + i, p), N, C, part);
         }
     } else
-        linear_backward(m, m->du, m->dqkv, QKV, &s->in_q, T_wqkv, b, 0, N);
-    rmsnorm_backward(dh, 1, div_(m, T_g_attn, p), m->du, s->h, s->r_attn, iv(m, T_g_attn, p), N, C,
-                     part);
+        linear_backward(m, du, m->dqkv, QKV, &s->in_q, T_wqkv, b, 0, N);
+    rmsnorm_backward(dh, 1, DI(g_attn), du, s->h, s->r_attn, I(g_attn), N, C, part);
 
     /* h = mix0 * prev + mix1 * x0 + phase_embed */
-    mix_backward(dh, m->dx0, div_(m, T_mix0, p), div_(m, T_mix1, p), div_(m, T_phase_embed, p), prev,
-                 m->x0, iv(m, T_mix0, p), iv(m, T_mix1, p), N, C, part);
+    mix_backward(dh, m->dx0, DI(mix0), DI(mix1), DI(phase_embed), prev, m->x0, I(mix0), I(mix1), N, C,
+                 part);
 }
 
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
@@ -2317,8 +2286,7 @@ void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
-                           m->scale + t->at_scale + j * t->copy_scales, t->rows, t->stored_cols,
-                           t->bits);
+                           scale_of(m, t, j), t);
         put_u(row, t->bytes, 4);
         put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
         payload += t->bytes;
@@ -2355,9 +2323,8 @@ uint32_t golf_load(Golf *m, const char *path) {
         if (get_u(row, 4) != t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, t->bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
-            if (!t->quant->unpack(m->code + t->at + j * t->copy_n,
-                                  m->scale + t->at_scale + j * t->copy_scales,
-                                  payload + j * t->copy_bytes, t->rows, t->stored_cols, t->bits))
+            if (!t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                                  payload + j * t->copy_bytes, t))
                 die("%s: tensor %s holds an impossible code or scale", path, t->name);
         payload += t->bytes;
     }
