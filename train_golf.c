@@ -1341,15 +1341,15 @@ static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const
 }
 
 /* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none. */
-static const real *iv(const Golf *m, int k, int p) {
+static const real *ix_of(const Golf *m, int k, int p) {
     return m->ix + m->t[k].at_x + (size_t)p * m->t[k].cols;
 }
 
-static real *div_(const Golf *m, int k, int p) {
+static real *dix_of(const Golf *m, int k, int p) {
     return m->t[k].mode ? m->dix + m->t[k].at_x + (size_t)p * m->t[k].cols : NULL;
 }
-#define I(name) iv(m, T_##name, p)
-#define DI(name) div_(m, T_##name, p)
+#define IX(name) ix_of(m, T_##name, p)
+#define DIX(name) dix_of(m, T_##name, p)
 
 /* A projection's input: RMSNorm(x) * g, quantized.  x, tmp (N,K), r (N), g (K) */
 static void norm_quant(Golf *m, Act *a, real *tmp, real *r, const real *x, const real *g, int N,
@@ -1366,18 +1366,18 @@ static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
     const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
     Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
 
-    mix_forward(s->h, prev, m->x0, I(mix0), I(mix1), I(phase_embed), N, C);
+    mix_forward(s->h, prev, m->x0, IX(mix0), IX(mix1), IX(phase_embed), N, C);
     if (c->extra_norm == XN_EACH) {
-        rmsnorm_forward(m->u, s->r_attn, s->h, I(g_attn), N, C);
+        rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
         for (int i = 0; i < 3; i++) {
-            norm_quant(m, in[i], m->u2, s->r_each, m->u, iv(m, T_x_q + i, p), N, C);
+            norm_quant(m, in[i], m->u2, s->r_each, m->u, ix_of(m, T_x_q + i, p), N, C);
             linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
         }
     } else {
-        norm_quant(m, &s->in_q, m->u, s->r_attn, s->h, I(g_attn), N, C);
+        norm_quant(m, &s->in_q, m->u, s->r_attn, s->h, IX(g_attn), N, C);
         linear_forward(m, s->qkv, QKV, &s->in_q, T_wqkv, b, 0, N);
     }
-    qk_forward(m->qk, s->qkv, I(q_gain), m->rope, pos, N, T, H, KV, D);
+    qk_forward(m->qk, s->qkv, IX(q_gain), m->rope, pos, N, T, H, KV, D);
     const real *k = m->qk + H * D, *v = s->qkv + (H + KV) * D;
     size_t ldk = (size_t)(H + KV) * D, ldv = QKV;
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
@@ -1391,25 +1391,25 @@ static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
     attention_forward(s->att, s->lse, m->qk, (size_t)(H + KV) * D, k, ldk, v, ldv, B, T, pos + T, H,
                       KV, D);
     if (c->extra_norm)
-        norm_quant(m, &s->in_o, m->u, s->r_xo, s->att, I(x_attn), N, C);
+        norm_quant(m, &s->in_o, m->u, s->r_xo, s->att, IX(x_attn), N, C);
     else
         act_quant(&s->in_o, s->att, N, C, c->aq, m->freeze);
     linear_forward(m, s->o, C, &s->in_o, T_wo, b, 0, N);
-    gate_forward(s->mid, s->h, s->o, I(gate_attn), N, C);
+    gate_forward(s->mid, s->h, s->o, IX(gate_attn), N, C);
 
     if (c->extra_norm == XN_EACH) {
-        rmsnorm_forward(m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
-        norm_quant(m, &s->in_up, m->u2, s->r_up, m->u, I(x_up), N, C);
+        rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
+        norm_quant(m, &s->in_up, m->u2, s->r_up, m->u, IX(x_up), N, C);
     } else
-        norm_quant(m, &s->in_up, m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
+        norm_quant(m, &s->in_up, m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
     linear_forward(m, s->f, F, &s->in_up, T_wup, b, 0, N);
     relu2_forward(m->f2, s->f, N, F);
     if (c->extra_norm)
-        norm_quant(m, &s->in_down, m->f3, s->r_xd, m->f2, I(x_mlp), N, F);
+        norm_quant(m, &s->in_down, m->f3, s->r_xd, m->f2, IX(x_mlp), N, F);
     else
         act_quant(&s->in_down, m->f2, N, F, c->aq, m->freeze);
     linear_forward(m, s->y, C, &s->in_down, T_wdown, b, 0, N);
-    gate_forward(s->out, s->mid, s->y, I(gate_mlp), N, C);
+    gate_forward(s->out, s->mid, s->y, IX(gate_mlp), N, C);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
@@ -1423,46 +1423,46 @@ static void block_backward(Golf *m, int p, const real *prev, int B, int T) {
     real *dh = m->dh, *part = m->partial, *du = m->du, *du2 = m->du2, *df = m->df;
 
     /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
-    gate_backward(du, DI(gate_mlp), dh, s->y, I(gate_mlp), N, C, part);
+    gate_backward(du, DIX(gate_mlp), dh, s->y, IX(gate_mlp), N, C, part);
     linear_backward(m, df, du, C, &s->in_down, T_wdown, b, 0, N);
     if (c->extra_norm) {
         relu2_forward(m->f2, s->f, N, F);
-        rmsnorm_backward(m->df2, 0, DI(x_mlp), df, m->f2, s->r_xd, I(x_mlp), N, F, part);
+        rmsnorm_backward(m->df2, 0, DIX(x_mlp), df, m->f2, s->r_xd, IX(x_mlp), N, F, part);
         df = m->df2;
     }
     /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
     relu2_backward(df, s->f, N, F);
     linear_backward(m, du, df, F, &s->in_up, T_wup, b, 0, N);
     if (each) {
-        rmsnorm_forward(m->u, s->r_mlp, s->mid, I(g_mlp), N, C);
-        rmsnorm_backward(du2, 0, DI(x_up), du, m->u, s->r_up, I(x_up), N, C, part);
+        rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
+        rmsnorm_backward(du2, 0, DIX(x_up), du, m->u, s->r_up, IX(x_up), N, C, part);
     }
-    rmsnorm_backward(dh, 1, DI(g_mlp), each ? du2 : du, s->mid, s->r_mlp, I(g_mlp), N, C, part);
+    rmsnorm_backward(dh, 1, DIX(g_mlp), each ? du2 : du, s->mid, s->r_mlp, IX(g_mlp), N, C, part);
 
     /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
-    gate_backward(du, DI(gate_attn), dh, s->o, I(gate_attn), N, C, part);
+    gate_backward(du, DIX(gate_attn), dh, s->o, IX(gate_attn), N, C, part);
     linear_backward(m, du2, du, C, &s->in_o, T_wo, b, 0, N);
     if (c->extra_norm)
-        rmsnorm_backward(du, 0, DI(x_attn), du2, s->att, s->r_xo, I(x_attn), N, C, part);
-    qk_forward(m->qk, s->qkv, I(q_gain), m->rope, 0, N, T, H, KV, D);
+        rmsnorm_backward(du, 0, DIX(x_attn), du2, s->att, s->r_xo, IX(x_attn), N, C, part);
+    qk_forward(m->qk, s->qkv, IX(q_gain), m->rope, 0, N, T, H, KV, D);
     attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV,
                        c->extra_norm ? du : du2, s->lse, m->qk, ldqk, m->qk + H * D, ldqk,
                        s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
-    qk_backward(m->dqkv, DI(q_gain), m->dqk, s->qkv, I(q_gain), m->rope, N, T, H, KV, D, part);
+    qk_backward(m->dqkv, DIX(q_gain), m->dqk, s->qkv, IX(q_gain), m->rope, N, T, H, KV, D, part);
     /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
     if (each) {
-        rmsnorm_forward(m->u, s->r_attn, s->h, I(g_attn), N, C);
+        rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
         for (int i = 0; i < 3; i++) {
             linear_backward(m, du2, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
-            rmsnorm_backward(du, i > 0, div_(m, T_x_q + i, p), du2, m->u, s->r_each,
-                             iv(m, T_x_q + i, p), N, C, part);
+            rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, p), du2, m->u, s->r_each,
+                             ix_of(m, T_x_q + i, p), N, C, part);
         }
     } else
         linear_backward(m, du, m->dqkv, QKV, &s->in_q, T_wqkv, b, 0, N);
-    rmsnorm_backward(dh, 1, DI(g_attn), du, s->h, s->r_attn, I(g_attn), N, C, part);
+    rmsnorm_backward(dh, 1, DIX(g_attn), du, s->h, s->r_attn, IX(g_attn), N, C, part);
 
     /* h = mix0 * prev + mix1 * x0 + phase_embed */
-    mix_backward(dh, m->dx0, DI(mix0), DI(mix1), DI(phase_embed), prev, m->x0, I(mix0), I(mix1), N, C,
+    mix_backward(dh, m->dx0, DIX(mix0), DIX(mix1), DIX(phase_embed), prev, m->x0, IX(mix0), IX(mix1), N, C,
                  part);
 }
 
