@@ -29,8 +29,8 @@ typedef float real;
 
 /* ---------------------------------------------------------------------------------------------
  * Options: command mask, type, name, default, range, help. A range is a list of words, numbers
- * and spans "lo to hi"; the word of an INT row ("fit") stands for 0, words of a WORD row count up
- * from 0 and are the enumerators below. MODEL rows are written into every artifact. */
+ * and spans "lo to hi". The i-th item, counted from 0, is the value of an INT row when it is a
+ * word: the enumerators below, or 0 for "fit". MODEL rows are written into every artifact. */
 enum {
     MODEL = 1, TRAIN = 2, EVAL = 4, SAMPLE = 8, INFO = 16,
     FIXED = 32, /* set by the program, not by the user */
@@ -46,19 +46,19 @@ enum {
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "4", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
-    X(MODEL, WORD, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
+    X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
     X(MODEL, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
     X(MODEL, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
-    X(MODEL, WORD, mix, "vector", "none|scalar|vector", "input injection h = mix0*h + mix1*x0") \
-    X(MODEL, WORD, gain, "vector", "none|scalar|vector", "gains of the two block RMSNorms") \
-    X(MODEL, WORD, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
-    X(MODEL, WORD, qgain, "vector", "none|scalar|vector", "query gain per head, or one, or 1.5") \
-    X(MODEL, WORD, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
-    X(MODEL, WORD, xgain, "vector", "none|scalar|vector", "gains of the extra RMSNorms") \
+    X(MODEL, INT, mix, "vector", "none|scalar|vector", "input injection h = mix0*h + mix1*x0") \
+    X(MODEL, INT, gain, "vector", "none|scalar|vector", "gains of the two block RMSNorms") \
+    X(MODEL, INT, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
+    X(MODEL, INT, qgain, "vector", "none|scalar|vector", "query gain per head, or one, or 1.5") \
+    X(MODEL, INT, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
+    X(MODEL, INT, xgain, "vector", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
     X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
-    X(MODEL, WORD, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
-    X(MODEL, WORD, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
+    X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
+    X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
     X(MODEL, INT, embed_bits, "8", "4 to 8|16", "tied embedding: codes with a scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of *_train_*.bin and *_val_*.bin shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "SentencePiece .model; default: beside") \
@@ -74,7 +74,7 @@ enum {
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
     X(TRAIN, NUM, beta2, "0.95", "0 to 0.99999", "AdamW second moment decay") \
     X(TRAIN, NUM, wd, "0", "0 to 10", "decoupled weight decay of the projections") \
-    X(TRAIN, WORD, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
+    X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
     X(TRAIN, NUM, clip, "1", "0 to 1000000", "global gradient norm limit; 0 = none") \
@@ -97,7 +97,6 @@ enum { AQ_NONE, AQ_INT8 };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
 #define FIELD_INT(name) int name;
-#define FIELD_WORD(name) int name;
 #define FIELD_NUM(name) double name;
 #define FIELD_STR(name) char name[1024];
 #define X(mask, type, name, def, range, help) FIELD_##type(name)
@@ -105,6 +104,13 @@ typedef struct {
     GOLF_OPTIONS(X)
 } Config;
 #undef X
+
+enum { TYPE_INT, TYPE_NUM, TYPE_STR };
+typedef struct {
+    int mask, type;
+    const char *name, *def, *range, *help;
+    size_t at; /* in Config */
+} Option;
 
 /* ---------------------------------------------------------------------------------------------
  * Parameter tensors: name, copies, rows, cols, role, mode, initial value.

@@ -2132,13 +2132,6 @@ void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out) 
  * 8. Files: options as text, the artifact and its ledger, the checkpoint
  * ============================================================================================= */
 
-enum { TYPE_INT, TYPE_WORD, TYPE_NUM, TYPE_STR };
-typedef struct {
-    int mask, type;
-    const char *name, *def, *range, *help;
-    size_t at; /* in Config */
-} Option;
-
 #define X(mask, type, name, def, range, help) \
     {mask, TYPE_##type, #name, def, range, help, offsetof(Config, name)},
 static const Option options[] = {GOLF_OPTIONS(X)};
@@ -2150,55 +2143,42 @@ static int option_set(Config *c, const Option *o, const char *value) {
     char *field = (char *)c + o->at, *end;
     if (o->type == TYPE_STR) {
         if (strlen(value) >= sizeof c->data || strchr(value, '\n')) return 0;
-        strcpy(field, value);
-        return 1;
+        return strcpy(field, value), 1;
     }
-    const double x = strtod(value, &end);
-    const int number = end != value && !*end && isfinite(x);
-    int word = 0, ok = 0;
-    for (const char *r = o->range; *r && !ok; word++) {
+    double x = strtod(value, &end), lo, hi;
+    int number = end != value && !*end && isfinite(x), ok = 0, item = 0;
+    for (const char *r = o->range; *r && !ok; item++) {
         const size_t len = strcspn(r, "|");
-        double lo, hi;
         if (isalpha((unsigned char)*r)) {
-            if (strlen(value) == len && !strncmp(r, value, len)) {
-                const int code = o->type == TYPE_WORD ? word : 0;
-                return memcpy(field, &code, sizeof code), 1;
-            }
+            ok = strlen(value) == len && !strncmp(r, value, len);
+            if (ok) x = item;
         } else if (number) {
             const int n = sscanf(r, "%lf to %lf", &lo, &hi);
             ok = x >= lo && x <= (n == 2 ? hi : lo) && (o->type == TYPE_NUM || x == rint(x));
         }
         r += len + (r[len] == '|');
     }
-    if (!ok) return 0;
-    if (o->type == TYPE_NUM) memcpy(field, &x, sizeof x);
-    else memcpy(field, &(int){(int)x}, sizeof(int));
-    return 1;
+    if (ok && o->type == TYPE_NUM) memcpy(field, &x, sizeof x);
+    else if (ok) memcpy(field, &(int){(int)x}, sizeof(int));
+    return ok;
 }
 
 /* The value as option_set would read it again; in text, or in place. */
-static const char *option_text(const Config *c, const Option *o, char text[1024]) {
-    const char *field = (const char *)c + o->at;
+static const char *option_text(const Config *c, const Option *o, char text[64]) {
+    const char *field = (const char *)c + o->at, *r = o->range;
     int code;
     double x;
-    memcpy(&code, field, sizeof code);
     if (o->type == TYPE_STR) return field;
     if (o->type == TYPE_NUM) {
         memcpy(&x, field, sizeof x);
-        for (int digits = 6; digits <= 17; digits++) { /* the shortest that reads back the same */
-            snprintf(text, 64, "%.*g", digits, x);
-            if (strtod(text, NULL) == x) break;
-        }
-    } else if (o->type == TYPE_INT) {
-        if (!code && isalpha((unsigned char)*o->range))
-            snprintf(text, 64, "%.*s", (int)strcspn(o->range, "|"), o->range);
-        else
-            snprintf(text, 64, "%d", code);
-    } else {
-        const char *r = o->range;
-        while (code--) r += strcspn(r, "|") + 1;
-        snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
+        for (int digits = 6; digits <= 17; digits++) /* the shortest that reads back the same */
+            if (snprintf(text, 64, "%.*g", digits, x), strtod(text, NULL) == x) break;
+        return text;
     }
+    memcpy(&code, field, sizeof code);
+    for (int i = 0; i < code && *r; i++) r += strcspn(r, "|"), r += *r == '|';
+    if (isalpha((unsigned char)*r)) snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
+    else snprintf(text, 64, "%d", code);
     return text;
 }
 
@@ -2210,9 +2190,8 @@ static void config_defaults(Config *c) {
 
 /* key=value lines of the options in mask; returns the length. */
 static size_t config_text(const Config *c, int mask, char *out, size_t size) {
-    char text[1024];
+    char text[64];
     size_t n = 0;
-    out[0] = 0;
     for (const Option *o = options; o < options + N_OPTIONS; o++)
         if (o->mask & mask) {
             n += (size_t)snprintf(out + n, size - n, "%s=%s\n", o->name, option_text(c, o, text));
@@ -2389,7 +2368,7 @@ int64_t ckpt_load(Golf *m, const char *path) {
     config_parse(&c, path, (char *)file + CKPT_FIXED, len < size ? len : size, MODEL | TRAIN);
     if (m->c.minutes > 0) m->c.steps = c.steps;
     for (const Option *o = options; o < options + N_OPTIONS; o++) {
-        char a[1024], b[1024];
+        char a[64], b[64];
         const char *was = option_text(&c, o, a), *is = option_text(&m->c, o, b);
         if ((o->mask & (MODEL | TRAIN)) && !(o->mask & RESUME) && strcmp(was, is))
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
@@ -2553,7 +2532,7 @@ static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row
 }
 
 static void parse_option(Config *c, const char *text, int mask) {
-    char key[64], now_text[1024];
+    char key[64], now_text[64];
     const char *value = strchr(text, '=');
     const Option *near = NULL;
     if (strncmp(text, "--", 2) || !value || value - text > 60)
@@ -2673,7 +2652,7 @@ typedef struct {
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(c);
-    char text[1024], *json;
+    char text[64], *json;
     size_t len, ternary = 0, zeros = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
