@@ -401,10 +401,40 @@ void shards_read(Shards *s, int64_t pos, int count, int *out);
    A pure function of (seed, row): to resume a run is to remember a number. */
 void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out);
 
-/* Section 9. */
+/* Sections 8-10: bytes of an artifact by purpose, a score, what a run ends with. */
+typedef struct {
+    size_t core, embedding, interface, header, total;
+} Ledger;
+
 typedef struct {
     double nll, loss, bpb; /* sum over tokens, per token, in nats; bits per byte */
     int64_t tokens, bytes;
 } Score;
+
+typedef struct {
+    const char *name, *preset;
+    double seconds, tok_per_s, *rms; /* rms (phases) of the residual stream, last training batch */
+    int steps;
+    Score memory, file;
+} Run;
+
+#ifndef GOLF_CODE_BYTES /* the Makefile gives both */
+#define GOLF_CODE_BYTES 0
+#define GOLF_GIT_REV "unknown"
+#endif
+
+#if defined __AVX512VNNI__
+#define GOLF_ISA "avx512vnni"
+#elif defined __AVX512F__
+#define GOLF_ISA "avx512f"
+#elif defined __AVXVNNI__
+#define GOLF_ISA "avxvnni"
+#elif defined __AVX2__
+#define GOLF_ISA "avx2"
+#elif defined __ARM_FEATURE_DOTPROD
+#define GOLF_ISA "neon-dotprod"
+#else
+#define GOLF_ISA "portable"
+#endif
 
 #endif

@@ -2313,11 +2313,6 @@ uint32_t golf_load(Golf *m, const char *path) {
     return tokenizer_crc;
 }
 
-/* Bytes of the artifact by what they are for. */
-typedef struct {
-    size_t core, embedding, interface, header, total;
-} Ledger;
-
 static Ledger ledger_of(const Config *c) {
     Golf m;
     Ledger l = {0, 0, 0, 0, artifact_bytes(c)};
@@ -2593,22 +2588,6 @@ int help_main(void) {
     return 0;
 }
 
-static const char *isa(void) {
-#if defined __AVX512VNNI__
-    return "avx512vnni";
-#elif defined __AVX512F__
-    return "avx512f";
-#elif defined __AVXVNNI__
-    return "avxvnni";
-#elif defined __AVX2__
-    return "avx2";
-#elif defined __ARM_FEATURE_DOTPROD
-    return "neon-dotprod";
-#else
-    return "portable";
-#endif
-}
-
 /* 6 x (projection weights at every application + the head) + causal attention scores and values. */
 static double flops_per_token(const Config *c) {
     Golf m;
@@ -2628,11 +2607,6 @@ static int fit_width(Config wanted) {
     return best;
 }
 
-#ifndef GOLF_CODE_BYTES /* the Makefile gives both */
-#define GOLF_CODE_BYTES 0
-#define GOLF_GIT_REV "unknown"
-#endif
-
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
     static char out[6 * 1024 + 3];
     char *o = out;
@@ -2641,13 +2615,6 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
         o += sprintf(o, (unsigned char)*text < 32 ? "\\u%04x" : *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
     return strcpy(o, "\""), out;
 }
-
-typedef struct {
-    const char *name, *preset;
-    double seconds, tok_per_s, *rms; /* rms (phases) of the residual stream, last training batch */
-    int steps;
-    Score memory, file;
-} Run;
 
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
@@ -2672,7 +2639,7 @@ static void write_result(const Golf *m, const Run *r) {
         {"flip_rate", ternary ? (double)m->flips / r->steps / (double)ternary : 0}};
     const struct { const char *key, *value; } texts[] = {
         {"name", r->name}, {"preset", r->preset}, {"git_rev", GOLF_GIT_REV},
-        {"compiler", __VERSION__}, {"isa", isa()}};
+        {"compiler", __VERSION__}, {"isa", GOLF_ISA}};
     fputs("{\n", f);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
@@ -2869,7 +2836,7 @@ int train_main(int argc, char **argv) {
     printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
     printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n", l.total,
-           c->cap, (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), isa());
+           c->cap, (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n", (long long)train->tokens,
            c->steps, m.N, run.steps, c->out);
     const int first = run.steps;
