@@ -196,78 +196,65 @@ static inline real fast_exp(real x) {
 
 /* =============================================================================================
  * 2. Matmul
- * ============================================================================================ */
+ * ============================================================================================= */
 
-/* ---------------------------------------------------------------- matmul: every product of the model
- *
- * c(m,n) = a(m,k) b(k,n) in floating point, and y = x w^T in exact integers. Both are built the same way:
- *   naive   three loops, the definition; the tests compare the fast code to it
- *   pack    copy an operand into panels that the inner loop reads front to back, padded with zeros
- *   tile    MR x NR outputs held in registers while k runs
- *   driver  cut C into tasks, one thread computes an output from start to end
- * An output is  ((0 + sum of k-block 0) + sum of k-block 1) + ...  with the terms of a block added one
- * by one in order of k. No vector lane, tile edge, task or thread ever splits or reorders that chain, so
- * a row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides the arithmetic.
- *
- * Registers: a tile of MR x 2 vectors costs, per step of k, 2 loads of b + MR broadcasts of a for 2 MR
- * multiply-adds. 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 registers hold MR = 6 (12 + 2 + 1).
- * An FMA has latency 4 and two start per cycle, so 8 independent sums are enough to keep both busy. */
+/* Every product of the model: c = a b in floating point, y = x w^T in exact integers. Naive: 3
+ * loops, the definition. Fast: pack operands into panels read front to back, zero padded; a tile
+ * of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
+ * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
+ * k. No lane, edge, task or thread splits or reorders that chain: a row has the same bits alone or
+ * among 4096, on 1 thread or on 64. Only k decides the arithmetic.
+ * Per step of k a tile loads 2 vectors of b and broadcasts MR values of a for 2 MR multiply-adds.
+ * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
+ * two start per cycle: 8 independent sums or more keep them busy.
+ * VB: bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
+#define SHUFFLE __builtin_shufflevector
 #if defined(__AVX512F__)
-#define VB 64       /* bytes of a vector */
-#define WORDS 16    /* 32-bit lanes of a vector */
-#define MR 14
+#define VB 64
+#define ZIP(a, b, h) SHUFFLE(a, b, h, h + 16, h + 1, h + 17, h + 2, h + 18, h + 3, h + 19, h + 4, \
+    h + 20, h + 5, h + 21, h + 6, h + 22, h + 7, h + 23)
 #elif defined(__AVX__)
 #define VB 32
-#define WORDS 8
-#define MR 6
-#else
-#define VB 16       /* SSE2, NEON, or whatever the compiler makes of 16 bytes */
-#define WORDS 4
-#ifdef __aarch64__
+#define ZIP(a, b, h) SHUFFLE(a, b, h, h + 8, h + 1, h + 9, h + 2, h + 10, h + 3, h + 11)
+#else /* SSE2, NEON, or whatever the compiler makes of 16 bytes */
+#define VB 16
+#define ZIP(a, b, h) SHUFFLE(a, b, h, h + 4, h + 1, h + 5)
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
 #define MR 14
 #else
 #define MR 6
 #endif
-#endif
-#if !defined(GOLF_DOUBLE)
-#define LANES WORDS /* reals of a vector */
-#elif VB == 64
-#define LANES 8
-#elif VB == 32
-#define LANES 4
-#else
-#define LANES 2
-#endif
 enum {
-    TASKS = 2, MC = 18 * MR,
-    NR = 2 * LANES, NRI = 2 * WORDS, /* columns of a tile: two vectors of reals, of int32 */
-    KC = 256,   /* depth of a k-block: a panel of a is 14 x 256 x 4 = 14 KB, in L1 */
-    NC = 512,   /* columns of b packed at a time: 256 x 512 x 4 = 512 KB, in L2 */
-    IB = 4 * MR /* tokens per integer task */
+    WORDS = VB / 4, LANES = VB / sizeof(real), /* 32-bit lanes and reals of a vector */
+    NRI = 2 * WORDS, NR = 2 * LANES,           /* columns of a tile: two vectors of them */
+    KC = 256,                                  /* a panel of a: 14 x 256 x 4 = 14 KB, in L1 */
+    NC = 512,                                  /* columns of b per packing: 512 KB, half of L2 */
+    MC = 18 * MR                               /* rows of a per packing: 252 KB */
 };
-typedef real vec __attribute__((vector_size(VB)));
-typedef real uvec __attribute__((vector_size(VB), aligned(sizeof(real)), may_alias));
-typedef int32_t ivec __attribute__((vector_size(VB)));
-typedef int32_t uivec __attribute__((vector_size(VB), aligned(1), may_alias));
-typedef int8_t qvec __attribute__((vector_size(LANES)));
-typedef int16_t hvec __attribute__((vector_size(LANES * 2)));  /* codes on their way to reals */
-typedef int32_t wide __attribute__((vector_size(LANES * 4)));
-typedef real rwide __attribute__((vector_size(WORDS * sizeof(real)))); /* reals, as many as in ivec */
+#define VEC(bytes) __attribute__((vector_size(bytes), may_alias))
+typedef real vec VEC(VB);
+typedef int32_t ivec VEC(VB);
+typedef vec uvec __attribute__((aligned(1))); /* the same at any address */
+typedef ivec uivec __attribute__((aligned(1)));
+typedef real rvec VEC(WORDS * sizeof(real));  /* an ivec turned into reals */
+typedef int8_t qvec VEC(LANES);               /* codes on their way to a vec, in two steps: */
+typedef int16_t hvec VEC(LANES * 2);          /* gcc 12 makes one big step lane by lane */
+typedef int32_t wvec VEC(LANES * 4);
 #define INLINE static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define CEIL(a, b) (((a) + (b) - 1) / (b))
 
-static inline Mat mat(const real *f, size_t ld) { return (Mat){f, NULL, NULL, ld, 0}; }
-static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, NULL, NULL, ld, 1}; }
-static inline Mat mat_q(const int8_t *q, const real *inv, size_t ld) {
-    return (Mat){NULL, q, inv, ld, 0};
-}
-/* The view that starts at element (i,j). */
-static inline Mat mat_at(Mat x, size_t i, size_t j) {
+static inline Mat mat(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 0}; }
+static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 1}; }
+static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) { return (Mat){0, q, v, ld, 0}; }
+static inline Mat mat_at(Mat x, size_t i, size_t j) { /* the view that starts at element (i,j) */
     size_t row = x.trans ? j : i, col = x.trans ? i : j;
     if (x.f) x.f += row * x.ld + col;
     else x.q += row * x.ld + col, x.inv += row;
@@ -278,327 +265,291 @@ static inline real mat_get(Mat x, size_t i, size_t j) {
     return x.f ? *x.f : (real)*x.q * *x.inv;
 }
 
+/* c(m,n) = or += (acc) a(m,k) b(k,n); rows of c are ldc apart. */
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) {
-            real s = 0;
-            for (int p = 0; p < k; p++)
-                s += mat_get(a, (size_t)i, (size_t)p) * mat_get(b, (size_t)p, (size_t)j);
-            real *out = c + (size_t)i * ldc + j;
-            *out = acc ? *out + s : s;
+            real sum = 0, *out = c + i * ldc + j;
+            for (int p = 0; p < k; p++) sum += mat_get(a, i, p) * mat_get(b, p, j);
+            *out = acc ? *out + sum : sum;
         }
 }
 
-/* Transpose L vectors of L lanes: log2(L) rounds of interleaving the first half with the second. */
-#define ZIP2(a, b, h) __builtin_shufflevector(a, b, h, h + 2)
-#define ZIP4(a, b, h) __builtin_shufflevector(a, b, h, h + 4, h + 1, h + 5)
-#define ZIP8(a, b, h) __builtin_shufflevector(a, b, h, h + 8, h + 1, h + 9, h + 2, h + 10, h + 3, h + 11)
-#define ZIP16(a, b, h) __builtin_shufflevector(a, b, h, h + 16, h + 1, h + 17, h + 2, h + 18, \
-    h + 3, h + 19, h + 4, h + 20, h + 5, h + 21, h + 6, h + 22, h + 7, h + 23)
-#define TRANSPOSE_(V, t, L) do { \
-    for (int s_ = 1; s_ < L; s_ *= 2) { \
-        V u_[L]; \
-        for (int i_ = 0; i_ < L / 2; i_++) { \
-            u_[2 * i_] = ZIP##L(t[i_], t[i_ + L / 2], 0); \
-            u_[2 * i_ + 1] = ZIP##L(t[i_], t[i_ + L / 2], L / 2); \
-        } \
-        for (int i_ = 0; i_ < L; i_++) t[i_] = u_[i_]; \
-    } } while (0)
-#define TRANSPOSE(V, t, L) TRANSPOSE_(V, t, L) /* so that L is a number when it is pasted */
-
-/* LANES reals of a stored row, the first `have` of them real, zeros after. Never reads past those. */
-INLINE vec load(Mat x, size_t row, size_t col, int have) {
-    size_t some = have < LANES ? (size_t)have : LANES, at = row * x.ld + col;
-    if (x.f) {
-        if (some == LANES) return *(const uvec *)(x.f + at);
-        vec v = {0};
-        memcpy(&v, x.f + at, some * sizeof(real));
-        return v;
+/* Transpose WORDS x WORDS: log2(WORDS) times, interleave the first half with the second. */
+INLINE void transpose(ivec *t) {
+    for (int s = 1; s < WORDS; s *= 2) {
+        ivec u[WORDS];
+        for (int i = 0; i < WORDS / 2; i++) {
+            u[2 * i] = ZIP(t[i], t[i + WORDS / 2], 0);
+            u[2 * i + 1] = ZIP(t[i], t[i + WORDS / 2], WORDS / 2);
+        }
+        for (int i = 0; i < WORDS; i++) t[i] = u[i];
     }
-    qvec q = {0};
-    if (some == LANES) memcpy(&q, x.q + at, LANES);
-    else memcpy(&q, x.q + at, some);
-    wide w = __builtin_convertvector(__builtin_convertvector(q, hvec), wide);
+}
+/* LANES reals of a stored row, or the `have` that exist and then zeros; reads nothing else. */
+NOINLINE vec load_edge(Mat x, size_t row, size_t col, int have) {
+    vec v = {0};
+    if (x.f) return memcpy(&v, x.f + row * x.ld + col, have * sizeof(real)), v;
+    for (int i = 0; i < have; i++) v[i] = (real)x.q[row * x.ld + col + i] * x.inv[row];
+    return v;
+}
+INLINE vec load(Mat x, size_t row, size_t col, int have) {
+    if (have < LANES) return load_edge(x, row, col, have);
+    if (x.f) return *(const uvec *)(x.f + row * x.ld + col);
+    qvec q;
+    memcpy(&q, x.q + row * x.ld + col, LANES);
+    wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
     return __builtin_convertvector(w, vec) * x.inv[row];
 }
-
-/* Panels of W: panel p is at p * STRIDE(W, depth), its element k*W + i is element p*W + i across and k
- * down the depth; zeros after the first `have` across. deep: the depth runs along the stored rows, so the
- * copy is a transpose; otherwise whole stored rows are read front to back, as the prefetcher likes. When
- * W is not a multiple of LANES the last vector of a line spills into the next line, which is written
- * later: hence lines go up, and within a transposed block vectors go down, and the stride has slack. */
+/* Panels of W: panel p starts at p * STRIDE(W, depth); its element k*W + i is element p*W + i
+ * across and k down the depth, zeros after the first `have` across. deep: the depth runs along
+ * the stored rows, so the copy is a transpose. Else stored rows are read front to back and four
+ * rows ahead are asked for: without that, operands of 16 MB cost dW 8 %. When W is no multiple
+ * of LANES the last vector of a line spills into the next line, which is written later: so lines
+ * go up, in a transposed block vectors go down, and the stride has room for the last spill. */
 #define STRIDE(W, depth) ((W) * (depth) + LANES)
 INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth) {
     for (int k = 0; !deep && k < depth; k++) {
         real *line = panel + k * W;
         for (int p = 0; p < have; p += W, line += STRIDE(W, depth))
-            for (int i = 0; i < W; i += LANES)
-                *(uvec *)(line + i) =
-                    p + i < have ? load(x, (size_t)k, (size_t)(p + i), have - p - i) : (vec){0};
+            for (int i = 0; i < W; i += LANES) {
+                size_t ahead = MIN(k + 4, depth - 1) * x.ld + p + i;
+                __builtin_prefetch(x.f ? (const void *)(x.f + ahead) : x.q + ahead);
+                *(uvec *)(line + i) = p + i < have ? load(x, k, p + i, have - p - i) : (vec){0};
+            }
     }
     for (int p = 0; deep && p < have; p += W, panel += STRIDE(W, depth))
         for (int k = 0; k < depth; k += LANES)
             for (int i = (W - 1) / LANES * LANES; i >= 0; i -= LANES) {
-                vec t[LANES];
+                ivec t[WORDS];
                 for (int r = 0; r < LANES; r++)
-                    t[r] = i + r < W && p + i + r < have
-                         ? load(x, (size_t)(p + i + r), (size_t)k, depth - k) : (vec){0};
-                TRANSPOSE(vec, t, LANES);
-                int lines = depth - k < LANES ? depth - k : LANES;
-                for (int r = 0; r < lines; r++) *(uvec *)(panel + (k + r) * W + i) = t[r];
+                    t[r] = i + r < MIN(W, have - p) ? (ivec)load(x, p + i + r, k, depth - k)
+                                                    : (ivec){0};
+                if (sizeof(real) == 4) transpose(t);
+                else for (int r = 0; r < LANES; r++) /* the double build may be slow */
+                    for (int l = 0; l < r; l++) {
+                        vec u = (vec)t[r], v = (vec)t[l];
+                        real swap = u[l];
+                        u[l] = v[r], v[r] = swap, t[r] = (ivec)u, t[l] = (ivec)v;
+                    }
+                for (int r = 0; r < MIN(LANES, depth - k); r++)
+                    *(uivec *)(panel + (k + r) * W + i) = t[r];
             }
 }
-static NOINLINE void pack_a(real *panel, Mat a, int have, int depth) {
-    pack(panel, MR, a, !a.trans, have, depth);
-}
-static NOINLINE void pack_b(real *panel, Mat b, int have, int depth) {
-    pack(panel, NR, b, b.trans, have, depth);
-}
+NOINLINE void pack_a(real *to, Mat a, int m, int k) { pack(to, MR, a, !a.trans, m, k); }
+NOINLINE void pack_b(real *to, Mat b, int n, int k) { pack(to, NR, b, b.trans, n, k); }
 
-/* c(rows,cols) = or += the product of two panels; rows <= R <= MR, R a constant of the compiler. */
+/* c(rows,cols) = or += the product of two panels; rows <= R <= MR, R known to the compiler. */
 INLINE void tile(const int R, real *c, size_t ldc, const real *a, const real *b, int rows, int cols,
                  int depth, int add) {
-    vec s[MR][2];
-    UNROLL
-    for (int i = 0; i < R; i++) {
+    vec s[MR][2], edge[MR][2];
+    int full = rows == R && cols == NR;
+    UNROLL for (int i = 0; i < R; i++) {
         s[i][0] = s[i][1] = (vec){0};
-        if (i < rows) __builtin_prefetch(c + (size_t)i * ldc, 1, 2), __builtin_prefetch(c + (size_t)i * ldc + cols - 1, 1, 2);
+        if (i >= rows) continue; /* c into L2: 14 rows a power of two apart collide in L1 */
+        __builtin_prefetch(c + i * ldc, 1, 2);
+        __builtin_prefetch(c + i * ldc + cols - 1, 1, 2);
     }
     for (int k = 0; k < depth; k++, a += MR, b += NR) {
         vec b0 = *(const vec *)b, b1 = *(const vec *)(b + LANES);
-    UNROLL
-        for (int i = 0; i < R; i++) s[i][0] += a[i] * b0, s[i][1] += a[i] * b1;
+        UNROLL for (int i = 0; i < R; i++) s[i][0] += a[i] * b0, s[i][1] += a[i] * b1;
     }
-    if (rows == R && cols == NR) {
-        UNROLL
-        for (int i = 0; i < R; i++, c += ldc) {
-            if (add) s[i][0] += *(uvec *)c, s[i][1] += *(uvec *)(c + LANES);
-            *(uvec *)c = s[i][0], *(uvec *)(c + LANES) = s[i][1];
-        }
-        return;
+    UNROLL for (int i = 0; i < R; i++) {
+        uvec *out = full ? (uvec *)(c + i * ldc) : (uvec *)edge[i];
+        if (full && add) s[i][0] += out[0], s[i][1] += out[1];
+        out[0] = s[i][0], out[1] = s[i][1];
     }
-    vec edge[MR][2];
-    UNROLL
-    for (int i = 0; i < R; i++) edge[i][0] = s[i][0], edge[i][1] = s[i][1];
-    for (int i = 0; i < rows; i++, c += ldc)
+    for (int i = 0; !full && i < rows; i++)
         for (int j = 0; j < cols; j++) {
-            real sum = edge[i][j / LANES][j % LANES];
-            c[j] = add ? sum + c[j] : sum;
+            real sum = edge[i][j / LANES][j % LANES], *out = c + i * ldc + j;
+            *out = add ? sum + *out : sum;
         }
 }
-/* Four heights of tile, so that one row does not cost fourteen. Not inlined: the caller's variables would
- * take registers from the sums, and a single sum kept in memory halves the speed. */
+/* Four heights of a tile, so that one row does not cost fourteen. Not inlined: the variables of
+ * a caller would take registers from the sums, and one sum in memory halves the speed. */
 #define HEIGHTS(T, PARAMS, ...) \
-    static NOINLINE void T##_14 PARAMS { T(MR, __VA_ARGS__); } \
-    static NOINLINE void T##_8 PARAMS { T(MR * 4 / 7, __VA_ARGS__); } \
-    static NOINLINE void T##_4 PARAMS { T(MR * 2 / 7, __VA_ARGS__); } \
-    static NOINLINE void T##_1 PARAMS { T(1, __VA_ARGS__); }
-#define HEIGHT(T, rows) ((rows) > MR * 4 / 7 ? T##_14 : (rows) > MR * 2 / 7 ? T##_8 : (rows) > 1 ? T##_4 : T##_1)
-HEIGHTS(tile, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, int depth, int add),
-        c, ldc, a, b, rows, cols, depth, add)
+    NOINLINE void T##_14 PARAMS { T(MR, __VA_ARGS__); } \
+    NOINLINE void T##_8 PARAMS { T(MR * 4 / 7, __VA_ARGS__); } \
+    NOINLINE void T##_4 PARAMS { T(MR * 2 / 7, __VA_ARGS__); } \
+    NOINLINE void T##_1 PARAMS { T(1, __VA_ARGS__); }
+#define HEIGHT(T, rows) ((rows) > MR * 4 / 7 ? T##_14 : (rows) > MR * 2 / 7 ? T##_8 \
+                         : (rows) > 1 ? T##_4 : T##_1)
+HEIGHTS(tile, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, int depth,
+               int add), c, ldc, a, b, rows, cols, depth, add)
 
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-/* One thread. Per panel of a, sweep all the panels of the packed block of b: 14 cycles of multiply-adds
- * per 128 bytes of b from L2. */
+/* One thread. Per panel of a, sweep the panels of the packed block of b: every 14 cycles of
+ * multiply-adds take 128 bytes from L2. */
 void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    static _Thread_local real *scratch; /* lives as long as its thread */
-    enum { B_SIZE = NC / NR * STRIDE(NR, KC), A_SIZE = MC / MR * STRIDE(MR, KC) };
-    if (!scratch) scratch = xcalloc(B_SIZE + A_SIZE, sizeof(real));
-    real *bp = scratch, *ap = scratch + B_SIZE;
+    enum { A_SIZE = MC / MR * STRIDE(MR, KC), B_SIZE = NC / NR * STRIDE(NR, KC) };
+    static _Thread_local real *bp; /* allocated once per thread, kept till the end */
+    if (!bp) bp = xcalloc(B_SIZE + A_SIZE, sizeof(real));
+    real *ap = bp + B_SIZE;
     for (int j0 = 0; j0 < n; j0 += NC)
         for (int k0 = 0; k0 < k; k0 += KC) {
-            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC), add = acc || k0;
-            pack_b(bp, mat_at(b, (size_t)k0, (size_t)j0), cols, depth);
+            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC);
+            pack_b(bp, mat_at(b, k0, j0), cols, depth);
             for (int i0 = 0; i0 < m; i0 += MC) {
                 int rows = MIN(m - i0, MC);
-                pack_a(ap, mat_at(a, (size_t)i0, (size_t)k0), rows, depth);
+                pack_a(ap, mat_at(a, i0, k0), rows, depth);
                 for (int i = 0; i < rows; i += MR)
                     for (int j = 0; j < cols; j += NR)
-                        HEIGHT(tile, rows - i)(c + (size_t)(i0 + i) * ldc + j0 + j, ldc,
+                        HEIGHT(tile, rows - i)(c + (i0 + i) * ldc + j0 + j, ldc,
                             ap + i / MR * STRIDE(MR, depth), bp + j / NR * STRIDE(NR, depth),
-                            MIN(rows - i, MR), MIN(cols - j, NR), depth, add);
+                            MIN(rows - i, MR), MIN(cols - j, NR), depth, acc || k0);
             }
         }
 }
 
-static int threads_for(double madds) { /* a parallel region costs microseconds: worth 100k multiply-adds */
+static int threads_for(double madds) { /* a start costs microseconds, like 100k multiply-adds */
 #ifdef _OPENMP
-    return madds < 1e5 || omp_in_parallel() ? 1 : omp_get_max_threads();
-#else
-    return (void)madds, 1;
+    if (madds >= 1e5 && !omp_in_parallel()) return omp_get_max_threads();
 #endif
+    return (void)madds, 1;
 }
-
-/* All threads: cut C into about 4 tasks per thread, halving the longer side. Each task packs for itself:
- * an element of b is used by every row of the task, so packing it twice costs less than a barrier. */
+/* All threads: cut C until there are two tasks per thread. Each task packs for itself: an element
+ * of b serves all rows of the task, so packing it again is cheaper than waiting for a thread. */
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    int threads = threads_for((double)m * n * k), mb = m, nb = n < NC ? n : NC;
-    if (threads == 1) { gemm_serial(c, ldc, a, b, m, n, k, acc); return; }
-    int up, across;
-    for (;;) {
-        up = (m + mb - 1) / mb, across = (n + nb - 1) / nb;
-        if (up * across >= TASKS * threads || (mb <= MR && nb <= NR)) break;
-        if (mb > MR && mb * 2 >= nb) mb = (mb + 1) / 2;
-        else if (nb > NR) nb = (nb / 2 + NR - 1) / NR * NR;
-        else mb = (mb + 1) / 2;
-    }
+    int threads = threads_for((double)m * n * k), mb = m, nb = MIN(n, NC);
+    while (threads > 1 && CEIL(m, mb) * CEIL(n, nb) < 2 * threads && (mb > MR || nb > NR))
+        if (mb > MR && (mb >= nb || nb <= NR)) mb = CEIL(mb, 2);
+        else nb = CEIL(nb, 2 * NR) * NR;
+    int across = CEIL(n, nb), tasks = CEIL(m, mb) * across;
     #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int t = 0; t < up * across; t++) {
+    for (int t = 0; t < tasks; t++) {
         int i = t / across * mb, j = t % across * nb;
-        gemm_serial(c + (size_t)i * ldc + j, ldc, mat_at(a, (size_t)i, 0), mat_at(b, 0, (size_t)j),
-                    m - i < mb ? m - i : mb, n - j < nb ? n - j : nb, k, acc);
+        gemm_serial(c + i * ldc + j, ldc, mat_at(a, i, 0), mat_at(b, 0, j), MIN(m - i, mb),
+                    MIN(n - j, nb), k, acc);
     }
 }
 
-/* ------------------------------------------------------------------------------------------ integers
- * y = x w^T of int8 codes, sums exact in int32. An instruction multiplies 4 bytes by 4 bytes in each
- * 32-bit lane and adds the four products to the lane: 4 times the work of an FMA. On x86 it wants one side
- * unsigned: the panels hold w + OFFSET, and a sum starts at -OFFSET * sum(x) so that it ends exact.
- * Panel: [rows/NRI][k/4][NRI outputs][4 k] bytes. Codes -1, 0, 1 work everywhere. */
-#if WORDS == 16 && defined(__AVX512VNNI__)
+/* Integers: y = x w^T of int8 codes with exact int32 sums. One instruction multiplies 4 codes by
+ * 4 codes in each 32-bit lane and adds the products to it: the work of 4 FMAs. On x86 one side is
+ * unsigned: panels hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
+ * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes. */
+#if defined(__AVX2__)
 #include <immintrin.h>
-#define OFFSET 128 /* any code */
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#endif
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
-    return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
-}
-#elif WORDS == 8 && defined(__AVXVNNI__)
-#include <immintrin.h>
+#if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
-INLINE ivec dot4(ivec s, ivec w, ivec x) {
+    return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
+#elif VB == 32 && defined(__AVXVNNI__)
+#define OFFSET 128
     return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
-}
-#elif WORDS == 8 && defined(__AVX2__)
-#include <immintrin.h>
-#define OFFSET 1 /* codes -1, 0, 1 only: a pair sum of at most 2 * 2 * 128 cannot saturate its 16 bits */
-INLINE ivec dot4(ivec s, ivec w, ivec x) {
+#elif VB == 32 && defined(__AVX2__)
+#define OFFSET 1 /* codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits */
     __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
     return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-#elif WORDS == 4 && defined(__ARM_FEATURE_DOTPROD)
-#include <arm_neon.h>
+#elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
 #define OFFSET 0
-INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
-}
 #else
 #define OFFSET 0
-INLINE ivec dot4(ivec s, ivec w, ivec x) { /* << 24 >> 24 brings down a byte with its sign */
-    typedef uint32_t bits __attribute__((vector_size(VB)));
-    for (int b = 0; b < 32; b += 8)
-        s += ((ivec)((bits)w << (24 - b)) >> 24) * ((ivec)((bits)x << (24 - b)) >> 24);
+    typedef uint32_t bits VEC(VB);
+    for (int b = 0; b <= 24; b += 8) /* a byte to the top, then down again with its sign */
+        s += ((ivec)((bits)w << b) >> 24) * ((ivec)((bits)x << b) >> 24);
     return s;
-}
 #endif
-
+}
 
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
-    int panels = (rows + NRI - 1) / NRI, words = (cols + 3) / 4;
+    int panels = CEIL(rows, NRI), words = CEIL(cols, 4);
     if (!w->panel || w->rows != rows || w->cols != cols) {
         free(w->panel);
-        *w = (IntWeights){xcalloc((size_t)panels * (size_t)words, NRI * 4), rows, cols};
+        *w = (IntWeights){xcalloc((size_t)panels * words, NRI * 4), rows, cols};
     }
-    #pragma omp parallel for if(threads_for((double)rows * cols * 8) > 1)
-    for (int p = 0; p < panels; p++)
-        for (int j = 0; j < NRI; j++) {
-            uint8_t *out = w->panel + ((size_t)p * (size_t)words * NRI + (size_t)j) * 4;
-            const int8_t *in = codes + (size_t)(p * NRI + j) * (size_t)cols;
-            for (int k = 0; k < words * 4; k++) {
-                int code = p * NRI + j < rows && k < cols ? in[k] : 0;
-                if (OFFSET == 1 && (code < -1 || code > 1)) die("code %d: only -1, 0, 1 here", code);
-                out[k / 4 * NRI * 4 + k % 4] = (uint8_t)(code + OFFSET);
-            }
+    #pragma omp parallel for num_threads(threads_for((double)rows * cols * 8))
+    for (int j = 0; j < panels * NRI; j++) {
+        uint8_t *out = w->panel + ((size_t)(j / NRI) * words * NRI + j % NRI) * 4;
+        for (int k = 0; k < words * 4; k++) {
+            int code = j < rows && k < cols ? codes[(size_t)j * cols + k] : 0;
+            if (OFFSET == 1 && (code < -1 || code > 1)) die("code %d: only -1, 0, 1 here", code);
+            out[k / 4 * NRI * 4 + k % 4] = (uint8_t)(code + OFFSET);
         }
+    }
 }
 
-void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *codes, real s,
-                    int n, int m, int k) {
+/* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]) */
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *codes,
+                    real s, int n, int m, int k) {
     for (int i = 0; i < n; i++)
         for (int j = 0; j < m; j++) {
             int32_t sum = 0;
-            for (int p = 0; p < k; p++) sum += codes[(size_t)j * (size_t)k + p] * x[(size_t)i * (size_t)k + p];
-            y[(size_t)i * ldy + j] = (real)sum * (s * inv[i]);
+            for (int p = 0; p < k; p++) sum += codes[(size_t)j * k + p] * x[(size_t)i * k + p];
+            y[i * ldy + j] = (real)sum * (s * inv[i]);
         }
 }
 
-/* panel[word*MR + i] = 4 codes of token i; absent tokens and codes are zeros. Spills as in pack. */
-static NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
-    int words = (k + 3) / 4;
-    for (int w = 0; w < words; w += WORDS)
+/* panel[word * MR + i] = 4 codes of token i, zeros where there is none. Spills as pack does. */
+NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
+    for (int w = 0; w < CEIL(k, 4); w += WORDS)
         for (int i = (MR - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
             ivec t[WORDS];
-            int left = k - w * 4, lines = words - w < WORDS ? words - w : WORDS;
+            int left = k - w * 4;
             for (int r = 0; r < WORDS; r++) {
+                const int8_t *in = x + (size_t)(i + r) * k + w * 4;
                 t[r] = (ivec){0};
-                if (i + r >= MR || i + r >= tokens) continue;
-                const int8_t *in = x + (size_t)(i + r) * (size_t)k + w * 4;
+                if (i + r >= MIN(tokens, MR)) continue;
                 if (left >= VB) memcpy(&t[r], in, VB);
-                else memcpy(&t[r], in, (size_t)left);
+                else memcpy(&t[r], in, left);
             }
-            TRANSPOSE(ivec, t, WORDS);
-            for (int r = 0; r < lines; r++) *(uivec *)(panel + (w + r) * MR + i) = t[r];
+            transpose(t);
+            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
+                *(uivec *)(panel + (w + r) * MR + i) = t[r];
         }
 }
 
-INLINE void tile_int(const int R, real *y, size_t ldy, const int32_t *x, const int32_t *w, int words,
-                     const int32_t *start, const real *scale, int rows, int cols) {
+INLINE void tile_int(const int R, real *y, size_t ldy, const int32_t *x, const int32_t *w,
+                     int words, const int32_t *start, const real *scale, int rows, int cols) {
     ivec s[MR][2];
-    UNROLL
-    for (int i = 0; i < R; i++) s[i][0] = s[i][1] = (ivec){0} + start[i];
+    rvec out[MR][2];
+    int full = rows == R && cols == NRI;
+    UNROLL for (int i = 0; i < R; i++) s[i][0] = s[i][1] = (ivec){0} + start[i];
     for (int k = 0; k < words; k++, x += MR, w += NRI) {
         ivec w0 = *(const ivec *)w, w1 = *(const ivec *)(w + WORDS);
-        UNROLL
-        for (int i = 0; i < R; i++) {
+        UNROLL for (int i = 0; i < R; i++) {
             ivec xi = (ivec){0} + x[i];
             s[i][0] = dot4(s[i][0], w0, xi), s[i][1] = dot4(s[i][1], w1, xi);
         }
     }
-    rwide out[MR][2];
-    int full = rows == R && cols == NRI;
-    UNROLL
-    for (int i = 0; i < R; i++) {
-        out[i][0] = __builtin_convertvector(s[i][0], rwide) * scale[i];
-        out[i][1] = __builtin_convertvector(s[i][1], rwide) * scale[i];
-        if (full) memcpy(y + (size_t)i * ldy, out[i], sizeof out[i]);
+    UNROLL for (int i = 0; i < R; i++) {
+        out[i][0] = __builtin_convertvector(s[i][0], rvec) * scale[i];
+        out[i][1] = __builtin_convertvector(s[i][1], rvec) * scale[i];
+        if (full) memcpy(y + i * ldy, out[i], sizeof out[i]);
     }
-    for (int i = 0; i < rows && !full; i++)
-        memcpy(y + (size_t)i * ldy, out[i], (size_t)cols * sizeof(real));
+    for (int i = 0; i < rows && !full; i++) memcpy(y + i * ldy, out[i], cols * sizeof(real));
 }
-HEIGHTS(tile_int, (real *y, size_t ldy, const int32_t *x, const int32_t *w, int words, const int32_t *start,
-        const real *scale, int rows, int cols), y, ldy, x, w, words, start, scale, rows, cols)
+HEIGHTS(tile_int, (real *y, size_t ldy, const int32_t *x, const int32_t *w, int words,
+                   const int32_t *start, const real *scale, int rows, int cols),
+        y, ldy, x, w, words, start, scale, rows, cols)
 
-/* y(n,m): IB tokens at a time, so that a weight panel (32 x k bytes, L1) serves four tiles. With few
- * tokens the panels are shared out instead. No k-blocks: integer sums are exact in any order. */
-void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s, int n) {
-    int k = w->cols, m = w->rows, words = (k + 3) / 4, panels = (m + NRI - 1) / NRI;
-    int threads = threads_for((double)n * m * k / 4), up = (n + IB - 1) / IB;
-    int across = up >= 4 * threads ? 1 : threads < panels ? threads : panels;
-    #pragma omp parallel for schedule(dynamic) num_threads(threads) if(threads > 1)
+/* A task is MR tokens: 14 cycles of work per 128 bytes of weights from L2. With few tokens the
+ * panels of weights are shared out as well. No k-blocks: integer sums are exact in any order. */
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s,
+              int n) {
+    int m = w->rows, k = w->cols, words = CEIL(k, 4), panels = CEIL(m, NRI), up = CEIL(n, MR);
+    int threads = threads_for((double)n * m * k / 4);
+    int across = up >= 4 * threads ? 1 : MIN(threads, panels);
+    #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int t = 0; t < up * across; t++) {
-        static _Thread_local int32_t *scratch;
+        static _Thread_local int32_t *xp;
         static _Thread_local int room;
-        if (room < words) {
-            free(scratch);
-            scratch = xcalloc((size_t)(room = words) * IB + WORDS, sizeof *scratch);
-        }
-        int i0 = t / across * IB, tokens = n - i0 < IB ? n - i0 : IB;
-        int32_t start[IB + WORDS] = {0};
-        real scale[IB] = {0};
-        for (int i = 0; i < tokens; i++) scale[i] = s * inv[i0 + i];
-        for (int i = 0; i < tokens; i += MR) {
-            const int32_t *xp = scratch + i * words;
-            pack_codes(scratch + i * words, x + (size_t)(i0 + i) * (size_t)k, k, tokens - i);
-            ivec sum = {0}, offset = (ivec){0} + (int32_t)(0x01010101u * OFFSET);
-            for (int q = 0; OFFSET && q < words; q++, xp += MR)
-                sum = dot4(sum, offset, *(const uivec *)xp);
-            *(uivec *)(start + i) = -sum;
-        }
-        for (int p = t % across * panels / across; p < (t % across + 1) * panels / across; p++)
-            for (int i = 0; i < tokens; i += MR) {
-                int rows = tokens - i < MR ? tokens - i : MR, cols = m - p * NRI < NRI ? m - p * NRI : NRI;
-                HEIGHT(tile_int, rows)(y + (size_t)(i0 + i) * ldy + p * NRI, ldy, scratch + i * words,
-                    (const int32_t *)w->panel + (size_t)p * (size_t)words * NRI, words,
-                    start + i, scale + i, rows, cols);
-            }
+        if (room < words) free(xp), xp = xcalloc((size_t)(room = words) * MR + WORDS, 4);
+        int i = t / across * MR, rows = MIN(n - i, MR), part = t % across;
+        int32_t start[MR + WORDS] = {0};
+        real scale[MR] = {0};
+        for (int r = 0; r < rows; r++) scale[r] = s * inv[i + r];
+        pack_codes(xp, x + (size_t)i * k, k, rows);
+        ivec sum = {0}, offset = (ivec){0} + (int32_t)(0x01010101u * OFFSET);
+        for (int q = 0; OFFSET && q < words; q++)
+            sum = dot4(sum, offset, *(const uivec *)(xp + q * MR));
+        *(uivec *)start = -sum;
+        for (int p = part * panels / across; p < (part + 1) * panels / across; p++)
+            HEIGHT(tile_int, rows)(y + i * ldy + p * NRI, ldy, xp,
+                (const int32_t *)w->panel + (size_t)p * words * NRI, words, start, scale, rows,
+                MIN(m - p * NRI, NRI));
     }
 }
 
@@ -610,6 +561,24 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * ============================================================================================= */
 
 enum { CHUNK = 64, QUERIES = 64 }; /* tokens of a partial sum; query rows of an attention tile */
+
+/* Largest x or |x| of a row, in lanes that the compiler can keep in vectors. */
+static inline real row_max(const real *x, int n, int absolute) {
+    real lane[16], top;
+    for (int l = 0; l < 16; l++) lane[l] = absolute ? 0 : x[0];
+    for (int i = 0; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) {
+            const real v = absolute ? fabs(x[i + l]) : x[i + l];
+            lane[l] = v > lane[l] ? v : lane[l];
+        }
+    for (int i = n / 16 * 16; i < n; i++) {
+        const real v = absolute ? fabs(x[i]) : x[i];
+        lane[i % 16] = v > lane[i % 16] ? v : lane[i % 16];
+    }
+    top = lane[0];
+    for (int l = 1; l < 16; l++) top = lane[l] > top ? lane[l] : top;
+    return top;
+}
 
 static void add_chunks(real *d, const real *partial, int N, int K) { /* partial (N/CHUNK up, K) */
     if (!d) return;
@@ -787,10 +756,8 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
             const int rows = Tq - i0 < QUERIES ? Tq - i0 : QUERIES, keys = Tk - Tq + i0 + rows;
             gemm_serial(s, keys, mat(qh + (size_t)i0 * ldq, ldq), mat_t(kh, ldk), rows, keys, D, 0);
             for (int i = 0; i < rows; i++) {
-                real *si = s + (size_t)i * keys, top = si[0], sum = 0;
                 const int seen = keys - rows + i + 1;
-#pragma omp simd reduction(max : top)
-                for (int t = 0; t < seen; t++) top = si[t] > top ? si[t] : top;
+                real *si = s + (size_t)i * keys, top = row_max(si, seen, 0), sum = 0;
 #pragma omp simd reduction(+ : sum)
                 for (int t = 0; t < seen; t++) sum += si[t] = fast_exp(scale * (si[t] - top));
                 const real inv = 1 / sum;
@@ -992,9 +959,8 @@ static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor 
 #pragma omp parallel for
     for (int r = 0; r < t->rows; r++) {
         const real *wr = w + (size_t)r * cols;
-        real absmax = (real)1e-5;
-        for (int i = 0; i < cols; i++) absmax = fabs(wr[i]) > absmax ? fabs(wr[i]) : absmax;
-        const real s = scale[r] = from_bf16(to_bf16(absmax / top));
+        const real absmax = row_max(wr, cols, 1);
+        const real s = scale[r] = from_bf16(to_bf16((absmax > (real)1e-5 ? absmax : (real)1e-5) / top));
         for (int i = 0; i < cols; i++) { /* s may have been rounded down: clip */
             const real q = rint(wr[i] / s);
             code[(size_t)r * cols + i] = (int8_t)(q < -top ? -top : q > top ? top : q);
@@ -1085,12 +1051,7 @@ void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
     for (int n = 0; n < N; n++) {
         const size_t at = (size_t)n * K;
         if (aq == AQ_INT8 && freeze != REPLAY) {
-            real absmax = (real)1e-5;
-#pragma omp simd reduction(max : absmax)
-            for (int i = 0; i < K; i++) {
-                const real m = fabs(x[at + i]);
-                absmax = m > absmax ? m : absmax;
-            }
+            const real top = row_max(x + at, K, 1), absmax = top > (real)1e-5 ? top : (real)1e-5;
             const real s = 127 / absmax;
             a->inv[n] = absmax / 127;
             for (int i = 0; i < K; i++) a->q[at + i] = (int8_t)rint(x[at + i] * s);
@@ -1499,7 +1460,7 @@ void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T)
     rmsnorm_backward(m->dh, 0, NULL, m->du, h, m->r_out, m->ones, N, C, m->partial);
     for (int p = m->phases - 1; p >= 0; p--)
         block_backward(m, p, p ? m->phase[p - 1].out : m->x0, B, T);
-    for (size_t i = 0; i < (size_t)N * C; i++) m->dx0[i] += m->dh[i]; /* prev of phase 0 is x0 */
+    gate_forward(m->dx0, m->dx0, m->dh, m->ones, N, C); /* prev of phase 0 is x0 */
     rmsnorm_backward(m->du, 0, NULL, m->dx0, m->e, m->r_e, m->ones, N, C, m->partial);
     embed_backward(m->g + at, m->du, tokens, N, C);
     for (int k = 0; k < N_TENSORS; k++) {

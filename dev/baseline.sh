@@ -1,0 +1,25 @@
+#!/bin/sh
+# make baseline: trains the pocket preset into runs/pocket (goes on with an interrupted run, keeps a
+# finished one) and sets its result beside the recorded one.
+set -eu
+cd "$(dirname "$0")/.."
+run=runs/pocket record=dev/records/pocket
+if [ -f $run/result.json ]; then
+    echo "$run is finished; remove it to train again"
+else
+    ./train_golf train --preset=pocket --out=$run --resume=1
+fi
+value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
+printf '\n%-14s %20s %20s\n' "" "this run" recorded
+for key in val_bpb val_loss roundtrip_gap bytes_model steps tokens seconds tok_per_s threads isa compiler; do
+    printf '%-14s %20.20s %20.20s\n' $key "$(value $run $key)" "$(value $record $key)"
+done
+if [ "$(cksum < $run/model.golf)" = "$(cat $record/model.cksum)" ]; then
+    echo "model.golf is the recorded file, bit for bit"
+else
+    awk -v a="$(value $run val_bpb)" -v b="$(value $record val_bpb)" 'BEGIN {
+        d = a - b
+        printf "model.golf has other bits (another compiler or instruction set rounds differently): %+.4f bpb, ", d
+        print (d < 0.01 ? "as good as recorded" : "WORSE than recorded by more than seeds differ")
+        exit d >= 0.01 }'
+fi

@@ -1,0 +1,105 @@
+#!/bin/sh
+# make test-bugs: would the tests notice? Each row plants one bug into a copy of the sources (a sed
+# script, no hooks in the program), builds the tests and demands that the named group FAILS. A bug
+# that goes unnoticed, does not compile, or no longer matches the source is a failure.
+# Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, JOBS (2 at a time).
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2}
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# plant NAME double|float GROUP SED-SCRIPT...; verdict in $tmp/NAME.verdict
+plant() {
+    name=$1 numbers=$2 group=$3 dir=$tmp/$1
+    shift 3
+    mkdir "$dir"
+    cp train_golf.c golf.h test_golf.c "$dir"
+    for script; do
+        for file in train_golf.c golf.h; do
+            sed "$script" "$dir/$file" > "$dir/new" && mv "$dir/new" "$dir/$file"
+        done
+        if cmp -s train_golf.c "$dir/train_golf.c" && cmp -s golf.h "$dir/golf.h" &&
+            [ "$name" != none ]; then
+            echo "FAILED $name: the substitution no longer matches: $script" > "$dir.verdict"
+            return
+        fi
+    done
+    [ "$numbers" = double ] && define=-DGOLF_DOUBLE || define=
+    # shellcheck disable=SC2086
+    if ! (cd "$dir" && $CC $FLAGS -O1 -w $define -o t test_golf.c -lm) > "$dir.log" 2>&1; then
+        echo "FAILED $name: does not compile: $(grep -m 1 error "$dir.log")" > "$dir.verdict"
+        return
+    fi
+    (cd "$dir" && OMP_NUM_THREADS=1 GOLF_TEST_ONLY=$group timeout 100 ./t) > "$dir.log" 2>&1
+    status=$?
+    noticed=$(grep -c '^FAILED' "$dir.log")
+    first=$(grep -m 1 '^FAILED' "$dir.log" | cut -c 8-110)
+    if [ "$name" = none ] && [ $status = 0 ]; then echo "ok     the untouched source passes"
+    elif [ "$name" = none ]; then echo "FAILED the untouched source fails: $first"
+    elif [ $status = 1 ] && [ "$noticed" -gt 0 ]; then echo "ok     $name: $noticed checks, $first"
+    elif [ $status -gt 128 ]; then echo "ok     $name: crashed, status $status"
+    else echo "FAILED $name: went unnoticed by '$group' (exit status $status)"
+    fi > "$dir.verdict"
+    rm -rf "$dir"
+}
+
+running=0 planted=0
+bug() {
+    case $1 in *${BUGS:-}*) ;; *) return ;; esac
+    plant "$@" &
+    planted=$((planted + 1)) running=$((running + 1))
+    if [ $running -ge "$JOBS" ]; then wait; running=0; fi
+}
+
+in_() { echo "/^[A-Za-z].* \**$1(/,/^}/"; } # sed address: the body of function $1
+
+bug none double "" ""
+# gradients
+bug dW-of-last-phase-only double gradients "$(in_ linear_backward)s/rows, K, N, 1);/rows, K, N, 0);/"
+bug interface-of-last-phase-only double gradients "$(in_ fold)s/ += m->dix/ = m->dix/"
+bug phase-vector-one-early double gradients \
+    "$(in_ block_forward)s/IX(gate_attn)/ix_of(m, T_gate_attn, p ? p - 1 : 0)/"
+bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/dot \*= rn \* rn/dot *= 0 * rn/"
+bug gate-gradient-2-percent double "layer gradients" \
+    "$(in_ gate_backward)s/sum\[i\] += dout/sum[i] += (real)1.02 * dout/"
+bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
+bug ste-masks-large-weights double gradients \
+    "/^static void ste_identity/s/{ .*/{ for (size_t i = 0; i < n; i++) if (fabs(w[i]) > (real)0.4) dw[i] = 0; }/"
+bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/ - dout\(.*\)sn/ + dout\1sn/"
+bug rope-sign-both double "layer gradients" \
+    "$(in_ qk_forward)s/ + x2 \* sn/ - x2 * sn/; $(in_ qk_forward)s/ - x1 \* sn/ + x1 * sn/" \
+    "$(in_ qk_backward)s/ - dout\(.*\)sn/ + dout\1sn/" \
+    "$(in_ qk_backward)s/= dout\[i\] \* sn\[i\] +/= -dout[i] * sn[i] +/"
+bug dW-from-unquantized-input double gradients \
+    "$(in_ linear_backward)s/^    gemm(m->g/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
+bug codes-without-their-step double gradients \
+    "$(in_ linear_backward)s/act_mat(m, x, K), rows/m->freeze || !x->q ? act_mat(m, x, K) : mat_q(x->q, m->ones, K), rows/"
+bug embedding-without-x0-path double gradients "$(in_ golf_backward)s/dx0\[i\] += m->dh/dx0[i] = m->dh/"
+bug embedding-without-head double gradients "$(in_ golf_backward)s/mat(m->hn, C), V, C, N, 1)/mat(m->hn, C), 0, C, N, 1)/"
+bug softcap-derivative double "layer gradients" "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
+bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|h / (H / KV)|h % KV|"
+bug attention-sees-the-next-token double "layer gradients" \
+    "s/seen = keys - rows + i + 1/seen = keys - rows + i + (i + 1 < rows ? 2 : 1)/"
+bug chunk-edge-lost double "layer gradients" "$(in_ add_chunks)s|(N + CHUNK - 1) / CHUNK|(N > CHUNK ? 1 : (N + CHUNK - 1) / CHUNK)|"
+# everything else
+bug scale-not-bf16 float e "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
+bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
+bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
+bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
+bug clipping-ignored float adamw "s|c->clip / norm : 1|1 : 1|"
+bug epochs-in-file-order float shards "s/shuffled(row % windows, windows, key)/(row % windows)/"
+bug space-counted-after-bos float b "$(in_ tokenizer_bytes)s/ && !t->boundary\[prev\]//"
+bug sliding-counts-twice float bpb "$(in_ golf_eval)s/start\[b\] ? T - step : 0/0/"
+bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/memcpy(m->v, .*//"
+bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, N/m->rope, 0, N/"
+bug merge-rightmost-first float tokenizer "$(in_ pair_before)s/a->left < b->left/a->left > b->left/"
+bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
+bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
+wait
+
+cat "$tmp"/*.verdict
+failed=$(cat "$tmp"/*.verdict | grep -vc '^ok')
+echo "$((planted - failed)) passed, $failed failed"
+[ "$failed" = 0 ]

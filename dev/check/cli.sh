@@ -1,0 +1,193 @@
+#!/bin/sh
+# make check: ./train_golf from the outside. Uses data/sotu, or a text generated here when that has
+# not been fetched; works in a folder of its own and removes it.
+# Environment: KILLS (50) tries of kill -9 while saving.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+[ -x ./train_golf ] || { echo "no ./train_golf here: make it first"; exit 1; }
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_cli_XXXXXX") || exit 1
+clean_up() {
+    [ -d "$tmp/disk" ] && umount "$tmp/disk" 2> /dev/null
+    rm -rf "$tmp"
+}
+trap clean_up EXIT
+trap 'exit 1' HUP INT TERM
+passed=0 failed=0
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); echo "FAILED $*"; }
+check() { # WHAT COMMAND...
+    what=$1
+    shift
+    if "$@"; then ok; else bad "$what: $* ($(tail -n 1 "$tmp/err" 2> /dev/null))"; fi
+}
+status() { # WANTED COMMAND...; output in $tmp/out and $tmp/err
+    wanted=$1
+    shift
+    "$@" > "$tmp/out" 2> "$tmp/err"
+    got=$?
+    if [ $got = "$wanted" ]; then ok; else bad "exit status $got, not $wanted: $* ($(tail -n 1 "$tmp/err"))"; fi
+}
+says() { check "message" grep -q "$1" "$tmp/err"; }
+
+data=data/sotu
+if [ ! -f $data/tokenizer.model ]; then
+    data=$tmp/data
+    [ -x data/prepare ] || { echo "no data/sotu and no data/prepare: make prepare first"; exit 1; }
+    for i in 1 2 3 4; do # 60 KB of words that look a little like English
+        awk -v seed=$i 'BEGIN { srand(seed); split("the of state union and people we shall our nation " \
+            "with great peace to congress laws year", w, " ")
+            for (i = 0; i < 3000; i++) printf "%s%s", w[1 + int(17 * rand() * rand())], rand() < .1 ? ".\n" : " " }' \
+            > "$tmp/text$i"
+    done
+    data/prepare --out="$data" --name=words --vocab=400 --train "$tmp"/text[123] --val "$tmp/text4" > /dev/null ||
+        { echo "data/prepare failed"; exit 1; }
+fi
+train() { # OUT OPTION...
+    out=$1
+    shift
+    ./train_golf train --preset=tiny --data=$data --val_tokens=2000 --out="$tmp/$out" "$@"
+}
+column() { awk -F '\t' -v c="$2" 'NR > 1 { print $c }' "$tmp/$1/log.tsv"; }
+
+echo "== threads"
+for t in 1 2 3; do OMP_NUM_THREADS=$t status 0 train threads$t --steps=30; done
+for t in 2 3; do
+    check "$t threads" cmp "$tmp/threads1/model.golf" "$tmp/threads$t/model.golf"
+    column threads1 3 > "$tmp/a"
+    column threads$t 3 > "$tmp/b"
+    check "train_loss with $t threads" cmp "$tmp/a" "$tmp/b"
+done
+check "30 rows in log.tsv" [ "$(column threads1 1 | wc -l)" -eq 30 ]
+
+echo "== stop and resume"
+status 0 train straight --steps=400
+interrupt() { # SIGNAL OUT: after about 30 steps
+    train "$2" --steps=400 > /dev/null 2>&1 &
+    pid=$!
+    i=0
+    while [ $i -lt 2000 ] && [ "$(column "$2" 1 2> /dev/null | wc -l)" -lt 30 ]; do i=$((i + 1)); done
+    child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1) # the shell of the function, or exec'ed
+    kill -"$1" ${child:-$pid} 2> /dev/null
+    wait $pid
+}
+for signal in TERM:143 INT:130; do
+    interrupt ${signal%:*} stop${signal#*:}
+    got=$?
+    steps=$(column stop${signal#*:} 1 | wc -l)
+    check "exit status $got of SIG${signal%:*}" [ $got = ${signal#*:} ]
+    check "stopped after $steps steps of 400" [ "$steps" -lt 400 ]
+    check "no model yet" [ ! -f "$tmp/stop${signal#*:}/model.golf" ]
+    status 0 train stop${signal#*:} --steps=400 --resume=1
+    check "resumed is straight" cmp "$tmp/straight/model.golf" "$tmp/stop${signal#*:}/model.golf"
+    column straight 3 > "$tmp/a"
+    column stop${signal#*:} 3 > "$tmp/b"
+    check "resumed train_loss" cmp "$tmp/a" "$tmp/b"
+done
+
+echo "== kill -9 while saving every step"
+tries=0 loaded=0
+while [ $tries -lt "${KILLS:-50}" ]; do
+    train kill --steps=100000 --ckpt_every=1 --overwrite=1 > /dev/null 2>&1 &
+    pid=$!
+    i=0
+    while [ ! -f "$tmp/kill/ckpt.bin" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
+    sleep "0.$(awk -v s=$tries 'BEGIN { srand(s); printf "%03d", int(200 * rand()) }')"
+    child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
+    kill -9 ${child:-$pid} 2> /dev/null
+    wait $pid 2> /dev/null
+    # another option than the run had: the checkpoint is read, its checksum checked, then refused
+    train kill --steps=100000 --ckpt_every=1 --resume=1 --lr=0.5 > /dev/null 2> "$tmp/err"
+    grep -q 'started with --lr' "$tmp/err" && loaded=$((loaded + 1))
+    tries=$((tries + 1))
+done
+check "$loaded of $tries checkpoints loaded" [ $loaded = $tries ]
+steps=$(column kill 1 | tail -n 1)
+train kill --steps=100000 --ckpt_every=1 --resume=1 > "$tmp/out" 2>&1 & # and really goes on
+pid=$!
+sleep 1
+child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
+kill -TERM ${child:-$pid}
+wait $pid
+check "resumed after kill -9" [ $? = 143 ]
+check "went on from $steps" [ "$(column kill 1 | tail -n 1)" -gt "${steps:-0}" ]
+check "steps in order" sh -c "awk -F '\t' 'NR > 1 && \$1 != NR - 1 { exit 1 }' '$tmp/kill/log.tsv'"
+
+echo "== refusals"
+status 1 train threads1 --steps=30
+says 'holds a run'
+status 1 train threads1 --steps=30 --resume=1 --lr=0.1
+says 'lr'
+status 1 train threads1 --steps=31 --resume=1
+says 'steps'
+train busy --steps=100000 > /dev/null 2>&1 &
+pid=$!
+i=0
+while [ ! -s "$tmp/busy/log.tsv" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
+status 1 train busy --steps=100000 --overwrite=1
+says 'another run'
+child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
+kill -TERM ${child:-$pid}
+wait $pid
+status 1 ./train_golf fly
+says 'unknown command'
+status 1 ./train_golf eval
+says 'usage'
+status 1 train new --widht=3
+says 'width'
+status 0 ./train_golf help
+status 0 ./train_golf --help
+
+if mkdir "$tmp/disk" && mount -t tmpfs -o size=300k tmpfs "$tmp/disk" 2> /dev/null; then
+    status 1 train disk/run --steps=3
+    says 'cannot write'
+    check "no half file" [ ! -f "$tmp/disk/run/ckpt.bin.tmp" ]
+    umount "$tmp/disk"
+else
+    rmdir "$tmp/disk"
+    echo "skipped: a full disk (cannot mount a small tmpfs)"
+fi
+if [ "$(id -u)" = 0 ]; then
+    echo "skipped: an unwritable folder (root may write everywhere)"
+else
+    mkdir -m 555 "$tmp/locked"
+    status 1 train locked/run --steps=1
+    says 'cannot'
+fi
+
+echo "== eval, sample, info, result.json"
+run=$tmp/threads1
+status 0 ./train_golf eval "$run/model.golf" --data=$data --val_tokens=2000
+value() { sed -n "s/^ *\"$1\": \([^,]*\),*\$/\1/p" "$run/result.json"; }
+check "eval prints the bpb of result.json" awk -v a="$(awk '$1 == "val_bpb" { print $2 }' "$tmp/out")" \
+    -v b="$(value val_bpb)" 'BEGIN { exit !(a != "" && b != "" && a - b < 1e-8 && b - a < 1e-8) }'
+check "no gap between memory and file" [ "$(value roundtrip_gap)" = 0 ]
+check "bytes_model" [ "$(value bytes_model)" = "$(wc -c < "$run/model.golf" | tr -d ' ')" ]
+status 0 ./train_golf info "$run/model.golf" --cap=64000
+check "info adds up" grep -q "^total $(value bytes_model)" "$tmp/out"
+check "info fits" grep -q '^FITS' "$tmp/out"
+for seed in 1 1 2; do
+    status 0 ./train_golf sample "$run/model.golf" --prompt="the " --tokens=60 --seed=$seed --temperature=1
+    cp "$tmp/out" "$tmp/sample$seed.$((n = ${n:-0} + 1))"
+done
+check "the same seed, the same text" cmp "$tmp/sample1.1" "$tmp/sample1.2"
+check "another seed, another text" [ "$(cksum < "$tmp/sample1.1")" != "$(cksum < "$tmp/sample2.3")" ]
+check "the text starts with the prompt" grep -q '^the ' "$tmp/sample1.1"
+keys="name preset seed steps tokens seconds tok_per_s threads val_loss val_bpb val_tokens val_bytes memory_val_bpb
+      roundtrip_gap bytes_model bytes_code bytes_total cap fits params_stored params_ternary flops_per_token bytes
+      phases zero_fraction flip_rate config git_rev compiler isa"
+if command -v python3 > /dev/null; then
+    for key in $keys; do echo "$key"; done > "$tmp/keys"
+    check "result.json" python3 -c "
+import json, sys
+r = json.load(open('$run/result.json'))
+missing = [k for k in open('$tmp/keys').read().split() if k not in r]
+missing += [k for k in 'core embedding interface protected header'.split() if k not in r['bytes']]
+if missing or sum(r['bytes'].values()) != r['bytes_model'] or len(r['phases']) != 2 or r['fits'] is not True:
+    sys.exit('result.json: missing %s' % missing)"
+else
+    for key in $keys; do check "key $key" grep -q "\"$key\": " "$run/result.json"; done
+    echo "skipped: parsing result.json (no python3)"
+fi
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
