@@ -2360,7 +2360,7 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     if (limit > 0 && limit < total) total = limit;
     if (!stride) total = total / T * T;
     if (total < 1)
-        die("validation text of %lld tokens is shorter than one row of --seq=%d",
+        die("--val_tokens or the validation text (%lld tokens) is shorter than one row of --seq=%d",
             (long long)val->tokens, T);
     if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
     int *x = xcalloc((size_t)rows * (T + 1), sizeof(int)), *y = xcalloc((size_t)rows * T, sizeof(int));
@@ -2430,8 +2430,8 @@ static int pick(real *logits, int V, double temperature, double top_p, double u)
 
 void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     const int T = m->c.seq, V = m->c.vocab;
-    size_t n, len;
-    int *prompt = tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n);
+    size_t n = 0, len;
+    int *prompt = *how->prompt ? tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n) : NULL;
     int *ids = xcalloc(n + 2 + (size_t)how->tokens, sizeof(int)), fed = 0, have = 0;
     if (tok->bos >= 0) ids[have++] = tok->bos;
     for (size_t i = 0; i < n; i++) ids[have++] = prompt[i];
@@ -2499,8 +2499,8 @@ static void parse_option(Config *c, const char *text, int mask) {
         if (!near || edit_distance(o->name, key) < edit_distance(near->name, key)) near = o;
     }
     if (strcmp(near->name, key))
-        die("unknown option --%s; the nearest of this command is --%s, %s; see ./train_golf help",
-            key, near->name, near->help);
+        die("unknown option --%s; the nearest of this command is --%s [%s], %s", key, near->name,
+            near->range, near->help);
     if (!option_set(c, near, value))
         die("--%s: expected %s, found '%s'; now it is %s", key,
             *near->range ? near->range : "one line under 1,000 bytes", value,
@@ -2517,7 +2517,7 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
             for (preset = 0; preset < N_PRESETS && strcmp(presets[preset].name, argv[i] + 9);)
                 preset++;
             if (preset == N_PRESETS)
-                die("unknown preset '%s'; ./train_golf help lists them", argv[i] + 9);
+                die("unknown preset '%s'; expected pocket, flat or tiny", argv[i] + 9);
         }
     snprintf(text, sizeof text, "%s", mask & TRAIN ? presets[preset].options : "");
     for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
@@ -2766,6 +2766,8 @@ int train_main(int argc, char **argv) {
     run.name = strrchr(c->out, '/') ? strrchr(c->out, '/') + 1 : c->out;
 
     Tokenizer *tok = open_tokenizer(c, c->data);
+    if (tok->vocab > 65536)
+        die("%s: expected at most 65536 pieces (shards hold 16 bits), found %d", tok->path, tok->vocab);
     c->vocab = tok->vocab;
     if (!c->width && !(c->width = fit_width(*c))) {
         c->width = 32;
@@ -2779,6 +2781,10 @@ int train_main(int argc, char **argv) {
             "widest that fits) or raise --cap", l.total, c->cap);
     Shards *train = shards_open(c->data, "train", c->vocab);
     Shards *val = shards_open(c->data, "val", c->vocab);
+    if (train->tokens <= c->seq || val->tokens <= c->seq)
+        die("%s: expected more than --seq=%d tokens, found %lld for training and %lld for validation; "
+            "use more text or a smaller --seq", c->data, c->seq, (long long)train->tokens,
+            (long long)val->tokens);
     make_folder(c);
     start(&m, c);
     c = &m.c;

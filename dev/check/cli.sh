@@ -42,10 +42,11 @@ if [ ! -f $data/tokenizer.model ]; then
     data/prepare --out="$data" --name=words --vocab=400 --train "$tmp"/text[123] --val "$tmp/text4" > /dev/null ||
         { echo "data/prepare failed"; exit 1; }
 fi
-train() { # OUT OPTION...
+golf="./train_golf train --preset=tiny --data=$data --val_tokens=2000 --out=$tmp" # + /OUT OPTION...
+train() {
     out=$1
     shift
-    ./train_golf train --preset=tiny --data=$data --val_tokens=2000 --out="$tmp/$out" "$@"
+    $golf/"$out" "$@"
 }
 column() { awk -F '\t' -v c="$2" 'NR > 1 { print $c }' "$tmp/$1/log.tsv"; }
 
@@ -62,12 +63,11 @@ check "30 rows in log.tsv" [ "$(column threads1 1 | wc -l)" -eq 30 ]
 echo "== stop and resume"
 status 0 train straight --steps=400
 interrupt() { # SIGNAL OUT: after about 30 steps
-    train "$2" --steps=400 > /dev/null 2>&1 &
+    $golf/"$2" --steps=400 > /dev/null 2>&1 &
     pid=$!
     i=0
     while [ $i -lt 2000 ] && [ "$(column "$2" 1 2> /dev/null | wc -l)" -lt 30 ]; do i=$((i + 1)); done
-    child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1) # the shell of the function, or exec'ed
-    kill -"$1" ${child:-$pid} 2> /dev/null
+    kill -"$1" $pid 2> /dev/null
     wait $pid
 }
 for signal in TERM:143 INT:130; do
@@ -87,13 +87,12 @@ done
 echo "== kill -9 while saving every step"
 tries=0 loaded=0
 while [ $tries -lt "${KILLS:-50}" ]; do
-    train kill --steps=100000 --ckpt_every=1 --overwrite=1 > /dev/null 2>&1 &
+    $golf/kill --steps=100000 --ckpt_every=1 --overwrite=1 > /dev/null 2>&1 &
     pid=$!
     i=0
     while [ ! -f "$tmp/kill/ckpt.bin" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
     sleep "0.$(awk -v s=$tries 'BEGIN { srand(s); printf "%03d", int(200 * rand()) }')"
-    child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
-    kill -9 ${child:-$pid} 2> /dev/null
+    kill -9 $pid 2> /dev/null
     wait $pid 2> /dev/null
     # another option than the run had: the checkpoint is read, its checksum checked, then refused
     train kill --steps=100000 --ckpt_every=1 --resume=1 --lr=0.5 > /dev/null 2> "$tmp/err"
@@ -102,11 +101,10 @@ while [ $tries -lt "${KILLS:-50}" ]; do
 done
 check "$loaded of $tries checkpoints loaded" [ $loaded = $tries ]
 steps=$(column kill 1 | tail -n 1)
-train kill --steps=100000 --ckpt_every=1 --resume=1 > "$tmp/out" 2>&1 & # and really goes on
+$golf/kill --steps=100000 --ckpt_every=1 --resume=1 > "$tmp/out" 2>&1 & # and really goes on
 pid=$!
 sleep 1
-child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
-kill -TERM ${child:-$pid}
+kill -TERM $pid
 wait $pid
 check "resumed after kill -9" [ $? = 143 ]
 check "went on from $steps" [ "$(column kill 1 | tail -n 1)" -gt "${steps:-0}" ]
@@ -119,14 +117,13 @@ status 1 train threads1 --steps=30 --resume=1 --lr=0.1
 says 'lr'
 status 1 train threads1 --steps=31 --resume=1
 says 'steps'
-train busy --steps=100000 > /dev/null 2>&1 &
+$golf/busy --steps=100000 > /dev/null 2>&1 &
 pid=$!
 i=0
 while [ ! -s "$tmp/busy/log.tsv" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
 status 1 train busy --steps=100000 --overwrite=1
 says 'another run'
-child=$(ps -o pid= --ppid $pid 2> /dev/null | head -n 1)
-kill -TERM ${child:-$pid}
+kill -TERM $pid
 wait $pid
 status 1 ./train_golf fly
 says 'unknown command'
