@@ -44,11 +44,10 @@
 
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     va_list ap;
+    va_start(ap, fmt);
     fflush(stdout);
     fprintf(stderr, "%s:%d: error: ", file, line);
-    va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
-    va_end(ap);
     fputc('\n', stderr);
     exit(EXIT_FAILURE);
 }
@@ -66,30 +65,26 @@ uint8_t *read_file(const char *path, size_t *len) {
     FILE *f = fopen(path, "rb");
     if (!f) die("%s: cannot open: %s; check the path", path, strerror(errno));
     if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) die("%s: expected a regular file", path);
-    *len = (size_t)st.st_size;
-    uint8_t *data = xcalloc(*len + 1, 1);
-    size_t got = fread(data, 1, *len, f);
-    if (got != *len) die("%s: expected %zu bytes, read %zu: %s", path, *len, got, strerror(errno));
+    uint8_t *data = xcalloc(*len = (size_t)st.st_size, 1);
+    if (fread(data, 1, *len, f) != *len) die("%s: cannot read: %s", path, strerror(errno));
     fclose(f);
-    return data;
+    return data; /* xcalloc leaves a zero byte behind the last */
 }
 
 void write_parts(const char *path, const Part *parts, int n) {
     char tmp[4200];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     FILE *f = fopen(tmp, "wb");
-    int bad = !f;
-    for (int i = 0; i < n && !bad; i++)
-        bad = parts[i].len && fwrite(parts[i].data, 1, parts[i].len, f) != parts[i].len;
-    bad = bad || fflush(f) || fsync(fileno(f));
-    int why = errno;
-    if (f && fclose(f) && !bad) bad = 1, why = errno;
-    if (!bad && rename(tmp, path)) bad = 1, why = errno;
-    if (bad) {
-        if (f) remove(tmp);
-        die("%s: cannot write: %s; the file is as it was before: make room or choose another folder",
-            path, strerror(why));
-    }
+    int ok = f != NULL;
+    for (int i = 0; i < n && ok; i++)
+        ok = !parts[i].len || fwrite(parts[i].data, 1, parts[i].len, f) == parts[i].len;
+    ok = ok && !fflush(f) && !fsync(fileno(f)) && !rename(tmp, path);
+    const int why = errno;
+    if (f) fclose(f);
+    if (ok) return;
+    if (f) remove(tmp);
+    die("%s: cannot write: %s; the file is as it was: make room or choose another folder", path,
+        strerror(why));
 }
 
 void write_file(const char *path, const void *data, size_t len) {
@@ -99,12 +94,9 @@ void write_file(const char *path, const void *data, size_t len) {
 uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, as in zip and png */
     static uint32_t table[256];
     const uint8_t *p = data;
-    if (!table[1])
-        for (uint32_t i = 0; i < 256; i++) {
-            uint32_t c = i;
-            for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0xEDB88320u : c >> 1;
-            table[i] = c;
-        }
+    for (uint32_t i = 0; !table[255] && i < 256; i++)
+        for (int k = (table[i] = i, 0); k < 8; k++)
+            table[i] = table[i] & 1 ? table[i] >> 1 ^ 0xEDB88320u : table[i] >> 1;
     crc = ~crc;
     for (size_t i = 0; i < len; i++) crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
     return ~crc;
@@ -196,11 +188,11 @@ static inline real fast_exp(real x) {
 
 /* =============================================================================================
  * 2. Matmul
- * ============================================================================================= */
+ * ============================================================================================ */
 
-/* Every product of the model: c = a b in floating point, y = x w^T in exact integers. Naive: 3
- * loops, the definition. Fast: pack operands into panels read front to back, zero padded; a tile
- * of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
+/* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
+ * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
+ * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
  * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
  * k. No lane, edge, task or thread splits or reorders that chain: a row has the same bits alone or
  * among 4096, on 1 thread or on 64. Only k decides the arithmetic.
@@ -560,7 +552,11 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  *    whose partial sums are then added in order: the same bits for any number of threads.
  * ============================================================================================= */
 
-enum { CHUNK = 64, QUERIES = 64 }; /* tokens of a partial sum; query rows of an attention tile */
+enum {
+    CHUNK = 64,   /* tokens of a partial sum */
+    QUERIES = 64, /* query rows of an attention tile */
+    SMALL = 50000 /* fewer operations than this do not pay for waking the threads */
+};
 
 /* Largest x or |x| of a row, in lanes that the compiler can keep in vectors. */
 static inline real row_max(const real *x, int n, int absolute) {
@@ -588,12 +584,13 @@ static void add_chunks(real *d, const real *partial, int N, int K) { /* partial 
 
 /* Loops over chunks of tokens: `n` runs over chunk j, `sum` is its zeroed partial row of K. */
 #define FOR_CHUNKS(N) \
-    _Pragma("omp parallel for") for (int j = 0; j < ((N) + CHUNK - 1) / CHUNK; j++)
+    _Pragma("omp parallel for if (N > 4 * CHUNK)") \
+    for (int j = 0; j < (N + CHUNK - 1) / CHUNK; j++)
 #define FOR_TOKENS_OF(j, N) for (int n = (j) * CHUNK; n < (N) && n < ((j) + 1) * CHUNK; n++)
 
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * K > SMALL)
     for (int n = 0; n < N; n++) {
         const real *xn = x + (size_t)n * K;
         real *on = out + (size_t)n * K, ss = 0;
@@ -630,13 +627,13 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
 
 /* Embedding: e = E[token], x0 = RMSNorm(e).  E (V,C), e, x0 (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * C > SMALL)
     for (int n = 0; n < N; n++)
         memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 
 void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
-#pragma omp parallel for /* a thread owns 16 columns of all rows, so no two meet in a row */
+#pragma omp parallel for if ((double)N * C > SMALL) /* a thread owns 16 columns of all rows, so no two meet in a row */
     for (int c0 = 0; c0 < C; c0 += 16)
         for (int n = 0; n < N; n++)
             for (int i = c0; i < C && i < c0 + 16; i++)
@@ -646,7 +643,7 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * C > SMALL)
     for (int n = 0; n < N; n++)
         for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
             h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
@@ -679,7 +676,7 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
  * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. */
 void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int N,
                 int T, int H, int KV, int D) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * H * D > SMALL)
     for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)(pos0 + n % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
@@ -746,7 +743,7 @@ static real *scratch(size_t n) { /* of this thread, grows, never shrinks */
 void attention_forward(real *out, real *lse, const real *q, size_t ldq, const real *k, size_t ldk,
                        const real *v, size_t ldv, int B, int Tq, int Tk, int H, int KV, int D) {
     const real scale = 1 / sqrt((real)D);
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for if ((double)B * H * Tq * Tk > SMALL) schedule(dynamic)
     for (int bh = 0; bh < B * H; bh++) {
         const int b = bh / H, h = bh % H, kv = h / (H / KV);
         const real *qh = q + (size_t)b * Tq * ldq + h * D, *kh = k + (size_t)b * Tk * ldk + kv * D;
@@ -779,7 +776,7 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                         int KV, int D) {
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
-#pragma omp parallel for schedule(dynamic) /* one thread owns dK and dV of a key/value head */
+#pragma omp parallel for if ((double)B * H * T * T > SMALL) schedule(dynamic) /* one thread owns dK and dV of a key/value head */
     for (int bk = 0; bk < B * KV; bk++) {
         const int b = bk / KV, kv = bk % KV;
         const size_t row = (size_t)b * T;
@@ -817,14 +814,14 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
 
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * F > SMALL)
     for (int n = 0; n < N; n++)
         for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
             out[i] = f[i] > 0 ? f[i] * f[i] : 0;
 }
 
 void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * F > SMALL)
     for (int n = 0; n < N; n++)
         for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
             df[i] = f[i] > 0 ? 2 * f[i] * df[i] : 0;
@@ -832,7 +829,7 @@ void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
 
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * C > SMALL)
     for (int n = 0; n < N; n++)
         for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
             out[at + i] = h[at + i] + g[i] * y[at + i];
@@ -862,7 +859,7 @@ static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(
 }
 
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * V > SMALL)
     for (int n = 0; n < N; n++) {
         real *l = logits + (size_t)n * V, sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -876,7 +873,7 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
 }
 
 void loss_backward(real *logits, const real *lse, const int *targets, int N, int V) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * V > SMALL)
     for (int n = 0; n < N; n++) {
         real *l = logits + (size_t)n * V;
         const real lt = l[targets[n]], a = 1 / (real)N, ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
@@ -894,7 +891,7 @@ static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
     double *part = xcalloc(blocks, sizeof(double)), total = 0;
-#pragma omp parallel for
+#pragma omp parallel for if ((double)n > SMALL)
     for (size_t b = 0; b < blocks; b++)
         for (size_t i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++)
             part[b] += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
@@ -914,7 +911,7 @@ static size_t ternary_bytes(const Tensor *t) { return 2 + (t->copy_n + 4) / 5; }
 static void ternary_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
     const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->copy_n > SMALL)
     for (size_t i = 0; i < t->copy_n; i++) {
         const real q = rint(w[i] / s); /* ties to even, as torch.round */
         code[i] = (int8_t)(q < -1 ? -1 : q > 1 ? 1 : q);
@@ -922,7 +919,7 @@ static void ternary_quantize(int8_t *code, real *scale, const real *w, const Ten
 }
 
 static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->copy_n > SMALL)
     for (size_t i = 0; i < t->copy_n; i++) eff[i] = *scale * (real)code[i];
 }
 
@@ -956,7 +953,7 @@ static size_t int_bytes(const Tensor *t) {
 static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const real top = (real)((1 << (t->bits - 1)) - 1);
     const int cols = t->stored_cols;
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->copy_n > SMALL)
     for (int r = 0; r < t->rows; r++) {
         const real *wr = w + (size_t)r * cols;
         const real absmax = row_max(wr, cols, 1);
@@ -970,7 +967,7 @@ static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor 
 
 static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
     const size_t cols = (size_t)t->stored_cols;
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->copy_n > SMALL)
     for (int r = 0; r < t->rows; r++)
         for (size_t i = r * cols; i < (r + 1) * cols; i++) eff[i] = scale[r] * (real)code[i];
 }
@@ -1006,7 +1003,7 @@ static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
 
 static void bf16_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     (void)code;
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->copy_n > SMALL)
     for (size_t i = 0; i < t->copy_n; i++) scale[i] = from_bf16(to_bf16(w[i]));
 }
 
@@ -1047,7 +1044,7 @@ static const Quantizer *quantizer_of(const Config *c, int role) {
  * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
  * Q(x) - x once and then computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
-#pragma omp parallel for
+#pragma omp parallel for if ((double)N * K > SMALL)
     for (int n = 0; n < N; n++) {
         const size_t at = (size_t)n * K;
         if (aq == AQ_INT8 && freeze != REPLAY) {
@@ -1140,7 +1137,7 @@ void golf_init(Golf *m, const Config *c, int train) {
         const Tensor *t = m->t + k;
         /* keyed by name: arms that differ in one tensor share the start of all others */
         const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->n > SMALL)
         for (size_t i = 0; i < t->n; i++)
             m->w[t->at + i] = t->role == INTERFACE ? (real)t->init
                                                    : (real)(t->init * normal01(key, i));
@@ -1501,7 +1498,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
         const double rates[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
         const double rate = rates[t->role] * lr_factor(c, step);
         const real lr = (real)rate, keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
-#pragma omp parallel for
+#pragma omp parallel for if ((double)t->n > SMALL)
         for (size_t i = t->at; i < t->at + t->n; i++) {
             const real g = m->g[i] * gs;
             m->m[i] = b1 * m->m[i] + (1 - b1) * g;
