@@ -159,7 +159,7 @@ enum { GOLF_TENSORS(X) N_TENSORS };
 typedef struct {
     const char *name;
     int role, copies, rows, cols; /* what layers see: copies = 1, blocks or phases */
-    int mode, per_phase;
+    int mode;
     int stored_copies, stored_cols; /* what is trained and stored (see expand in section 4) */
     double init;
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
@@ -264,27 +264,29 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * The input of a projection, as the matmul sees it: codes q (N,K) with inv (N), the step of each
  * token, when aq=int8; numbers x (N,K) otherwise. res (N,K) exists in gradient tests only. */
 typedef struct {
-    real *x;
+    real *x, *inv, *res;
     int8_t *q;
-    real *inv;
-    real *res;
 } Act;
 
-/* What the backward pass needs of one application of a block. r* hold 1/rms per token. */
-typedef struct {
-    real *h, *r_attn;         /* (N,C) after input injection */
-    real *r_each;             /* (N)   extra_norm=each, before q, k, v */
-    Act in_q, in_k, in_v;     /* (N,C) in_q serves all three unless extra_norm=each */
-    real *qkv;                /* (N,(H+2KV)*D) as projected */
-    real *att, *lse, *r_xo;   /* (N,C) heads side by side, (N,H) log-sum-exp, (N) */
-    Act in_o;                 /* (N,C) */
-    real *o;                  /* (N,C) output projection */
-    real *mid, *r_mlp, *r_up; /* (N,C) after attention, (N), (N) */
-    Act in_up;                /* (N,C) */
-    real *f, *r_xd;           /* (N,F) before the activation, (N) */
-    Act in_down;              /* (N,F) */
-    real *y, *out;            /* (N,C) down projection, (N,C) the residual after this phase */
-} Phase;
+/* Buffers: name, numbers per token. First what the backward pass needs of one application of a
+ * block; r_* hold 1/rms per token. QK = (H+KV)*D, QKV = (H+2KV)*D, EACH = C or 0 if unused. */
+#define PHASE_REALS(X) \
+    X(h, C) X(r_attn, 1) X(r_each, 1) /* after input injection; r_each: before q, k, v */ \
+    X(qkv, QKV) X(att, C) X(lse, H)   /* as projected, heads side by side, log-sum-exp */ \
+    X(r_xo, 1) X(o, C) X(mid, C)      /* of att; output projection, residual after attention */ \
+    X(r_mlp, 1) X(r_up, 1) X(f, F)    /* of mid, before up; before the activation */ \
+    X(r_xd, 1) X(y, C) X(out, C)      /* before down; its output, residual after this phase */
+#define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
+    X(in_q, C) X(in_k, EACH) X(in_v, EACH) X(in_o, C) X(in_up, C) X(in_down, F)
+#define FORWARD_REALS(X) /* the last four are scratch; xn: normed input of any projection */ \
+    X(e, C) X(r_e, 1) X(x0, C) X(hn, C) X(r_out, 1) X(logits, V) X(lse, 1) X(loss, 1) \
+    X(u, C) X(xn, F) X(f2, F) X(qk, QK)
+#define BACKWARD_REALS(X) \
+    X(dh, C) X(dx0, C) X(du, C) X(du2, C) X(df, F) X(df2, F) X(dqk, QK) X(dqkv, QKV)
+#define REAL_FIELD(name, n) real *name;
+#define ACT_FIELD(name, n) Act name;
+
+typedef struct { PHASE_REALS(REAL_FIELD) PHASE_ACTS(ACT_FIELD) } Phase;
 
 enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) - x */
 
@@ -303,14 +305,12 @@ typedef struct {
     int quantized, freeze, train;
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
-    real *e, *r_e, *x0, *hn, *r_out, *logits, *lse, *loss; /* (N,C) (N) (N,C) (N,C) (N) (N,V) (N) */
-    real *u, *u2, *f2, *f3, *qk;                     /* scratch (N,C) (N,C) (N,F) (N,F) (N,..) */
-    real *dh, *dx0, *du, *du2, *df, *df2, *dqk, *dqkv, *partial;
-    real *rope, *ones;       /* (seq,D) cos | sin, (F) */
+    FORWARD_REALS(REAL_FIELD)
+    BACKWARD_REALS(REAL_FIELD)
+    real *partial, *rope, *ones; /* sums of chunks, (seq,D) cos | sin, (F) */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
-    void **owned;            /* every allocation, for golf_free */
-    int n_owned;
+    void **owned; int n_owned; /* every allocation, for golf_free */
 } Golf;
 
 /* Sections 3-6. */

@@ -30,7 +30,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
@@ -53,7 +52,8 @@ _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
 }
 
 void *xcalloc(size_t n, size_t size) {
-    if (size && n > SIZE_MAX / 2 / size) die("%zu x %zu bytes: more than memory can address", n, size);
+    if (size && n > SIZE_MAX / 2 / size)
+        die("%zu x %zu bytes: more than memory can address", n, size);
     size_t bytes = (n * size / 64 + 1) * 64;
     void *p = aligned_alloc(64, bytes);
     if (!p) die("out of memory at %zu MB; try a smaller --batch, --width or --seq", bytes >> 20);
@@ -115,27 +115,19 @@ static const char *path_of(const char *dir, const char *file) {
 static void put_u(uint8_t *p, uint64_t x, int bytes) { /* little-endian on every machine */
     for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(x >> 8 * i);
 }
-
 static uint64_t get_u(const uint8_t *p, int bytes) {
     uint64_t x = 0;
     for (int i = bytes; i-- > 0;) x = x << 8 | p[i];
     return x;
 }
 
+typedef union { float f; uint32_t u; } Bits; /* a float and its bits */
 uint16_t to_bf16(real x) { /* the upper half of a float, rounded to nearest even; NaN stays NaN */
-    float f = (float)x;
-    uint32_t u;
-    memcpy(&u, &f, 4);
+    const uint32_t u = (Bits){.f = (float)x}.u;
     if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 64);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-
-real from_bf16(uint16_t b) {
-    uint32_t u = (uint32_t)b << 16;
-    float f;
-    memcpy(&f, &u, 4);
-    return (real)f;
-}
+real from_bf16(uint16_t b) { return (real)(Bits){.u = (uint32_t)b << 16}.f; }
 
 /* Randomness without state: every number is a function of (key, index), so it depends neither on
  * threads nor on what was drawn before, and resuming a run needs no generator state. */
@@ -149,9 +141,9 @@ uint64_t hash64(uint64_t a, uint64_t b) { /* the splitmix64 finaliser over a mix
 double uniform01(uint64_t key, uint64_t i) { /* in (0, 1) */
     return ((double)(hash64(key, i) >> 11) + 0.5) * 0x1p-53;
 }
-
 static double normal01(uint64_t key, uint64_t i) { /* Box-Muller */
-    return sqrt(-2 * log(uniform01(key, 2 * i))) * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
+    const double radius = sqrt(-2 * log(uniform01(key, 2 * i)));
+    return radius * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
 }
 
 double now(void) {
@@ -167,22 +159,14 @@ static inline real fast_exp(real x) {
     return exp(x); /* finite differences need every digit */
 #else
     x = x < -87.0f ? -87.0f : x;
-    float k = x * 1.44269504f + 12582912.0f; /* adding 1.5*2^23 rounds to an integer */
-    uint32_t bits;
-    memcpy(&bits, &k, 4);
-    k -= 12582912.0f;
-    float r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
+    const Bits shifted = {.f = x * 1.44269504f + 12582912.0f}; /* 1.5*2^23: rounds to an integer */
+    const float k = shifted.f - 12582912.0f;
+    const float r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
+    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    bits = (bits + 127) << 23; /* the low bits of the shifted k hold the integer */
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return p * scale;
+    return p * (Bits){.u = (shifted.u + 127) << 23}.f; /* the low bits hold k: times 2^k */
 #endif
 }
 
@@ -558,46 +542,54 @@ enum {
     SMALL = 50000 /* fewer operations than this do not pay for waking the threads */
 };
 
-/* Largest x or |x| of a row, in lanes that the compiler can keep in vectors. */
-static inline real row_max(const real *x, int n, int absolute) {
-    real lane[16], top;
-    for (int l = 0; l < 16; l++) lane[l] = absolute ? 0 : x[0];
-    for (int i = 0; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++) {
-            const real v = absolute ? fabs(x[i + l]) : x[i + l];
-            lane[l] = v > lane[l] ? v : lane[l];
-        }
-    for (int i = n / 16 * 16; i < n; i++) {
-        const real v = absolute ? fabs(x[i]) : x[i];
-        lane[i % 16] = v > lane[i % 16] ? v : lane[i % 16];
-    }
-    top = lane[0];
-    for (int l = 1; l < 16; l++) top = lane[l] > top ? lane[l] : top;
-    return top;
-}
+#define PRAGMA(text) _Pragma(#text)
+/* Loops. FOR_ROWS: n over the rows of an array (N,K), FOR_RANGE: i over n numbers, both on several
+ * threads when that pays. FOR_COLUMNS: i over the columns of row n and `at` over its elements.
+ * FOR_CHUNKS: j over the chunks of tokens, FOR_TOKENS_OF: n over the tokens of chunk j. */
+#define PARALLEL(work) PRAGMA(omp parallel for if ((double)(work) > SMALL))
+#define FOR_ROWS(n, N, K) PARALLEL((double)(N) * (K)) for (int n = 0; n < (N); n++)
+#define FOR_RANGE(i, from, n) PARALLEL(n) for (size_t i = (from); i < (from) + (n); i++)
+#define FOR_COLUMNS(n, K) for (size_t i = 0, at = (size_t)(n) * (K); i < (size_t)(K); i++, at++)
+#define FOR_CHUNKS(N) PRAGMA(omp parallel for if (N > 4 * CHUNK)) \
+    for (int j = 0; j < CEIL(N, CHUNK); j++)
+#define FOR_TOKENS_OF(j, N) for (int n = (j) * CHUNK; n < (N) && n < ((j) + 1) * CHUNK; n++)
 
-static void add_chunks(real *d, const real *partial, int N, int K) { /* partial (N/CHUNK up, K) */
-    if (!d) return;
-    for (int j = 0; j < (N + CHUNK - 1) / CHUNK; j++)
+/* The sums of chunk j are row j of partial (chunks,K): zeroed by its thread, added at the end. */
+static real *chunk_sum(real *partial, int j, int K) {
+    return memset(partial + (size_t)j * K, 0, sizeof(real) * (size_t)K);
+}
+static void add_chunks(real *d, const real *partial, int N, int K) {
+    for (int j = 0; d && j < CEIL(N, CHUNK); j++)
         for (int c = 0; c < K; c++) d[c] += partial[(size_t)j * K + c];
 }
 
-/* Loops over chunks of tokens: `n` runs over chunk j, `sum` is its zeroed partial row of K. */
-#define FOR_CHUNKS(N) \
-    _Pragma("omp parallel for if (N > 4 * CHUNK)") \
-    for (int j = 0; j < (N + CHUNK - 1) / CHUNK; j++)
-#define FOR_TOKENS_OF(j, N) for (int n = (j) * CHUNK; n < (N) && n < ((j) + 1) * CHUNK; n++)
+static inline real larger(real a, real b) { return a > b ? a : b; }
+
+/* Largest x or |x| of a row, in lanes that the compiler can keep in vectors. */
+static inline real row_max(const real *x, int n, int absolute) {
+    real lane[16], top = absolute ? 0 : x[0];
+    for (int l = 0; l < 16; l++) lane[l] = top;
+    for (int i = 0; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++)
+            lane[l] = larger(absolute ? fabs(x[i + l]) : x[i + l], lane[l]);
+    for (int i = n / 16 * 16; i < n; i++) top = larger(absolute ? fabs(x[i]) : x[i], top);
+    for (int l = 0; l < 16; l++) top = larger(lane[l], top);
+    return top;
+}
+
+static inline real inner(const real *x, const real *y, int K) { /* sum of x*y */
+    real sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < K; i++) sum += x[i] * y[i];
+    return sum;
+}
 
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
-#pragma omp parallel for if ((double)N * K > SMALL)
-    for (int n = 0; n < N; n++) {
+    FOR_ROWS(n, N, K) {
         const real *xn = x + (size_t)n * K;
-        real *on = out + (size_t)n * K, ss = 0;
-#pragma omp simd reduction(+ : ss)
-        for (int i = 0; i < K; i++) ss += xn[i] * xn[i];
-        const real rn = r[n] = 1 / sqrt(ss / (real)K + (real)1e-6);
-        for (int i = 0; i < K; i++) on[i] = xn[i] * rn * g[i];
+        const real rn = r[n] = 1 / sqrt(inner(xn, xn, K) / (real)K + (real)1e-6);
+        FOR_COLUMNS(n, K) out[at] = x[at] * rn * g[i];
     }
 }
 
@@ -605,21 +597,18 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
                       const real *g, int N, int K, real *partial) {
     FOR_CHUNKS(N) {
-        real *sum = partial + (size_t)j * K;
-        memset(sum, 0, sizeof(real) * (size_t)K);
+        real *sum = chunk_sum(partial, j, K);
         FOR_TOKENS_OF(j, N) {
             const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
-            real *dxn = dx + (size_t)n * K, dot = 0;
+            real dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (int i = 0; i < K; i++) {
                 sum[i] += dn[i] * xn[i] * rn;
                 dot += dn[i] * g[i] * xn[i];
             }
             dot *= rn * rn / (real)K; /* xh * mean(dout*g*xh) = x * r * (dot * r / K) */
-            if (acc)
-                for (int i = 0; i < K; i++) dxn[i] += rn * (dn[i] * g[i] - xn[i] * dot);
-            else
-                for (int i = 0; i < K; i++) dxn[i] = rn * (dn[i] * g[i] - xn[i] * dot);
+            if (acc) FOR_COLUMNS(n, K) dx[at] += rn * (dout[at] * g[i] - x[at] * dot);
+            else FOR_COLUMNS(n, K) dx[at] = rn * (dout[at] * g[i] - x[at] * dot);
         }
     }
     add_chunks(dg, partial, N, K);
@@ -627,14 +616,12 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
 
 /* Embedding: e = E[token], x0 = RMSNorm(e).  E (V,C), e, x0 (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
-#pragma omp parallel for if ((double)N * C > SMALL)
-    for (int n = 0; n < N; n++)
+    FOR_ROWS(n, N, C)
         memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
-
 void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
-#pragma omp parallel for if ((double)N * C > SMALL) /* a thread owns 16 columns of all rows, so no two meet in a row */
-    for (int c0 = 0; c0 < C; c0 += 16)
+#pragma omp parallel for if ((double)N * C > SMALL)
+    for (int c0 = 0; c0 < C; c0 += 16) /* a thread owns 16 columns, so no two meet in a row */
         for (int n = 0; n < N; n++)
             for (int i = c0; i < C && i < c0 + 16; i++)
                 dE[(size_t)tokens[n] * C + i] += de[(size_t)n * C + i];
@@ -643,32 +630,24 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
-#pragma omp parallel for if ((double)N * C > SMALL)
-    for (int n = 0; n < N; n++)
-        for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
-            h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
+    FOR_ROWS(n, N, C) FOR_COLUMNS(n, C) h[at] = a[i] * prev[at] + b[i] * x0[at] + e[i];
 }
 
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C, real *partial) {
-    const size_t part = (size_t)((N + CHUNK - 1) / CHUNK) * C;
+    const size_t part = (size_t)CEIL(N, CHUNK) * C;
+    real *pa = partial, *pb = pa + part, *pe = pb + part;
     FOR_CHUNKS(N) {
-        real *sa = partial + (size_t)j * C, *sb = sa + part, *se = sb + part;
-        for (int i = 0; i < C; i++) sa[i] = sb[i] = se[i] = 0;
-        FOR_TOKENS_OF(j, N)
-            for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++) {
-                const real d = dh[at + i];
-                sa[i] += d * prev[at + i];
-                sb[i] += d * x0[at + i];
-                se[i] += d;
-                dx0[at + i] += d * b[i];
-                dh[at + i] = d * a[i];
-            }
+        real *sa = chunk_sum(pa, j, C), *sb = chunk_sum(pb, j, C), *se = chunk_sum(pe, j, C);
+        FOR_TOKENS_OF(j, N) FOR_COLUMNS(n, C) {
+            const real d = dh[at];
+            sa[i] += d * prev[at], sb[i] += d * x0[at], se[i] += d;
+            dx0[at] += d * b[i];
+            dh[at] = d * a[i];
+        }
     }
-    add_chunks(da, partial, N, C);
-    add_chunks(db, partial + part, N, C);
-    add_chunks(de, partial + 2 * part, N, C);
+    add_chunks(da, pa, N, C), add_chunks(db, pb, N, C), add_chunks(de, pe, N, C);
 }
 
 /* Queries and keys: RMSNorm per head without gain, a gain per query head, RoPE over all D
@@ -676,15 +655,12 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
  * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. */
 void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int N,
                 int T, int H, int KV, int D) {
-#pragma omp parallel for if ((double)N * H * D > SMALL)
-    for (int n = 0; n < N; n++) {
+    FOR_ROWS(n, N, H * D) {
         const real *cs = rope + (size_t)(pos0 + n % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
             const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)j * D;
-            real *out = qk + (size_t)n * (H + KV) * D + (size_t)j * D, ss = 0;
-#pragma omp simd reduction(+ : ss)
-            for (int i = 0; i < D; i++) ss += x[i] * x[i];
-            const real s = (j < H ? q_gain[j] : 1) / sqrt(ss / (real)D + (real)1e-6);
+            real *out = qk + (size_t)n * (H + KV) * D + (size_t)j * D;
+            const real s = (j < H ? q_gain[j] : 1) / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
             for (int i = 0; i < D / 2; i++) {
                 const real x1 = x[i] * s, x2 = x[i + D / 2] * s;
                 out[i] = x1 * cs[i] + x2 * sn[i];
@@ -698,24 +674,21 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
                  const real *rope, int N, int T, int H, int KV, int D, real *partial) {
     FOR_CHUNKS(N) {
-        real *sum = partial + (size_t)j * H;
-        memset(sum, 0, sizeof(real) * (size_t)H);
+        real *sum = chunk_sum(partial, j, H);
         FOR_TOKENS_OF(j, N) {
             const real *cs = rope + (size_t)(n % T) * D, *sn = cs + D / 2;
             for (int k = 0; k < H + KV; k++) {
                 const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D;
                 const real *dout = dqk + (size_t)n * (H + KV) * D + (size_t)k * D;
-                real *dx = dqkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D, ss = 0, dot = 0;
-#pragma omp simd reduction(+ : ss)
-                for (int i = 0; i < D; i++) ss += x[i] * x[i];
-                const real r = 1 / sqrt(ss / (real)D + (real)1e-6), gain = k < H ? q_gain[k] : 1;
+                real *dx = dqkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D;
+                const real r = 1 / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
+                const real gain = k < H ? q_gain[k] : 1;
                 /* the rotation is orthogonal: its backward is the rotation by the other angle */
                 for (int i = 0; i < D / 2; i++) {
                     dx[i] = dout[i] * cs[i] - dout[i + D / 2] * sn[i];
                     dx[i + D / 2] = dout[i] * sn[i] + dout[i + D / 2] * cs[i];
                 }
-#pragma omp simd reduction(+ : dot)
-                for (int i = 0; i < D; i++) dot += dx[i] * x[i];
+                real dot = inner(dx, x, D);
                 if (k < H) sum[k] += dot * r;
                 dot *= r * r / (real)D;
                 for (int i = 0; i < D; i++) dx[i] = r * gain * (dx[i] - x[i] * dot);
@@ -732,11 +705,7 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, co
 static real *scratch(size_t n) { /* of this thread, grows, never shrinks */
     static _Thread_local real *mem;
     static _Thread_local size_t size;
-    if (n > size) {
-        free(mem);
-        mem = xcalloc(n, sizeof(real));
-        size = n;
-    }
+    if (n > size) free(mem), mem = xcalloc(size = n, sizeof(real));
     return mem;
 }
 
@@ -750,7 +719,7 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
         const real *vh = v + (size_t)b * Tk * ldv + kv * D;
         real *s = scratch((size_t)QUERIES * Tk);
         for (int i0 = 0; i0 < Tq; i0 += QUERIES) {
-            const int rows = Tq - i0 < QUERIES ? Tq - i0 : QUERIES, keys = Tk - Tq + i0 + rows;
+            const int rows = MIN(Tq - i0, QUERIES), keys = Tk - Tq + i0 + rows;
             gemm_serial(s, keys, mat(qh + (size_t)i0 * ldq, ldq), mat_t(kh, ldk), rows, keys, D, 0);
             for (int i = 0; i < rows; i++) {
                 const int seen = keys - rows + i + 1;
@@ -776,8 +745,8 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                         int KV, int D) {
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
-#pragma omp parallel for if ((double)B * H * T * T > SMALL) schedule(dynamic) /* one thread owns dK and dV of a key/value head */
-    for (int bk = 0; bk < B * KV; bk++) {
+#pragma omp parallel for if ((double)B * H * T * T > SMALL) schedule(dynamic)
+    for (int bk = 0; bk < B * KV; bk++) { /* one thread owns dK and dV of a key/value head */
         const int b = bk / KV, kv = bk % KV;
         const size_t row = (size_t)b * T;
         const real *kh = k + row * ldk + kv * D, *vh = v + row * ldv + kv * D;
@@ -787,7 +756,7 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
             for (int i = 0; i < D; i++) dkh[t * lddk + i] = dvh[t * lddv + i] = 0;
         for (int h = kv * group; h < (kv + 1) * group; h++)
             for (int i0 = 0; i0 < T; i0 += QUERIES) {
-                const int rows = T - i0 < QUERIES ? T - i0 : QUERIES, keys = i0 + rows;
+                const int rows = MIN(T - i0, QUERIES), keys = i0 + rows;
                 const real *qh = q + (row + i0) * ldq + h * D;
                 const real *doh = dout + ((row + i0) * H + h) * D;
                 gemm_serial(s, keys, mat(qh, ldq), mat_t(kh, ldk), rows, keys, D, 0);
@@ -797,10 +766,8 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                     const real l = lse[(row + i0 + i) * H + h];
                     const int seen = keys - rows + i + 1;
 #pragma omp simd reduction(+ : dot)
-                    for (int t = 0; t < seen; t++) {
-                        si[t] = fast_exp(scale * si[t] - l);
-                        dot += si[t] * dsi[t];
-                    }
+                    for (int t = 0; t < seen; t++)
+                        dot += (si[t] = fast_exp(scale * si[t] - l)) * dsi[t];
                     for (int t = 0; t < seen; t++) dsi[t] = scale * si[t] * (dsi[t] - dot);
                     for (int t = seen; t < keys; t++) si[t] = dsi[t] = 0;
                 }
@@ -814,37 +781,24 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
 
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
-#pragma omp parallel for if ((double)N * F > SMALL)
-    for (int n = 0; n < N; n++)
-        for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
-            out[i] = f[i] > 0 ? f[i] * f[i] : 0;
+    FOR_ROWS(n, N, F) FOR_COLUMNS(n, F) out[at] = f[at] > 0 ? f[at] * f[at] : 0;
 }
-
 void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
-#pragma omp parallel for if ((double)N * F > SMALL)
-    for (int n = 0; n < N; n++)
-        for (size_t i = (size_t)n * F; i < (size_t)(n + 1) * F; i++)
-            df[i] = f[i] > 0 ? 2 * f[i] * df[i] : 0;
+    FOR_ROWS(n, N, F) FOR_COLUMNS(n, F) df[at] = f[at] > 0 ? 2 * f[at] * df[at] : 0;
 }
 
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
-#pragma omp parallel for if ((double)N * C > SMALL)
-    for (int n = 0; n < N; n++)
-        for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++)
-            out[at + i] = h[at + i] + g[i] * y[at + i];
+    FOR_ROWS(n, N, C) FOR_COLUMNS(n, C) out[at] = h[at] + g[i] * y[at];
 }
-
 void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N, int C,
                    real *partial) { /* dh = dout: the caller goes on with the same buffer */
     FOR_CHUNKS(N) {
-        real *sum = partial + (size_t)j * C;
-        memset(sum, 0, sizeof(real) * (size_t)C);
-        FOR_TOKENS_OF(j, N)
-            for (size_t i = 0, at = (size_t)n * C; i < (size_t)C; i++) {
-                sum[i] += dout[at + i] * y[at + i];
-                dy[at + i] = dout[at + i] * g[i];
-            }
+        real *sum = chunk_sum(partial, j, C);
+        FOR_TOKENS_OF(j, N) FOR_COLUMNS(n, C) {
+            sum[i] += dout[at] * y[at];
+            dy[at] = dout[at] * g[i];
+        }
     }
     add_chunks(dg, partial, N, C);
 }
@@ -859,22 +813,17 @@ static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(
 }
 
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
-#pragma omp parallel for if ((double)N * V > SMALL)
-    for (int n = 0; n < N; n++) {
+    FOR_ROWS(n, N, V) {
         real *l = logits + (size_t)n * V, sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < V; i++) {
-            l[i] = softcap(l[i]);
-            sum += fast_exp(l[i] - SOFTCAP); /* l <= 30: no search for the largest is needed */
-        }
+        for (int i = 0; i < V; i++) /* l <= 30: no search for the largest is needed */
+            sum += fast_exp((l[i] = softcap(l[i])) - SOFTCAP);
         lse[n] = SOFTCAP + log(sum);
         if (targets) loss[n] = lse[n] - l[targets[n]];
     }
 }
-
 void loss_backward(real *logits, const real *lse, const int *targets, int N, int V) {
-#pragma omp parallel for if ((double)N * V > SMALL)
-    for (int n = 0; n < N; n++) {
+    FOR_ROWS(n, N, V) {
         real *l = logits + (size_t)n * V;
         const real lt = l[targets[n]], a = 1 / (real)N, ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
         for (int i = 0; i < V; i++) l[i] = a * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
@@ -886,10 +835,10 @@ void loss_backward(real *logits, const real *lse, const int *targets, int N, int
  * 4. Quantizers: what is stored, and therefore what the forward pass uses
  * ============================================================================================= */
 
-/* Sum of |x| or x^2 over fixed blocks of 4096, the blocks added in order: same bits, any threads. */
+/* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
-    const size_t blocks = (n + BLOCK - 1) / BLOCK;
+    const size_t blocks = CEIL(n, BLOCK);
     double *part = xcalloc(blocks, sizeof(double)), total = 0;
 #pragma omp parallel for if ((double)n > SMALL)
     for (size_t b = 0; b < blocks; b++)
@@ -907,22 +856,17 @@ static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w,
 /* Ternary: s = max(mean|W|, 1e-5) rounded to bf16, q = clip(rint(W/s), -1, 1), eff = s*q. */
 static size_t ternary_scales(const Tensor *t) { return (void)t, 1; }
 static size_t ternary_bytes(const Tensor *t) { return 2 + (t->copy_n + 4) / 5; }
-
 static void ternary_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
     const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-#pragma omp parallel for if ((double)t->copy_n > SMALL)
-    for (size_t i = 0; i < t->copy_n; i++) {
+    FOR_RANGE(i, 0, t->copy_n) {
         const real q = rint(w[i] / s); /* ties to even, as torch.round */
         code[i] = (int8_t)(q < -1 ? -1 : q > 1 ? 1 : q);
     }
 }
-
 static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-#pragma omp parallel for if ((double)t->copy_n > SMALL)
-    for (size_t i = 0; i < t->copy_n; i++) eff[i] = *scale * (real)code[i];
+    FOR_RANGE(i, 0, t->copy_n) eff[i] = *scale * (real)code[i];
 }
-
 static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     put_u(out, to_bf16(*scale), 2);
     for (size_t i = 0; i < t->copy_n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
@@ -931,7 +875,6 @@ static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, co
         out[2 + i / 5] = (uint8_t)byte;
     }
 }
-
 static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
     *scale = from_bf16((uint16_t)get_u(in, 2));
     if (!(*scale > 0) || !isfinite(*scale)) return 0;
@@ -947,31 +890,24 @@ static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Te
 /* Integers of 4 to 8 bits, one bf16 scale per row: s = absmax/(2^(b-1)-1), q = rint(w/s). */
 static size_t int_scales(const Tensor *t) { return (size_t)t->rows; }
 static size_t int_bytes(const Tensor *t) {
-    return 2 * (size_t)t->rows + (t->copy_n * (size_t)t->bits + 7) / 8;
+    return 2 * (size_t)t->rows + CEIL(t->copy_n * (size_t)t->bits, 8);
 }
-
 static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const real top = (real)((1 << (t->bits - 1)) - 1);
     const int cols = t->stored_cols;
-#pragma omp parallel for if ((double)t->copy_n > SMALL)
-    for (int r = 0; r < t->rows; r++) {
-        const real *wr = w + (size_t)r * cols;
-        const real absmax = row_max(wr, cols, 1);
-        const real s = scale[r] = from_bf16(to_bf16((absmax > (real)1e-5 ? absmax : (real)1e-5) / top));
-        for (int i = 0; i < cols; i++) { /* s may have been rounded down: clip */
-            const real q = rint(wr[i] / s);
-            code[(size_t)r * cols + i] = (int8_t)(q < -top ? -top : q > top ? top : q);
+    FOR_ROWS(r, t->rows, cols) {
+        const real absmax = larger(row_max(w + (size_t)r * cols, cols, 1), (real)1e-5);
+        const real s = scale[r] = from_bf16(to_bf16(absmax / top));
+        FOR_COLUMNS(r, cols) { /* s may have been rounded down: clip */
+            const real q = rint(w[at] / s);
+            code[at] = (int8_t)(q < -top ? -top : q > top ? top : q);
         }
     }
 }
-
 static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    const size_t cols = (size_t)t->stored_cols;
-#pragma omp parallel for if ((double)t->copy_n > SMALL)
-    for (int r = 0; r < t->rows; r++)
-        for (size_t i = r * cols; i < (r + 1) * cols; i++) eff[i] = scale[r] * (real)code[i];
+    const int cols = t->stored_cols;
+    FOR_ROWS(r, t->rows, cols) FOR_COLUMNS(r, cols) eff[at] = scale[r] * (real)code[at];
 }
-
 static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
     for (int r = 0; r < t->rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
@@ -981,7 +917,6 @@ static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, c
         out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
     }
 }
-
 static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
     const size_t bits = (size_t)t->bits;
     for (int r = 0; r < t->rows; r++, in += 2) {
@@ -1000,23 +935,17 @@ static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, const T
 /* bf16: every number is its own scale; there are no codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
-
 static void bf16_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     (void)code;
-#pragma omp parallel for if ((double)t->copy_n > SMALL)
-    for (size_t i = 0; i < t->copy_n; i++) scale[i] = from_bf16(to_bf16(w[i]));
+    FOR_RANGE(i, 0, t->copy_n) scale[i] = from_bf16(to_bf16(w[i]));
 }
-
 static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    (void)code;
-    memcpy(eff, scale, sizeof(real) * t->copy_n);
+    (void)code, memcpy(eff, scale, sizeof(real) * t->copy_n);
 }
-
 static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     (void)code;
     for (size_t i = 0; i < t->copy_n; i++) put_u(out + 2 * i, to_bf16(scale[i]), 2);
 }
-
 static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
     (void)code;
     for (size_t i = 0; i < t->copy_n; i++)
@@ -1025,10 +954,10 @@ static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
 }
 
 static const Quantizer quantizers[] = { /* bits 0: --embed_bits */
-    {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity, bf16_pack,
-     bf16_unpack},
-    {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize, ste_identity,
-     ternary_pack, ternary_unpack},
+    {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity,
+     bf16_pack, bf16_unpack},
+    {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize,
+     ste_identity, ternary_pack, ternary_unpack},
     {"int", 0, int_scales, int_bytes, int_quantize, int_dequantize, ste_identity, int_pack_bits,
      int_unpack_bits},
 };
@@ -1042,22 +971,19 @@ static const Quantizer *quantizer_of(const Config *c, int role) {
 /* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
  * for q * inv, inv = max(absmax, 1e-5)/127. The gradient passes as if nothing was rounded. With
  * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
- * Q(x) - x once and then computes x + residual: a smooth function with the same derivative.  (N,K) */
+ * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
-#pragma omp parallel for if ((double)N * K > SMALL)
-    for (int n = 0; n < N; n++) {
-        const size_t at = (size_t)n * K;
+    FOR_ROWS(n, N, K) {
         if (aq == AQ_INT8 && freeze != REPLAY) {
-            const real top = row_max(x + at, K, 1), absmax = top > (real)1e-5 ? top : (real)1e-5;
+            const real absmax = larger(row_max(x + (size_t)n * K, K, 1), (real)1e-5);
             const real s = 127 / absmax;
             a->inv[n] = absmax / 127;
-            for (int i = 0; i < K; i++) a->q[at + i] = (int8_t)rint(x[at + i] * s);
+            FOR_COLUMNS(n, K) a->q[at] = (int8_t)rint(x[at] * s);
         }
         if (freeze == RECORD)
-            for (int i = 0; i < K; i++)
-                a->res[at + i] = aq == AQ_INT8 ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
+            FOR_COLUMNS(n, K) a->res[at] = aq == AQ_INT8 ? a->q[at] * a->inv[n] - x[at] : 0;
         if (aq == AQ_NONE || freeze)
-            for (int i = 0; i < K; i++) a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
+            FOR_COLUMNS(n, K) a->x[at] = x[at] + (freeze ? a->res[at] : 0);
     }
 }
 
@@ -1070,6 +996,7 @@ static void *owned(Golf *m, size_t n, size_t size) {
     if (!m->owned) die("out of memory");
     return m->owned[m->n_owned++] = xcalloc(n, size);
 }
+static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); }
 
 void golf_free(Golf *m) {
     const Config *c = &m->c;
@@ -1081,27 +1008,24 @@ void golf_free(Golf *m) {
 
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
-    const int copies_of[] = {1, BLOCKS, PHASES};
-    memset(m, 0, sizeof *m);
-    m->c = *c;
-    m->phases = PHASES;
-    m->blocks = BLOCKS;
+    const int copies_of[] = {1, BLOCKS, PHASES}; /* what layers see, and what is stored: */
+    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS};
+    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS};
     Tensor *t = m->t;
-#define X(name_, copies_, rows_, cols_, role_, mode_, init_) \
-    *t++ = (Tensor){.name = #name_, .role = role_, .copies = copies_of[copies_], .rows = rows_, \
-                    .cols = cols_, .mode = mode_, .per_phase = copies_ == PER_PHASE, .init = init_};
+#define X(name_, of, rows_, cols_, role_, mode_, init_) \
+    *t++ = (Tensor){.name = #name_, .role = role_, .copies = copies_of[of], .rows = rows_, \
+                    .cols = cols_, .mode = mode_, .stored_copies = stored_of[of], .init = init_};
     GOLF_TENSORS(X)
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
-        t->stored_copies = t->per_phase && !c->phase ? BLOCKS : t->copies;
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
         t->quant = quantizer_of(c, t->role);
-        t->n = (size_t)t->stored_copies * t->rows * t->stored_cols;
+        t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
+        t->copy_n = (size_t)t->rows * t->stored_cols;
+        t->n = t->stored_copies * t->copy_n;
         t->n_x = t->role == INTERFACE ? (size_t)t->copies * t->cols : 0;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_expanded, m->n_expanded += t->n_x;
-        t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
-        t->copy_n = (size_t)t->rows * t->stored_cols;
         t->copy_scales = t->n ? t->quant->scales(t) : 0;
         t->copy_bytes = t->n ? t->quant->bytes(t) : 0;
         t->bytes = t->stored_copies * t->copy_bytes;
@@ -1120,67 +1044,44 @@ static int block_of(const Config *c, int p) {
 void golf_init(Golf *m, const Config *c, int train) {
     golf_layout(m, c);
     m->train = train;
-    m->eff = owned(m, m->n_params, sizeof(real));
-    m->code = owned(m, m->n_params, 1);
-    m->scale = owned(m, m->n_scales, sizeof(real));
-    m->ix = owned(m, m->n_expanded, sizeof(real));
+    m->eff = owned_reals(m, m->n_params), m->code = owned(m, m->n_params, 1);
+    m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, m->n_expanded);
     m->ints = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(IntWeights));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
     if (!train) return;
-    m->w = owned(m, m->n_params, sizeof(real));
-    m->g = owned(m, m->n_params, sizeof(real));
-    m->m = owned(m, m->n_params, sizeof(real));
-    m->v = owned(m, m->n_params, sizeof(real));
-    m->before = owned(m, m->n_params, 1);
-    m->dix = owned(m, m->n_expanded, sizeof(real));
-    for (int k = 0; k < N_TENSORS; k++) {
-        const Tensor *t = m->t + k;
+    m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
+    m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
+    m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, m->n_expanded);
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
         const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
-#pragma omp parallel for if ((double)t->n > SMALL)
-        for (size_t i = 0; i < t->n; i++)
-            m->w[t->at + i] = t->role == INTERFACE ? (real)t->init
-                                                   : (real)(t->init * normal01(key, i));
+        FOR_RANGE(i, 0, t->n)
+            m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init : t->init * normal01(key, i));
     }
     golf_quantize(m);
 }
 
-static void act_alloc(Golf *m, Act *a, size_t N, int K) {
-    if (m->c.aq == AQ_INT8) {
-        a->q = owned(m, N * (size_t)K, 1);
-        a->inv = owned(m, N, sizeof(real));
-    }
-    if (m->c.aq == AQ_NONE || m->freeze) a->x = owned(m, N * (size_t)K, sizeof(real));
-    if (m->freeze) a->res = owned(m, N * (size_t)K, sizeof(real));
+static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
+    if (m->c.aq == AQ_INT8) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
+    if (m->c.aq == AQ_NONE || m->freeze) a->x = owned_reals(m, N * K);
+    if (m->freeze) a->res = owned_reals(m, N * K);
 }
 
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
-    const int C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
-    const int keep = m->train ? PHASES : 1; /* without a backward pass one phase's buffers do */
-#define REALS(n) owned(m, (size_t)(n), sizeof(real))
+    const int C = c->width, F = HIDDEN, V = c->vocab, H = c->heads, D = HEAD_DIM, QKV = QKV_ROWS;
+    const int QK = QKV - KV_HEADS * D, EACH = c->extra_norm == XN_EACH ? C : 0;
     m->N = N;
-    for (int p = 0; p < PHASES; p++) {
-        Phase *s = m->phase + p;
-        if (p >= keep) {
-            *s = m->phase[0];
-            continue;
-        }
-        s->h = REALS(N * C), s->mid = REALS(N * C), s->out = REALS(N * C);
-        s->qkv = REALS(N * QKV_ROWS), s->att = REALS(N * C), s->lse = REALS(N * H);
-        s->o = REALS(N * C), s->f = REALS(N * F), s->y = REALS(N * C);
-        s->r_attn = REALS(N), s->r_each = REALS(N), s->r_xo = REALS(N);
-        s->r_mlp = REALS(N), s->r_up = REALS(N), s->r_xd = REALS(N);
-        act_alloc(m, &s->in_q, N, C);
-        if (c->extra_norm == XN_EACH) act_alloc(m, &s->in_k, N, C), act_alloc(m, &s->in_v, N, C);
-        act_alloc(m, &s->in_o, N, C);
-        act_alloc(m, &s->in_up, N, C);
-        act_alloc(m, &s->in_down, N, F);
-    }
-    m->e = REALS(N * C), m->r_e = REALS(N), m->x0 = REALS(N * C), m->hn = REALS(N * C);
-    m->r_out = REALS(N), m->logits = REALS(N * c->vocab), m->lse = REALS(N), m->loss = REALS(N);
-    m->u = REALS(N * C), m->u2 = REALS(N * C), m->f2 = REALS(N * F), m->f3 = REALS(N * F);
-    m->qk = REALS(N * (H + KV) * D), m->rope = REALS(c->seq * D), m->ones = REALS(F);
+#define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
+#define PHASE_ACT(name, n) act_alloc(m, &s->name, N, (size_t)(n));
+#define MODEL_REAL(name, n) m->name = owned_reals(m, N * (size_t)(n));
+    for (Phase *s = m->phase; s < m->phase + PHASES; s++)
+        if (m->train || s == m->phase) {
+            PHASE_REALS(PHASE_REAL)
+            PHASE_ACTS(PHASE_ACT)
+        } else *s = *m->phase; /* without a backward pass one phase's buffers do */
+    FORWARD_REALS(MODEL_REAL)
+    m->rope = owned_reals(m, (size_t)c->seq * D), m->ones = owned_reals(m, (size_t)F);
     for (int i = 0; i < F; i++) m->ones[i] = 1;
     for (int t = 0; t < c->seq; t++)
         for (int i = 0; i < D / 2; i++) {
@@ -1189,17 +1090,15 @@ void golf_buffers(Golf *m, size_t N) {
             m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
         }
     if (!m->train) return;
-    m->dh = REALS(N * C), m->dx0 = REALS(N * C), m->du = REALS(N * C), m->du2 = REALS(N * C);
-    m->df = REALS(N * F), m->df2 = REALS(N * F), m->dqk = REALS(N * (H + KV) * D);
-    m->dqkv = REALS(N * QKV_ROWS), m->partial = REALS((N / CHUNK + 1) * (size_t)(3 * C + F));
+    BACKWARD_REALS(MODEL_REAL)
+    m->partial = owned_reals(m, (N / CHUNK + 1) * (size_t)(3 * C + F));
 }
 
 void golf_cache(Golf *m) {
     const Config *c = &m->c;
     const size_t n = (size_t)PHASES * c->seq * KV_HEADS * HEAD_DIM;
-    m->kcache = REALS(n), m->vcache = REALS(n);
+    m->kcache = owned_reals(m, n), m->vcache = owned_reals(m, n);
 }
-#undef REALS
 
 /* The interface has three modes and per-phase or per-block copies; layers know nothing of this.
  * expand: what is stored -> a full vector for every phase. fold: its adjoint, for gradients. */
@@ -1214,7 +1113,6 @@ static void expand(Golf *m, const Tensor *t) {
             m->ix[t->at_x + (size_t)p * t->cols + i] =
                 t->mode ? m->eff[stored_at(m, t, p, i)] : (real)t->init;
 }
-
 static void fold(Golf *m, const Tensor *t) {
     for (int p = 0; p < (t->n_x && t->mode ? t->copies : 0); p++)
         for (int i = 0; i < t->cols; i++)
@@ -1228,7 +1126,7 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Config *c, int k, int r, int *first) {
-    const int q = c->heads * HEAD_DIM, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
+    const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
     const int split = k == T_wqkv && c->extra_norm == XN_EACH;
     const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : c->width;
     *first = split ? start[r] : 0;
@@ -1288,7 +1186,6 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     else
         gemm(y + first, ldy, act_mat(m, x, K), mat_t(w, K), N, rows, K, 0);
 }
-
 static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
                             int j, int r, int N) {
     const Tensor *t = m->t + k;
@@ -1302,42 +1199,40 @@ static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const
 static const real *ix_of(const Golf *m, int k, int p) {
     return m->ix + m->t[k].at_x + (size_t)p * m->t[k].cols;
 }
-
 static real *dix_of(const Golf *m, int k, int p) {
     return m->t[k].mode ? m->dix + m->t[k].at_x + (size_t)p * m->t[k].cols : NULL;
 }
 #define IX(name) ix_of(m, T_##name, p)
 #define DIX(name) dix_of(m, T_##name, p)
 
-/* A projection's input: RMSNorm(x) * g, quantized.  x, tmp (N,K), r (N), g (K) */
-static void norm_quant(Golf *m, Act *a, real *tmp, real *r, const real *x, const real *g, int N,
-                       int K) {
-    rmsnorm_forward(tmp, r, x, g, N, K);
-    act_quant(a, tmp, N, K, m->c.aq, m->freeze);
+/* A projection's input: RMSNorm(x) * g if `norm`, else x, quantized.  x (N,K), r (N), g (K) */
+static void input_of(Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
+                     int K) {
+    if (norm) rmsnorm_forward(m->xn, r, x, g, N, K);
+    act_quant(a, norm ? m->xn : x, N, K, m->c.aq, m->freeze);
 }
 
+/* The residual stream that phase p starts from.  (N,C) */
+static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].out : m->x0; }
+
 /* One application of a block: prev (N,C) -> s->out (N,C). */
-static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
+static void block_forward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
     Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
+    const int norm_out = c->extra_norm >= XN_OUT, each = c->extra_norm == XN_EACH;
     Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
 
-    mix_forward(s->h, prev, m->x0, IX(mix0), IX(mix1), IX(phase_embed), N, C);
-    if (c->extra_norm == XN_EACH) {
-        rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
-        for (int i = 0; i < 3; i++) {
-            norm_quant(m, in[i], m->u2, s->r_each, m->u, ix_of(m, T_x_q + i, p), N, C);
-            linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
-        }
-    } else {
-        norm_quant(m, &s->in_q, m->u, s->r_attn, s->h, IX(g_attn), N, C);
-        linear_forward(m, s->qkv, QKV, &s->in_q, T_wqkv, b, 0, N);
+    mix_forward(s->h, prev_of(m, p), m->x0, IX(mix0), IX(mix1), IX(phase_embed), N, C);
+    rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
+    for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
+        input_of(m, in[i], each, s->r_each, m->u, ix_of(m, T_x_q + i, p), N, C);
+        linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
     }
     qk_forward(m->qk, s->qkv, IX(q_gain), m->rope, pos, N, T, H, KV, D);
     const real *k = m->qk + H * D, *v = s->qkv + (H + KV) * D;
-    size_t ldk = (size_t)(H + KV) * D, ldv = QKV;
+    size_t ldq = (size_t)(H + KV) * D, ldk = ldq, ldv = QKV;
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
         const size_t ld = (size_t)KV * D, at = (size_t)p * c->seq * ld;
         for (int n = 0; n < N; n++) {
@@ -1346,32 +1241,22 @@ static void block_forward(Golf *m, int p, const real *prev, int B, int T) {
         }
         k = m->kcache + at, v = m->vcache + at, ldk = ldv = ld;
     }
-    attention_forward(s->att, s->lse, m->qk, (size_t)(H + KV) * D, k, ldk, v, ldv, B, T, pos + T, H,
-                      KV, D);
-    if (c->extra_norm)
-        norm_quant(m, &s->in_o, m->u, s->r_xo, s->att, IX(x_attn), N, C);
-    else
-        act_quant(&s->in_o, s->att, N, C, c->aq, m->freeze);
+    attention_forward(s->att, s->lse, m->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
+    input_of(m, &s->in_o, norm_out, s->r_xo, s->att, IX(x_attn), N, C);
     linear_forward(m, s->o, C, &s->in_o, T_wo, b, 0, N);
     gate_forward(s->mid, s->h, s->o, IX(gate_attn), N, C);
 
-    if (c->extra_norm == XN_EACH) {
-        rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
-        norm_quant(m, &s->in_up, m->u2, s->r_up, m->u, IX(x_up), N, C);
-    } else
-        norm_quant(m, &s->in_up, m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
+    rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
+    input_of(m, &s->in_up, each, s->r_up, m->u, IX(x_up), N, C);
     linear_forward(m, s->f, F, &s->in_up, T_wup, b, 0, N);
     relu2_forward(m->f2, s->f, N, F);
-    if (c->extra_norm)
-        norm_quant(m, &s->in_down, m->f3, s->r_xd, m->f2, IX(x_mlp), N, F);
-    else
-        act_quant(&s->in_down, m->f2, N, F, c->aq, m->freeze);
+    input_of(m, &s->in_down, norm_out, s->r_xd, m->f2, IX(x_mlp), N, F);
     linear_forward(m, s->y, C, &s->in_down, T_wdown, b, 0, N);
     gate_forward(s->out, s->mid, s->y, IX(gate_mlp), N, C);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
-static void block_backward(Golf *m, int p, const real *prev, int B, int T) {
+static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
     Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
@@ -1408,34 +1293,28 @@ static void block_backward(Golf *m, int p, const real *prev, int B, int T) {
                        s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
     qk_backward(m->dqkv, DIX(q_gain), m->dqk, s->qkv, IX(q_gain), m->rope, N, T, H, KV, D, part);
     /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
-    if (each) {
-        rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
-        for (int i = 0; i < 3; i++) {
-            linear_backward(m, du2, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
-            rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, p), du2, m->u, s->r_each,
-                             ix_of(m, T_x_q + i, p), N, C, part);
-        }
-    } else
-        linear_backward(m, du, m->dqkv, QKV, &s->in_q, T_wqkv, b, 0, N);
+    if (each) rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
+    for (int i = 0; i < (each ? 3 : 1); i++) {
+        linear_backward(m, each ? du2 : du, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
+        if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, p), du2, m->u, s->r_each,
+                                   ix_of(m, T_x_q + i, p), N, C, part);
+    }
     rmsnorm_backward(dh, 1, DIX(g_attn), du, s->h, s->r_attn, IX(g_attn), N, C, part);
 
     /* h = mix0 * prev + mix1 * x0 + phase_embed */
-    mix_backward(dh, m->dx0, DIX(mix0), DIX(mix1), DIX(phase_embed), prev, m->x0, IX(mix0), IX(mix1), N, C,
-                 part);
+    mix_backward(dh, m->dx0, DIX(mix0), DIX(mix1), DIX(phase_embed), prev_of(m, p), m->x0, IX(mix0),
+                 IX(mix1), N, C, part);
 }
 
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
     const int N = B * T, C = m->c.width, V = m->c.vocab;
-    const real *E = m->eff + m->t[T_embed].at, *h = m->x0;
+    const real *E = m->eff + m->t[T_embed].at;
     if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
     embed_forward(m->e, E, tokens, N, C);
     rmsnorm_forward(m->x0, m->r_e, m->e, m->ones, N, C);
-    for (int p = 0; p < m->phases; p++) {
-        block_forward(m, p, h, B, T);
-        h = m->phase[p].out;
-    }
+    for (int p = 0; p < m->phases; p++) block_forward(m, p, B, T);
     if (m->kcache) m->cached += T;
-    rmsnorm_forward(m->hn, m->r_out, h, m->ones, N, C);
+    rmsnorm_forward(m->hn, m->r_out, prev_of(m, m->phases), m->ones, N, C);
     gemm(m->logits, V, mat(m->hn, C), mat_t(E, C), N, V, C, 0);
     loss_forward(m->logits, m->lse, m->loss, targets, N, V);
     double sum = 0;
@@ -1453,15 +1332,13 @@ void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T)
     loss_backward(m->logits, m->lse, targets, N, V);
     gemm(m->du, C, mat(m->logits, V), mat(m->eff + at, C), N, C, V, 0);
     gemm(m->g + at, C, mat_t(m->logits, V), mat(m->hn, C), V, C, N, 1);
-    const real *h = m->phase[m->phases - 1].out;
-    rmsnorm_backward(m->dh, 0, NULL, m->du, h, m->r_out, m->ones, N, C, m->partial);
-    for (int p = m->phases - 1; p >= 0; p--)
-        block_backward(m, p, p ? m->phase[p - 1].out : m->x0, B, T);
+    rmsnorm_backward(m->dh, 0, NULL, m->du, prev_of(m, m->phases), m->r_out, m->ones, N, C,
+                     m->partial);
+    for (int p = m->phases - 1; p >= 0; p--) block_backward(m, p, B, T);
     gate_forward(m->dx0, m->dx0, m->dh, m->ones, N, C); /* prev of phase 0 is x0 */
     rmsnorm_backward(m->du, 0, NULL, m->dx0, m->e, m->r_e, m->ones, N, C, m->partial);
     embed_backward(m->g + at, m->du, tokens, N, C);
-    for (int k = 0; k < N_TENSORS; k++) {
-        const Tensor *t = m->t + k;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         fold(m, t);
         t->quant->backward(m->g + t->at, m->w + t->at, t->n);
     }
@@ -1493,13 +1370,11 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
-    for (int k = 0; k < N_TENSORS; k++) {
-        const Tensor *t = m->t + k;
-        const double rates[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
-        const double rate = rates[t->role] * lr_factor(c, step);
+    const double peak[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        const double rate = peak[t->role] * lr_factor(c, step);
         const real lr = (real)rate, keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
-#pragma omp parallel for if ((double)t->n > SMALL)
-        for (size_t i = t->at; i < t->at + t->n; i++) {
+        FOR_RANGE(i, t->at, t->n) {
             const real g = m->g[i] * gs;
             m->m[i] = b1 * m->m[i] + (1 - b1) * g;
             m->v[i] = b2 * m->v[i] + (1 - b2) * g * g;
@@ -1867,50 +1742,47 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
  * 8. Files: options as text, the artifact and its ledger, the checkpoint
  * ============================================================================================= */
 
+#define COUNT(array) (sizeof(array) / sizeof *(array))
 #define X(mask, type, name, def, range, help) \
     {mask, TYPE_##type, #name, def, range, help, offsetof(Config, name)},
 static const Option options[] = {GOLF_OPTIONS(X)};
 #undef X
-enum { N_OPTIONS = sizeof options / sizeof options[0] };
+#define EACH_OPTION(o, in) \
+    for (const Option *o = options; o < options + COUNT(options); o++) if (o->mask & (in))
 
 /* Sets one option from text; returns 0 when the value is outside the row's range. */
 static int option_set(Config *c, const Option *o, const char *value) {
     char *field = (char *)c + o->at, *end;
-    if (o->type == TYPE_STR) {
-        if (strlen(value) >= sizeof c->data || strchr(value, '\n')) return 0;
-        return strcpy(field, value), 1;
-    }
+    const int one_line = strlen(value) < sizeof c->data && !strchr(value, '\n');
+    if (o->type == TYPE_STR) return one_line && strcpy(field, value);
     double x = strtod(value, &end), lo, hi;
     int number = end != value && !*end && isfinite(x), ok = 0, item = 0;
     for (const char *r = o->range; *r && !ok; item++) {
         const size_t len = strcspn(r, "|");
         if (isalpha((unsigned char)*r)) {
-            ok = strlen(value) == len && !strncmp(r, value, len);
-            if (ok) x = item;
+            if ((ok = strlen(value) == len && !strncmp(r, value, len))) x = item;
         } else if (number) {
             const int n = sscanf(r, "%lf to %lf", &lo, &hi);
             ok = x >= lo && x <= (n == 2 ? hi : lo) && (o->type == TYPE_NUM || x == rint(x));
         }
         r += len + (r[len] == '|');
     }
-    if (ok && o->type == TYPE_NUM) memcpy(field, &x, sizeof x);
-    else if (ok) memcpy(field, &(int){(int)x}, sizeof(int));
+    if (ok && o->type == TYPE_NUM) *(double *)field = x;
+    else if (ok) *(int *)field = (int)x;
     return ok;
 }
 
 /* The value as option_set would read it again; in text, or in place. */
 static const char *option_text(const Config *c, const Option *o, char text[64]) {
     const char *field = (const char *)c + o->at, *r = o->range;
-    int code;
-    double x;
     if (o->type == TYPE_STR) return field;
     if (o->type == TYPE_NUM) {
-        memcpy(&x, field, sizeof x);
+        const double x = *(const double *)field;
         for (int digits = 6; digits <= 17; digits++) /* the shortest that reads back the same */
             if (snprintf(text, 64, "%.*g", digits, x), strtod(text, NULL) == x) break;
         return text;
     }
-    memcpy(&code, field, sizeof code);
+    const int code = *(const int *)field;
     for (int i = 0; i < code && *r; i++) r += strcspn(r, "|"), r += *r == '|';
     if (isalpha((unsigned char)*r)) snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
     else snprintf(text, 64, "%d", code);
@@ -1919,90 +1791,82 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
 
 static void config_defaults(Config *c) {
     memset(c, 0, sizeof *c);
-    for (const Option *o = options; o < options + N_OPTIONS; o++)
+    EACH_OPTION(o, ~0)
         if (!option_set(c, o, o->def)) die("the default of --%s is outside its range", o->name);
 }
 
 /* key=value lines of the options in mask; returns the length. */
-static size_t config_text(const Config *c, int mask, char *out, size_t size) {
+enum { CONFIG_TEXT = 16384 };
+static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     char text[64];
     size_t n = 0;
-    for (const Option *o = options; o < options + N_OPTIONS; o++)
-        if (o->mask & mask) {
-            n += (size_t)snprintf(out + n, size - n, "%s=%s\n", o->name, option_text(c, o, text));
-            if (n >= size) die("configuration text over %zu bytes", size);
-        }
+    EACH_OPTION(o, mask) {
+        const char *value = option_text(c, o, text);
+        n += (size_t)snprintf(out + n, CONFIG_TEXT - n, "%s=%s\n", o->name, value);
+        if (n >= CONFIG_TEXT) die("configuration text over %d bytes", CONFIG_TEXT);
+    }
     return n;
 }
-enum { CONFIG_TEXT = 16384 };
 
 /* Reads what config_text wrote, into defaults; dies unless it says the same when written again. */
 static void config_parse(Config *c, const char *path, const char *text, size_t len, int mask) {
     char copy[CONFIG_TEXT], again[CONFIG_TEXT];
     config_defaults(c);
     if (len >= sizeof copy) die("%s: configuration of %zu bytes: the file is damaged", path, len);
-    memcpy(copy, text, len);
-    copy[len] = 0;
-    for (char *line = copy, *next; *line; line = next) {
-        next = line + strcspn(line, "\n");
-        if (*next) *next++ = 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)len, text);
+    for (char *line = strtok(copy, "\n"); line; line = strtok(NULL, "\n")) {
         char *value = strchr(line, '=');
-        const Option *o = options;
+        const Option *o = options, *end = options + COUNT(options);
         if (value) *value++ = 0;
-        while (o < options + N_OPTIONS && strcmp(o->name, line)) o++;
-        if (!value || o == options + N_OPTIONS || !(o->mask & mask) || !option_set(c, o, value))
+        while (o < end && strcmp(o->name, line)) o++;
+        if (!value || o == end || !(o->mask & mask) || !option_set(c, o, value))
             die("%s: option '%s=%s' is unknown or out of range: the file was written by another "
                 "version of this program, or damaged", path, line, value ? value : "");
     }
-    if (config_text(c, mask, again, sizeof again) != len || memcmp(again, text, len))
-        die("%s: its configuration lacks options of this version: written by another version", path);
+    if (config_text(c, mask, again) != len || memcmp(again, text, len))
+        die("%s: its configuration lacks options of this one: written by another version", path);
 }
 
 /* What option_set cannot see: relations between options. */
 static void config_check(const Config *c) {
-    const int KV = KV_HEADS;
-    if (c->width % c->heads)
-        die("--width=%d is no multiple of --heads=%d; change one of them", c->width, c->heads);
+    const int W = c->width, H = c->heads, KV = KV_HEADS;
+    if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
-        die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", c->width, c->heads,
-            HEAD_DIM);
-    if (KV > c->heads || c->heads % KV)
-        die("--kv_heads=%d: expected a divisor of --heads=%d", KV, c->heads);
+        die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
+    if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
 
 enum { ARTIFACT_FIXED = 28 };
 
-size_t artifact_bytes(const Config *c) {
+static Ledger ledger_of(const Config *c) {
     Golf m;
     char text[CONFIG_TEXT];
-    size_t n = ARTIFACT_FIXED + config_text(c, MODEL, text, sizeof text) + 8 * N_TENSORS + 4;
+    Ledger l = {.header = ARTIFACT_FIXED + config_text(c, MODEL, text) + 8 * N_TENSORS + 4};
     golf_layout(&m, c);
-    for (int k = 0; k < N_TENSORS; k++) n += m.t[k].bytes;
-    return n;
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
+    l.total = l.core + l.embedding + l.interface + l.header;
+    return l;
 }
 
+size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
+
 void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
-    const Config *c = &m->c;
-    const size_t size = artifact_bytes(c);
-    uint8_t *file = xcalloc(size, 1);
     char text[CONFIG_TEXT];
-    const size_t len = config_text(c, MODEL, text, sizeof text);
+    const size_t size = artifact_bytes(&m->c), len = config_text(&m->c, MODEL, text);
+    uint8_t *file = xcalloc(size, 1);
+    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, N_TENSORS};
     memcpy(file, GOLF_MAGIC, 8);
-    put_u(file + 8, GOLF_VERSION, 4);
-    put_u(file + 12, size, 4);
-    put_u(file + 16, tokenizer_crc, 4);
-    put_u(file + 20, len, 4);
-    put_u(file + 24, N_TENSORS, 4);
+    for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
     memcpy(file + ARTIFACT_FIXED, text, len);
     uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * N_TENSORS + 4;
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
+        for (int j = 0; t->n && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
                            scale_of(m, t, j), t);
-        put_u(row, t->bytes, 4);
-        put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
+        put_u(row, t->bytes, 4), put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
         payload += t->bytes;
     }
     put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
@@ -2016,12 +1880,12 @@ uint32_t golf_load(Golf *m, const char *path) {
     uint8_t *file = read_file(path, &size);
     if (size < n || memcmp(file, GOLF_MAGIC, 8))
         die("%s: expected a model.golf artifact, found something else; train writes one", path);
-    if (get_u(file + 8, 4) != GOLF_VERSION)
-        die("%s: expected artifact version %d, found %u", path, GOLF_VERSION,
-            (unsigned)get_u(file + 8, 4));
-    const size_t said = get_u(file + 12, 4), len = get_u(file + 20, 4);
+    const size_t version = get_u(file + 8, 4), said = get_u(file + 12, 4);
+    const size_t crc = get_u(file + 16, 4), len = get_u(file + 20, 4);
+    if (version != GOLF_VERSION)
+        die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
     if (said != size)
-        die("%s: its header says %zu bytes, the file has %zu: cut or overwritten", path, said, size);
+        die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said, size);
     if (get_u(file + 24, 4) != N_TENSORS || len > size || size - len < n + 8 * N_TENSORS + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
     uint8_t *row = file + n + len, *payload = row + 8 * N_TENSORS + 4;
@@ -2030,32 +1894,20 @@ uint32_t golf_load(Golf *m, const char *path) {
     Config c;
     config_parse(&c, path, (char *)file + n, len, MODEL);
     config_check(&c);
-    if (artifact_bytes(&c) != size)
-        die("%s: its configuration needs %zu bytes, the file has %zu", path, artifact_bytes(&c), size);
+    if ((n = artifact_bytes(&c)) != size)
+        die("%s: its configuration needs %zu bytes, the file has %zu", path, n, size);
     golf_init(m, &c, 0);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; payload += t->bytes, t++, row += 8) {
         if (get_u(row, 4) != t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, t->bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
-        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
+        for (int j = 0; t->n && j < t->stored_copies; j++)
             if (!t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
                                   payload + j * t->copy_bytes, t))
                 die("%s: tensor %s holds an impossible code or scale", path, t->name);
-        payload += t->bytes;
     }
-    const uint32_t tokenizer_crc = (uint32_t)get_u(file + 16, 4);
     golf_use(m);
     free(file);
-    return tokenizer_crc;
-}
-
-static Ledger ledger_of(const Config *c) {
-    Golf m;
-    Ledger l = {0, 0, 0, 0, artifact_bytes(c)};
-    golf_layout(&m, c);
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
-    l.header = l.total - l.core - l.embedding - l.interface;
-    return l;
+    return (uint32_t)crc;
 }
 
 enum { CKPT_FIXED = 44 };
@@ -2063,17 +1915,13 @@ enum { CKPT_FIXED = 44 };
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
     uint8_t head[CKPT_FIXED], tail[4];
-    const size_t len = config_text(&m->c, MODEL | TRAIN, text, sizeof text), n = m->n_params;
+    const size_t len = config_text(&m->c, MODEL | TRAIN, text), bytes = m->n_params * sizeof(real);
     memcpy(head, CKPT_MAGIC, 8);
-    put_u(head + 8, CKPT_VERSION, 4);
-    put_u(head + 12, sizeof(real), 4);
-    put_u(head + 16, (uint64_t)step, 8);
-    put_u(head + 24, m->flips, 8);
-    put_u(head + 32, n, 8);
-    put_u(head + 40, len, 4);
-    const Part parts[] = {{head, CKPT_FIXED},       {text, len},
-                          {m->w, n * sizeof(real)}, {m->m, n * sizeof(real)},
-                          {m->v, n * sizeof(real)}, {tail, 4}};
+    put_u(head + 8, CKPT_VERSION, 4), put_u(head + 12, sizeof(real), 4);
+    put_u(head + 16, (uint64_t)step, 8), put_u(head + 24, m->flips, 8);
+    put_u(head + 32, m->n_params, 8), put_u(head + 40, len, 4);
+    const Part parts[] = {{head, CKPT_FIXED}, {text, len}, {m->w, bytes}, {m->m, bytes},
+                          {m->v, bytes},      {tail, 4}};
     uint32_t crc = 0;
     for (int i = 0; i < 5; i++) crc = crc32_of(crc, parts[i].data, parts[i].len);
     put_u(tail, crc, 4);
@@ -2087,31 +1935,31 @@ int64_t ckpt_load(Golf *m, const char *path) {
     uint8_t *file = read_file(path, &size);
     if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
         die("%s: expected a checkpoint of this program, found something else", path);
-    if (get_u(file + 8, 4) != CKPT_VERSION || get_u(file + 12, 4) != sizeof(real))
-        die("%s: expected checkpoint version %d with %zu-byte numbers, found version %u with %u",
-            path, CKPT_VERSION, sizeof(real), (unsigned)get_u(file + 8, 4),
-            (unsigned)get_u(file + 12, 4));
+    const size_t version = get_u(file + 8, 4), number = get_u(file + 12, 4);
+    if (version != CKPT_VERSION || number != sizeof(real))
+        die("%s: expected checkpoint version %d with %zu-byte numbers, found version %zu with %zu",
+            path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
-    const size_t n = get_u(file + 32, 8), len = get_u(file + 40, 4);
+    const size_t n = get_u(file + 32, 8), len = get_u(file + 40, 4), bytes = n * sizeof(real);
+    if (len > size - CKPT_FIXED - 4)
+        die("%s: configuration of %zu bytes in %zu: the file is damaged", path, len, size);
     Config c;
-    config_parse(&c, path, (char *)file + CKPT_FIXED, len < size ? len : size, MODEL | TRAIN);
+    config_parse(&c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
     if (m->c.minutes > 0) m->c.steps = c.steps;
-    for (const Option *o = options; o < options + N_OPTIONS; o++) {
+    EACH_OPTION(o, MODEL | TRAIN) {
         char a[64], b[64];
         const char *was = option_text(&c, o, a), *is = option_text(&m->c, o, b);
-        if ((o->mask & (MODEL | TRAIN)) && !(o->mask & RESUME) && strcmp(was, is))
+        if (!(o->mask & RESUME) && strcmp(was, is))
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
                 "options, or use another --out", path, o->name, was, is);
     }
-    const size_t bytes = n * sizeof(real), at = CKPT_FIXED + len;
-    if (n != m->n_params || size != at + 3 * bytes + 4)
+    if (n != m->n_params || size != CKPT_FIXED + len + 3 * bytes + 4)
         die("%s: expected %zu parameters, found %zu in %zu bytes", path, m->n_params, n, size);
-    memcpy(m->w, file + at, bytes);
-    memcpy(m->m, file + at + bytes, bytes);
-    memcpy(m->v, file + at + 2 * bytes, bytes);
-    const int64_t step = (int64_t)get_u(file + 16, 8);
+    real *const to[] = {m->w, m->m, m->v};
+    for (int i = 0; i < 3; i++) memcpy(to[i], file + CKPT_FIXED + len + i * bytes, bytes);
     golf_quantize(m);
+    const int64_t step = (int64_t)get_u(file + 16, 8);
     m->flips = get_u(file + 24, 8);
     free(file);
     return step;
@@ -2128,83 +1976,67 @@ int64_t ckpt_load(Golf *m, const char *path) {
  * all, the last what remains), so that each token is scored once with at least T - stride before
  * it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
-    const int T = m->c.seq, step = stride ? stride : T;
-    const int64_t rows = (int64_t)(m->N / (size_t)T);
-    int64_t total = val->tokens - 1;
-    if (limit > 0 && limit < total) total = limit;
+    const int T = m->c.seq, step = stride ? stride : T, rows = (int)(m->N / (size_t)T);
+    int64_t total = limit > 0 && limit < val->tokens - 1 ? limit : val->tokens - 1;
     if (!stride) total = total / T * T;
     if (total < 1)
         die("--val_tokens or the validation text (%lld tokens) is shorter than one row of --seq=%d",
             (long long)val->tokens, T);
     if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
-    int *x = xcalloc((size_t)rows * (T + 1), sizeof(int)), *y = xcalloc((size_t)rows * T, sizeof(int));
-    Score s = {0, 0, 0, 0, 0};
-    for (int64_t at = 0; at == 0 || at + T - step < total;) {
-        int64_t start[4096];
-        int B = 0, len = T;
-        for (; B < rows && B < 4096 && (at == 0 || at + T - step < total); at += step) {
-            if (at + T > total) { /* a short window goes alone */
-                if (B) break;
-                len = (int)(total - at);
-            }
-            shards_read(val, at, len + 1, x + (size_t)B * (len + 1));
-            start[B++] = at;
-            if (len < T) { at += step; break; }
-        }
-        for (int b = 0; b < B; b++) { /* from rows of len+1 to inputs and targets, in place */
-            memcpy(y + (size_t)b * len, x + (size_t)b * (len + 1) + 1, sizeof(int) * (size_t)len);
-            memmove(x + (size_t)b * len, x + (size_t)b * (len + 1), sizeof(int) * (size_t)len);
+    int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
+    Score s = {0};
+    for (int64_t at = 0, left; (left = total - at) > 0 && (at == 0 || left > T - step);) {
+        const int64_t start = at;
+        const int len = (int)MIN(left, T); /* full windows together, a short last one alone */
+        const int B = left < T ? 1 : (int)MIN(rows, (left - T) / step + 1);
+        for (int b = 0; b < B; b++, at += step) { /* the last target of a row is overwritten */
+            shards_read(val, at, len + 1, x + b * len);
+            memcpy(y + b * len, x + b * len + 1, sizeof(int) * (size_t)len);
         }
         golf_forward(m, x, y, B, len);
-        for (int b = 0; b < B; b++)
-            for (int i = start[b] ? T - step : 0; i < len; i++) {
-                const size_t n = (size_t)b * len + i;
-                s.nll += (double)m->loss[n];
-                s.bytes += tokenizer_bytes(tok, x[n], y[n]);
-                s.tokens++;
-            }
+        for (int n = 0; n < B * len; n++) {
+            if (n % len < T - step && (start || n >= len)) continue; /* an earlier window's */
+            s.nll += (double)m->loss[n];
+            s.bytes += tokenizer_bytes(tok, x[n], y[n]);
+            s.tokens++;
+        }
         if (isatty(2) && total > 1000000)
             fprintf(stderr, "\rscored %lld of %lld tokens", (long long)s.tokens, (long long)total);
     }
     free(x);
-    free(y);
     if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
     s.loss = s.nll / (double)s.tokens;
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
     return s;
 }
 
-/* The most likely token, or one drawn from the smallest set of tokens that holds top_p. */
-static int by_p(const void *a, const void *b) {
+static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
     const real x = **(real *const *)a, y = **(real *const *)b;
     return (x < y) - (x > y);
 }
 
+/* The most likely token, or one drawn from the smallest set of tokens that holds top_p. */
 static int pick(real *logits, int V, double temperature, double top_p, double u) {
-    int best = 0;
+    int best = 0, n = 0, i = 0;
     double sum = 0, cut = 0;
-    for (int i = 1; i < V; i++) best = logits[i] > logits[best] ? i : best;
+    for (int k = 1; k < V; k++) best = logits[k] > logits[best] ? k : best;
     if (temperature <= 0) return best;
-    real **order = xcalloc((size_t)V, sizeof(real *));
-    const real top = logits[best];
-    for (int i = 0; i < V; i++) {
-        logits[i] = (real)exp((double)(logits[i] - top) / temperature);
-        sum += (double)logits[i];
-        order[i] = logits + i;
+    real **order = xcalloc((size_t)V, sizeof *order), top = logits[best];
+    for (int k = 0; k < V; k++) {
+        order[k] = logits + k;
+        sum += (double)(logits[k] = (real)exp((double)(logits[k] - top) / temperature));
     }
     qsort(order, (size_t)V, sizeof *order, by_p);
-    int n = 0;
-    while (n < V && (n == 0 || cut < top_p * sum)) cut += (double)*order[n++];
-    int i = 0;
+    do cut += (double)*order[n++]; while (n < V && cut < top_p * sum);
     for (u *= cut; i < n - 1 && u >= (double)*order[i]; i++) u -= (double)*order[i];
-    const int id = (int)(order[i] - logits);
+    best = (int)(order[i] - logits);
     free(order);
-    return id;
+    return best;
 }
 
 void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     const int T = m->c.seq, V = m->c.vocab;
-    size_t n = 0, len;
+    size_t n = 0, len, skip;
     int *prompt = *how->prompt ? tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n) : NULL;
     int *ids = xcalloc(n + 2 + (size_t)how->tokens, sizeof(int)), fed = 0, have = 0;
     if (tok->bos >= 0) ids[have++] = tok->bos;
@@ -2212,24 +2044,20 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     free(prompt);
     if (!have) die("the tokenizer has no BOS piece: give --prompt");
     fputs(how->prompt, out);
-    for (int i = 0; i < how->tokens; i++) {
-        if (m->cached + have - fed > T) { /* full: go on with the last half of the context */
-            m->cached = 0;
-            fed = have - T / 2;
-        }
+    for (int i = 0; i < how->tokens; i++, have++) {
+        if (m->cached + have - fed > T) /* full: go on with the last half of the context */
+            m->cached = 0, fed = have - T / 2;
         golf_forward(m, ids + fed, NULL, 1, have - fed);
         real *last = m->logits + (size_t)(have - fed - 1) * V;
+        const double u = uniform01((uint64_t)how->seed, (uint64_t)i);
+        ids[have] = pick(last, V, how->temperature, how->top_p, u);
         fed = have;
-        ids[have] = pick(last, V, how->temperature, how->top_p, uniform01((uint64_t)how->seed, (uint64_t)i));
         if (ids[have] == tok->bos) break; /* the next document */
         /* a piece's text can depend on the one before it: print what the pair adds */
         char *pair = tokenizer_decode(tok, ids + have - 1, 2, &len);
-        size_t skip;
-        char *one = tokenizer_decode(tok, ids + have - 1, 1, &skip);
+        free(tokenizer_decode(tok, ids + have - 1, 1, &skip));
         fwrite(pair + skip, 1, len - skip, out);
-        free(pair), free(one);
-        fflush(out);
-        have++;
+        fflush(out), free(pair);
     }
     fputc('\n', out);
     free(ids);
@@ -2239,14 +2067,11 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
  * 10. Command line and training loop
  * ============================================================================================= */
 
-static const struct {
-    const char *name, *options, *help;
-} presets[] = {
+static const struct { const char *name, *options, *help; } presets[] = {
     {"pocket", "", "recursive ternary model under 256,000 bytes (the default)"},
     {"flat", "unique=4 repeat=1 width=fit", "the same without sharing, at the same bytes"},
     {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30 cap=64000", "seconds: tests"},
 };
-enum { N_PRESETS = sizeof presets / sizeof presets[0] };
 
 static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row of the table */
     int row[64], n = (int)strlen(b);
@@ -2255,46 +2080,45 @@ static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row
         for (int j = 1, corner = row[0]++; j <= n; j++) {
             const int swap = corner + (a[i - 1] != b[j - 1]);
             corner = row[j];
-            row[j] = 1 + (row[j - 1] < row[j] ? row[j - 1] : row[j]);
-            if (swap < row[j]) row[j] = swap;
+            row[j] = MIN(swap, 1 + MIN(row[j - 1], row[j]));
         }
     return row[n];
 }
 
 static void parse_option(Config *c, const char *text, int mask) {
-    char key[64], now_text[64];
+    char key[64], is[64];
     const char *value = strchr(text, '=');
-    const Option *near = NULL;
+    const Option *near = options;
+    int least = 64;
     if (strncmp(text, "--", 2) || !value || value - text > 60)
         die("expected --key=value, found '%.80s'; see ./train_golf help", text);
     snprintf(key, sizeof key, "%.*s", (int)(value++ - text - 2), text + 2);
-    for (const Option *o = options; o < options + N_OPTIONS; o++) {
-        if (!(o->mask & mask) || (o->mask & FIXED)) continue;
-        if (!near || edit_distance(o->name, key) < edit_distance(near->name, key)) near = o;
+    EACH_OPTION(o, mask) {
+        const int distance = o->mask & FIXED ? 64 : edit_distance(o->name, key);
+        if (distance < least) least = distance, near = o;
     }
     if (strcmp(near->name, key))
         die("unknown option --%s; the nearest of this command is --%s [%s], %s", key, near->name,
             near->range, near->help);
     if (!option_set(c, near, value))
-        die("--%s: expected %s, found '%s'; now it is %s", key,
-            *near->range ? near->range : "one line under 1,000 bytes", value,
-            option_text(c, near, now_text));
+        die("--%s: expected %s, found '%s'; now it is %s", key, *near->range ? near->range
+            : "one line under 1,000 bytes", value, option_text(c, near, is));
 }
 
 /* Defaults, then the preset, then the options in order. Returns the preset's name. */
 static const char *parse_options(Config *c, int argc, char **argv, int mask) {
-    int preset = 0;
-    char text[1024], option[256], *save;
+    size_t preset = 0;
+    char text[1024], option[256];
     config_defaults(c);
-    for (int i = 0; i < argc && (mask & TRAIN); i++)
-        if (!strncmp(argv[i], "--preset=", 9)) {
-            for (preset = 0; preset < N_PRESETS && strcmp(presets[preset].name, argv[i] + 9);)
-                preset++;
-            if (preset == N_PRESETS)
-                die("unknown preset '%s'; expected pocket, flat or tiny", argv[i] + 9);
-        }
-    snprintf(text, sizeof text, "%s", mask & TRAIN ? presets[preset].options : "");
-    for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    for (int i = 0; i < argc && (mask & TRAIN); i++) {
+        if (strncmp(argv[i], "--preset=", 9)) continue;
+        const char *name = argv[i] + 9;
+        for (preset = 0; preset < COUNT(presets) && strcmp(presets[preset].name, name);) preset++;
+        if (preset == COUNT(presets))
+            die("unknown preset '%s'; expected pocket, flat or tiny", name);
+    }
+    strcpy(text, presets[preset].options); /* of other commands: none */
+    for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
         snprintf(option, sizeof option, "--%s", word);
         parse_option(c, option, mask);
     }
@@ -2304,20 +2128,21 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
 }
 
 int help_main(void) {
-    const int masks[] = {MODEL, TRAIN, EVAL, SAMPLE, INFO};
-    const char *titles[] = {"model (of train; kept in the artifact)", "train", "eval", "sample", "info"};
+    const struct { int mask; const char *title; } groups[] = {
+        {MODEL, "model (of train; kept in the artifact)"}, {TRAIN, "train"}, {EVAL, "eval"},
+        {SAMPLE, "sample"}, {INFO, "info"}};
     puts("usage: ./train_golf [train] [--preset=NAME] [--key=value ...]\n"
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
          "       ./train_golf help\n\npresets:");
-    for (int k = 0; k < N_PRESETS; k++)
+    for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-8s %s\n           %s\n", presets[k].name, presets[k].help,
                *presets[k].options ? presets[k].options : "the defaults below");
-    for (int g = 0; g < 5; g++) {
-        printf("\n%s:\n", titles[g]);
-        for (const Option *o = options; o < options + N_OPTIONS; o++)
-            if ((o->mask & masks[g]) && !(o->mask & FIXED))
+    for (size_t g = 0; g < COUNT(groups); g++) {
+        printf("\n%s:\n", groups[g].title);
+        EACH_OPTION(o, groups[g].mask)
+            if (!(o->mask & FIXED))
                 printf("  --%s=%s  [%s]\n      %s\n", o->name, o->def, o->range, o->help);
     }
     return 0;
@@ -2333,21 +2158,26 @@ static double flops_per_token(const Config *c) {
     return 6 * weights + 6.0 * c->seq * c->width * PHASES;
 }
 
-/* The widest model whose file fits; 0 when none does. The size grows with the width. */
+/* The widest model whose file fits. The size grows with the width. */
 static int fit_width(Config wanted) {
     Config *c = &wanted;
     int best = 0;
     for (c->width = 32; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 32)
         if (c->width % c->heads == 0 && HEAD_DIM % 2 == 0) best = c->width;
+    c->width = 32;
+    if (!best)
+        die("--cap=%d: even width 32 needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
+            artifact_bytes(c));
     return best;
 }
 
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
-    static char out[6 * 1024 + 3];
-    char *o = out;
-    *o++ = '"';
-    for (; *text && o < out + sizeof out - 9; text++)
-        o += sprintf(o, (unsigned char)*text < 32 ? "\\u%04x" : *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    static char out[6 * 1024 + 3] = "\"";
+    char *o = out + 1;
+    for (; *text && o < out + sizeof out - 9; text++) {
+        const int c = (unsigned char)*text;
+        o += sprintf(o, c < 32 ? "\\u%04x" : c == '"' || c == '\\' ? "\\%c" : "%c", c);
+    }
     return strcpy(o, "\""), out;
 }
 
@@ -2355,55 +2185,54 @@ static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(c);
     char text[64], *json;
-    size_t len, ternary = 0, zeros = 0;
+    size_t len, trits = 0, zeros = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (size_t i = t->at; t->role == PROJ && c->wq && i < t->at + t->n; i++, ternary++)
+        for (size_t i = t->at; t->role == PROJ && c->wq && i < t->at + t->n; i++, trits++)
             zeros += !m->code[i];
+    const double total = (double)l.total, weights = trits ? (double)trits : 1; /* 0 of 1 is 0 */
     const struct { const char *key; double value; } numbers[] = {
         {"seed", c->seed}, {"steps", r->steps}, {"tokens", (double)r->steps * c->batch * c->seq},
         {"seconds", r->seconds}, {"tok_per_s", r->tok_per_s}, {"threads", omp_get_max_threads()},
-        {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb}, {"val_tokens", (double)r->file.tokens},
-        {"val_bytes", (double)r->file.bytes}, {"memory_val_bpb", r->memory.bpb},
-        {"roundtrip_gap", r->file.bpb - r->memory.bpb}, {"bytes_model", (double)l.total},
-        {"bytes_code", GOLF_CODE_BYTES}, {"bytes_total", (double)l.total + GOLF_CODE_BYTES},
-        {"cap", c->cap}, {"params_stored", (double)m->n_params}, {"params_ternary", (double)ternary},
-        {"flops_per_token", flops_per_token(c)},
-        {"zero_fraction", ternary ? (double)zeros / (double)ternary : 0},
-        {"flip_rate", ternary ? (double)m->flips / r->steps / (double)ternary : 0}};
+        {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb},
+        {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
+        {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
+        {"bytes_model", total}, {"bytes_code", GOLF_CODE_BYTES},
+        {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
+        {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
+        {"flops_per_token", flops_per_token(c)}, {"zero_fraction", (double)zeros / weights},
+        {"flip_rate", trits ? (double)m->flips / r->steps / weights : 0}};
     const struct { const char *key, *value; } texts[] = {
         {"name", r->name}, {"preset", r->preset}, {"git_rev", GOLF_GIT_REV},
         {"compiler", __VERSION__}, {"isa", GOLF_ISA}};
     fputs("{\n", f);
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+    for (size_t i = 0; i < COUNT(texts); i++)
         fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+    for (size_t i = 0; i < COUNT(numbers); i++)
         fprintf(f, "  \"%s\": %.17g,\n", numbers[i].key, numbers[i].value);
-    fprintf(f, "  \"fits\": %s,\n  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
-            "\"protected\": 0, \"header\": %zu},\n  \"phases\": [",
-            l.total <= (size_t)c->cap ? "true" : "false", l.core, l.embedding, l.interface, l.header);
+    fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
+    fprintf(f, "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
+            "\"protected\": 0, \"header\": %zu},\n  \"phases\": [", l.core, l.embedding,
+            l.interface, l.header);
     for (int p = 0; p < m->phases; p++) fprintf(f, "%s%.9g", p ? ", " : "", r->rms[p]);
     fputs("],\n  \"config\": {", f);
-    for (const Option *o = options; o < options + N_OPTIONS; o++)
-        if (o->mask & (MODEL | TRAIN))
-            fprintf(f, "%s\"%s\": %s", o == options ? "" : ", ", o->name,
-                    json_text(option_text(c, o, text)));
+    EACH_OPTION(o, MODEL | TRAIN)
+        fprintf(f, "%s\"%s\": %s", o == options ? "" : ", ", o->name,
+                json_text(option_text(c, o, text)));
     fputs("}\n}\n", f);
     if (fclose(f)) die("out of memory");
     write_file(path_of(c->out, "result.json"), json, len);
     free(json);
 }
 
+/* x (B*T + 1) and y (B*T) of a step. */
 static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
-    const int T = c->seq;
-    int *row = xcalloc((size_t)T + 1, sizeof(int));
-    for (int b = 0; b < c->batch; b++) {
-        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, T, row);
-        memcpy(x + (size_t)b * T, row, sizeof(int) * (size_t)T);
-        memcpy(y + (size_t)b * T, row + 1, sizeof(int) * (size_t)T);
+    const size_t T = (size_t)c->seq;
+    for (int b = 0; b < c->batch; b++, x += T, y += T) {
+        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, c->seq, x);
+        memcpy(y, x + 1, sizeof(int) * T); /* the next row overwrites x[T] */
     }
-    free(row);
 }
 
 /* One optimizer step on a batch; returns the loss before it. */
@@ -2420,7 +2249,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     return loss;
 }
 
-/* The run folder: made as by mkdir -p, refused when it holds a run, locked while its log is open. */
+/* The run folder: made as by mkdir -p, refused if it holds a run, locked while its log is open. */
 static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
 
 static void make_folder(const Config *c) {
@@ -2429,44 +2258,32 @@ static void make_folder(const Config *c) {
         if (!access(path_of(c->out, run_files[i]), F_OK))
             die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out", c->out,
                 run_files[i]);
-    for (size_t i = 1; i <= strlen(c->out); i++)
-        if (c->out[i] == '/' || !c->out[i]) {
-            snprintf(path, sizeof path, "%.*s", (int)i, c->out);
-            if (mkdir(path, 0777) && errno != EEXIST)
-                die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
-        }
+    for (size_t i = 1; i <= strlen(c->out); i++) {
+        if (c->out[i] && c->out[i] != '/') continue;
+        snprintf(path, sizeof path, "%.*s", (int)i, c->out);
+        if (mkdir(path, 0777) && errno != EEXIST)
+            die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
+    }
 }
 
 static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the rows up to its step */
-    char *line = NULL, *keep, row[256];
-    size_t len, cap = 0;
+    char *keep, row[256];
+    size_t len;
     const char *path = path_of(c->out, "log.tsv");
     FILE *log = fopen(path, "a+"), *kept = open_memstream(&keep, &len);
     if (!log || !kept) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
     fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
-    while (getline(&line, &cap, log) > 0) {
-        snprintf(row, sizeof row, "%s", line);
+    while (fgets(row, sizeof row, log))
         if (atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
-    }
-    if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) != len || fflush(log))
+    if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
     for (int i = 1; i < 4 && !step; i++) /* what an overwritten run left */
         if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
             die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
-    free(line);
     free(keep);
     return log;
-}
-
-static Tokenizer *open_tokenizer(const Config *c, const char *beside) {
-    return tokenizer_load(*c->tokenizer ? c->tokenizer : path_of(beside, "tokenizer.model"));
-}
-
-static void start(Golf *m, const Config *c) {
-    golf_init(m, c, 1);
-    golf_buffers(m, (size_t)c->batch * c->seq);
 }
 
 /* --minutes: how many steps fit, measured on a model that is then thrown away. */
@@ -2483,40 +2300,40 @@ static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
     printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n", c.minutes,
            ms, c.steps, m->c.steps);
     golf_free(m);
-    start(m, &c);
+    golf_init(m, &c, 1);
+    golf_buffers(m, (size_t)c.batch * c.seq);
 }
 
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int sig) { stop_signal = sig; }
 
-static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val, Run *run, FILE *log,
-                       int *x, int *y) {
+static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val, Run *run,
+                       FILE *log, int *x, int *y) {
     const Config *c = &m->c;
     const int tty = isatty(1), first = run->steps;
-    const double started = now();
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    const size_t n_out = m->N * (size_t)c->width;
+    const double started = now(), N = (double)m->N;
+    signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
     while (run->steps < c->steps && !stop_signal) {
         const double t0 = now(), rate = c->lr * lr_factor(c, run->steps);
         double norm;
         char bpb[32] = "";
         batch_at(train, c, run->steps, x, y);
-        const double loss = golf_step(m, x, y, run->steps, &norm);
-        const double ms = 1e3 * (now() - t0), tps = (double)m->N / ms * 1e3;
+        const double loss = golf_step(m, x, y, run->steps, &norm), seconds = now() - t0;
         const int step = ++run->steps, last = step == c->steps || stop_signal;
         for (int p = 0; last && p < m->phases; p++)
-            run->rms[p] = sqrt(block_sum(m->phase[p].out, m->N * (size_t)c->width, 1) /
-                               ((double)m->N * c->width));
+            run->rms[p] = sqrt(block_sum(m->phase[p].out, n_out, 1) / (double)n_out);
         if (c->val_every && step % c->val_every == 0 && !last)
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
-        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb, rate,
-                norm, ms, tps);
+        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb,
+                rate, norm, 1e3 * seconds, N / seconds);
         if (fflush(log))
-            die("%s/log.tsv: cannot write: %s; the last checkpoint is as it was", c->out, strerror(errno));
+            die("%s/log.tsv: cannot write: %s; the last checkpoint is as it was", c->out,
+                strerror(errno));
         if (tty || step % 10 == 0 || last || *bpb) {
             const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
             printf("%sstep %d/%d  loss %.4f  %s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
-                   step, c->steps, loss, *bpb ? bpb : "", *bpb ? " bpb  " : "", tps, eta / 60, eta % 60,
+                   step, c->steps, loss, bpb, *bpb ? " bpb  " : "", N / seconds, eta / 60, eta % 60,
                    tty && !*bpb && !last ? "" : "\n");
             fflush(stdout);
         }
@@ -2524,7 +2341,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
     }
     run->seconds = now() - started;
-    run->tok_per_s = run->seconds > 0 ? (double)m->N * (run->steps - first) / run->seconds : 0;
+    run->tok_per_s = run->seconds > 0 ? N * (run->steps - first) / run->seconds : 0;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
            (int)stop_signal, run->steps);
@@ -2539,15 +2356,11 @@ int train_main(int argc, char **argv) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run.preset);
     run.name = strrchr(c->out, '/') ? strrchr(c->out, '/') + 1 : c->out;
 
-    Tokenizer *tok = open_tokenizer(c, c->data);
-    if (tok->vocab > 65536)
-        die("%s: expected at most 65536 pieces (shards hold 16 bits), found %d", tok->path, tok->vocab);
-    c->vocab = tok->vocab;
-    if (!c->width && !(c->width = fit_width(*c))) {
-        c->width = 32;
-        die("--cap=%d: even width 32 needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
-            artifact_bytes(c));
-    }
+    const char *beside = path_of(c->data, "tokenizer.model");
+    Tokenizer *tok = tokenizer_load(*c->tokenizer ? c->tokenizer : beside);
+    if ((c->vocab = tok->vocab) > 65536)
+        die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
+    if (!c->width) c->width = fit_width(*c);
     config_check(c);
     const Ledger l = ledger_of(c);
     if (l.total > (size_t)c->cap)
@@ -2556,18 +2369,19 @@ int train_main(int argc, char **argv) {
     Shards *train = shards_open(c->data, "train", c->vocab);
     Shards *val = shards_open(c->data, "val", c->vocab);
     if (train->tokens <= c->seq || val->tokens <= c->seq)
-        die("%s: expected more than --seq=%d tokens, found %lld for training and %lld for validation; "
-            "use more text or a smaller --seq", c->data, c->seq, (long long)train->tokens,
-            (long long)val->tokens);
+        die("%s: expected more than --seq=%d tokens, found %lld for training and %lld for "
+            "validation; use more text or a smaller --seq", c->data, c->seq,
+            (long long)train->tokens, (long long)val->tokens);
     make_folder(c);
-    start(&m, c);
+    golf_init(&m, c, 1);
+    golf_buffers(&m, (size_t)c->batch * c->seq);
     c = &m.c;
     run.rms = xcalloc((size_t)m.phases, sizeof(double));
-    int *x = xcalloc(m.N, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
-    if (c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK))
-        run.steps = (int)ckpt_load(&m, path_of(c->out, "ckpt.bin"));
-    else if (c->minutes > 0)
-        fit_minutes(&m, train, x, y);
+    int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
+    const char *path = path_of(c->out, "ckpt.bin");
+    if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
+    else if (c->minutes > 0) fit_minutes(&m, train, x, y);
+    const int first = run.steps;
     FILE *log = open_log(c, run.steps);
     size_t len;
     uint8_t *model = read_file(tok->path, &len);
@@ -2576,14 +2390,13 @@ int train_main(int argc, char **argv) {
 
     printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
-    printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n", l.total,
-           c->cap, (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA);
-    printf("%lld training tokens, %d steps of %zu from step %d; into %s\n", (long long)train->tokens,
-           c->steps, m.N, run.steps, c->out);
-    const int first = run.steps;
+    printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n"
+           "%lld training tokens, %d steps of %zu from step %d; into %s\n", l.total, c->cap,
+           (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
+           (long long)train->tokens, c->steps, m.N, run.steps, c->out);
     train_loop(&m, tok, train, val, &run, log, x, y);
 
-    const char *path = path_of(c->out, "model.golf");
+    path = path_of(c->out, "model.golf");
     golf_save(&m, path, tok->crc);
     run.memory = golf_eval(&m, tok, val, 0, c->val_tokens);
     golf_load(&loaded, path); /* the number that counts comes from the file */
@@ -2591,26 +2404,28 @@ int train_main(int argc, char **argv) {
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
-           "bytes%s\n", path, l.total, l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb,
-           run.memory.bpb, (long long)run.file.tokens, (long long)run.file.bytes,
-           c->val_tokens ? " (a prefix: --val_tokens)" : "");
-    printf("%d steps in %.1f s, %.0f tokens/s\n", run.steps - first, run.seconds, run.tok_per_s);
+           "bytes%s\n%d steps in %.1f s, %.0f tokens/s\n", path, l.total,
+           l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
+           (long long)run.file.tokens, (long long)run.file.bytes,
+           c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
+           run.tok_per_s);
     return 0;
 }
 
 /* Loads an artifact with the options of a command and the tokenizer it was trained with. */
-static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv, int mask) {
-    char dir[2048];
+static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv,
+                             int mask) {
+    char beside[2048];
+    const char *slash = strrchr(path, '/');
     parse_options(how, argc, argv, mask);
     const uint32_t crc = golf_load(m, path);
     if (mask == INFO) return printf("tokenizer_crc32=%08x\n", crc), NULL;
-    snprintf(dir, sizeof dir, "%s", path);
-    char *slash = strrchr(dir, '/');
-    strcpy(slash ? slash : dir, slash ? "" : ".");
-    Tokenizer *tok = open_tokenizer(how, dir);
+    snprintf(beside, sizeof beside, "%.*s/tokenizer.model", slash ? (int)(slash - path) : 1,
+             slash ? path : ".");
+    Tokenizer *tok = tokenizer_load(*how->tokenizer ? how->tokenizer : beside);
     if (tok->crc != crc || tok->vocab != m->c.vocab)
-        die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found %d "
-            "pieces, %08x; give --tokenizer", tok->path, m->c.vocab, crc, tok->vocab, tok->crc);
+        die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found "
+            "%d pieces, %08x; give --tokenizer", tok->path, m->c.vocab, crc, tok->vocab, tok->crc);
     return tok;
 }
 
@@ -2624,7 +2439,8 @@ int eval_main(const char *path, int argc, char **argv) {
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
     printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n"
            "seconds %.1f\n", s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
-           how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll, now() - t);
+           how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll,
+           now() - t);
     return 0;
 }
 
@@ -2644,7 +2460,7 @@ int info_main(const char *path, int argc, char **argv) {
     char text[CONFIG_TEXT], as[32], shape[32];
     open_model(&m, &how, path, argc, argv, INFO);
     const Ledger l = ledger_of(&m.c);
-    config_text(&m.c, MODEL, text, sizeof text);
+    config_text(&m.c, MODEL, text);
     printf("%s\n%-12s %-10s %6s %12s %9s %11s\n", text, "tensor", "stored as", "copies", "shape",
            "numbers", "bytes");
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
@@ -2653,23 +2469,23 @@ int info_main(const char *path, int argc, char **argv) {
         if (t->n) printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape,
                          t->n, t->bytes);
     }
-    printf("\ncore %zu\nembedding %zu\ninterface %zu\nheader %zu\ntotal %zu\ncap %d\n%s by %lld bytes\n",
-           l.core, l.embedding, l.interface, l.header, l.total, how.cap,
-           l.total <= (size_t)how.cap ? "FITS" : "OVER", llabs((long long)how.cap - (long long)l.total));
+    const long long spare = how.cap - (long long)l.total;
+    printf("\ncore %zu\nembedding %zu\ninterface %zu\nheader %zu\ntotal %zu\ncap %d\n%s by %lld "
+           "bytes\n", l.core, l.embedding, l.interface, l.header, l.total, how.cap,
+           spare >= 0 ? "FITS" : "OVER", llabs(spare));
     return 0;
 }
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
     const int named = argc > 1 && strncmp(argv[1], "--", 2);
-    const char *command = named ? argv[1] : argc > 1 && !strcmp(argv[1], "--help") ? "help" : "train";
+    const int help = argc > 1 && !strcmp(argv[1], "--help");
+    const char *command = named ? argv[1] : help ? "help" : "train";
     const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
     if (!strcmp(command, "help")) return help_main();
-    int (*run)(const char *, int, char **) = !strcmp(command, "eval")     ? eval_main
-                                             : !strcmp(command, "sample") ? sample_main
-                                             : !strcmp(command, "info")   ? info_main
-                                                                          : NULL;
+    int (*run)(const char *, int, char **) = !strcmp(command, "eval") ? eval_main
+        : !strcmp(command, "sample") ? sample_main : !strcmp(command, "info") ? info_main : NULL;
     if (!run) die("unknown command '%s'; expected train, eval, sample, info or help", command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, argc - 3, argv + 3);

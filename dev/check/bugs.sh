@@ -14,8 +14,8 @@ trap 'exit 1' HUP INT TERM
 plant() {
     name=$1 numbers=$2 group=$3 dir=$tmp/$1
     shift 3
-    mkdir "$dir"
-    cp train_golf.c golf.h test_golf.c "$dir"
+    mkdir -p "$dir/dev/check"
+    cp train_golf.c golf.h test_golf.c "$dir" && cp dev/check/test_input.h "$dir/dev/check"
     for script; do
         for file in train_golf.c golf.h; do
             sed "$script" "$dir/$file" > "$dir/new" && mv "$dir/new" "$dir/$file"
@@ -84,13 +84,13 @@ bug attention-sees-the-next-token double "layer gradients" \
     "s/seen = keys - rows + i + 1/seen = keys - rows + i + (i + 1 < rows ? 2 : 1)/"
 bug chunk-edge-lost double "layer gradients" "$(in_ add_chunks)s|(N + CHUNK - 1) / CHUNK|(N > CHUNK ? 1 : (N + CHUNK - 1) / CHUNK)|"
 # everything else
-bug scale-not-bf16 float e "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
+bug scale-not-bf16 float quantizers "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
 bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
 bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug clipping-ignored float adamw "s|c->clip / norm : 1|1 : 1|"
 bug epochs-in-file-order float shards "s/shuffled(row % windows, windows, key)/(row % windows)/"
-bug space-counted-after-bos float b "$(in_ tokenizer_bytes)s/ && !t->boundary\[prev\]//"
+bug space-counted-after-bos float bpb "$(in_ tokenizer_bytes)s/ && !t->boundary\[prev\]//"
 bug sliding-counts-twice float bpb "$(in_ golf_eval)s/start\[b\] ? T - step : 0/0/"
 bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/memcpy(m->v, .*//"
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, N/m->rope, 0, N/"

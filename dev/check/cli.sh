@@ -27,6 +27,12 @@ status() { # WANTED COMMAND...; output in $tmp/out and $tmp/err
     got=$?
     if [ $got = "$wanted" ]; then ok; else bad "exit status $got, not $wanted: $* ($(tail -n 1 "$tmp/err"))"; fi
 }
+await() { # CONDITION ARGUMENTS...: until it holds, at most 20 s
+    condition=$1
+    shift
+    tries_left=1000
+    until eval "$condition" || [ $((tries_left -= 1)) = 0 ]; do sleep 0.02; done
+}
 says() { check "message" grep -q "$1" "$tmp/err"; }
 
 data=data/sotu
@@ -65,8 +71,7 @@ status 0 train straight --steps=400
 interrupt() { # SIGNAL OUT: after about 30 steps
     $golf/"$2" --steps=400 > /dev/null 2>&1 &
     pid=$!
-    i=0
-    while [ $i -lt 2000 ] && [ "$(column "$2" 1 2> /dev/null | wc -l)" -lt 30 ]; do i=$((i + 1)); done
+    await '[ "$(column "$2" 1 2> /dev/null | wc -l)" -ge 30 ]' "$1" "$2"
     kill -"$1" $pid 2> /dev/null
     wait $pid
 }
@@ -89,8 +94,7 @@ tries=0 loaded=0
 while [ $tries -lt "${KILLS:-50}" ]; do
     $golf/kill --steps=100000 --ckpt_every=1 --overwrite=1 > /dev/null 2>&1 &
     pid=$!
-    i=0
-    while [ ! -f "$tmp/kill/ckpt.bin" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
+    await '[ -f "$tmp/kill/ckpt.bin" ]'
     sleep "0.$(awk -v s=$tries 'BEGIN { srand(s); printf "%03d", int(200 * rand()) }')"
     kill -9 $pid 2> /dev/null
     wait $pid 2> /dev/null
@@ -119,8 +123,7 @@ status 1 train threads1 --steps=31 --resume=1
 says 'steps'
 $golf/busy --steps=100000 > /dev/null 2>&1 &
 pid=$!
-i=0
-while [ ! -s "$tmp/busy/log.tsv" ] && [ $i -lt 3000 ]; do i=$((i + 1)); done
+await '[ -s "$tmp/busy/log.tsv" ]'
 status 1 train busy --steps=100000 --overwrite=1
 says 'another run'
 kill -TERM $pid
