@@ -59,14 +59,14 @@ enum {
     X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
     X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
     X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
-    X(MODEL, INT, embed_bits, "8", "4 to 8|16", "tied embedding: codes with a scale per row; bf16") \
-    X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of *_train_*.bin and *_val_*.bin shards") \
-    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "SentencePiece .model; default: beside") \
+    X(MODEL, INT, embed_bits, "8", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
+    X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
+    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", ".model; default: beside") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
-    X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes that model.golf may have") \
-    X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of initialisation, data order, sampling") \
+    X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
+    X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, steps, "500", "1 to 100000000", "optimizer steps; every schedule counts these") \
-    X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps if they would take longer") \
+    X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "16", "1 to 65536", "B, sequences per step") \
     X(TRAIN, NUM, lr, "0.002", "0 to 10", "AdamW peak learning rate of the projections") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
@@ -78,9 +78,9 @@ enum {
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
     X(TRAIN, NUM, clip, "1", "0 to 1000000", "global gradient norm limit; 0 = none") \
-    X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between validations; 0 = at the end") \
-    X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "score a prefix only; 0 = all") \
-    X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between checkpoints; 0 = at the end") \
+    X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
+    X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
+    X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
@@ -243,6 +243,20 @@ typedef struct {
     int trans;
 } Mat;
 
+static inline Mat mat(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 0}; }
+static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 1}; }
+static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) { return (Mat){0, q, v, ld, 0}; }
+static inline Mat mat_at(Mat x, size_t i, size_t j) { /* the view that starts at element (i,j) */
+    size_t row = x.trans ? j : i, col = x.trans ? i : j;
+    if (x.f) x.f += row * x.ld + col;
+    else x.q += row * x.ld + col, x.inv += row;
+    return x;
+}
+static inline real mat_get(Mat x, size_t i, size_t j) {
+    x = mat_at(x, i, j);
+    return x.f ? *x.f : (real)*x.q * *x.inv;
+}
+
 /* Ternary codes (rows, cols) packed for the integer product, once per optimizer step. */
 typedef struct {
     uint8_t *panel;
@@ -321,7 +335,7 @@ void golf_cache(Golf *m);                            /* key/value cache of seq t
 void golf_quantize(Golf *m);                         /* masters to codes, scales and eff */
 void golf_use(Golf *m);                              /* codes and scales to eff, panels, ix */
 /* tokens (B,T), targets (B,T) or NULL. Fills m->logits (N,V) and, with targets, m->loss (N), nats;
- * returns the mean loss (0 without targets). With a cache: B = 1, T tokens after the cached ones. */
+ * returns the mean loss (0 without targets). With a cache: B = 1, T more tokens. */
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
 void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T); /* fills m->g */
 double golf_grad_norm(const Golf *m);
@@ -352,7 +366,7 @@ typedef struct {
     uint32_t crc;                /* CRC-32 of the .model file: names it in artifacts */
     Piece *piece, shown_unk;     /* (V); what unk decodes to */
     char *path; const char *refuses; /* why tokenizer_encode dies, or NULL */
-    uint8_t *file;               /* the .model itself; pieces point into it */
+    uint8_t *file; size_t size;      /* the .model itself; pieces point into it */
     int *slot;                   /* (slots, a power of two) hash table: text -> id, -1: empty */
     uint32_t slots;
     int byte_id[256];            /* of byte piece <0xNN>, -1 without byte fallback */

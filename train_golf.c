@@ -21,11 +21,8 @@
  *
  * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H,
  * KV key/value heads, F = mlp*C hidden, U unique blocks, R repeats, P phases, K any input width.
- * Gradients are d + name; a shape in a comment is row-major.
- *
- * Reading order: sections 3 and 5 are the model, 4 is how its weights get small, 2 is why it is
- * fast. 1 and 6-10 are what a trainer needs around it.
- */
+ * Gradients are d + name; a shape in a comment is row-major. Reading order: sections 3 and 5 are
+ * the model, 4 how its weights get small, 2 why it is fast, 1 and 6-10 the trainer around it. */
 #include "golf.h"
 #include <ctype.h>
 #include <dirent.h>
@@ -37,20 +34,15 @@
 #include <time.h>
 #include <unistd.h>
 
-/* =============================================================================================
- * 1. Errors, memory, files, numbers
- * ============================================================================================= */
-
+/* ==== 1. Errors, memory, files, numbers ======================================================= */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     fflush(stdout);
     fprintf(stderr, "%s:%d: error: ", file, line);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    vfprintf(stderr, fmt, ap), fputc('\n', stderr);
     exit(EXIT_FAILURE);
 }
-
 void *xcalloc(size_t n, size_t size) {
     if (size && n > SIZE_MAX / 2 / size)
         die("%zu x %zu bytes: more than memory can address", n, size);
@@ -59,7 +51,6 @@ void *xcalloc(size_t n, size_t size) {
     if (!p) die("out of memory at %zu MB; try a smaller --batch, --width or --seq", bytes >> 20);
     return memset(p, 0, bytes);
 }
-
 uint8_t *read_file(const char *path, size_t *len) {
     struct stat st;
     FILE *f = fopen(path, "rb");
@@ -70,7 +61,6 @@ uint8_t *read_file(const char *path, size_t *len) {
     fclose(f);
     return data; /* xcalloc leaves a zero byte behind the last */
 }
-
 void write_parts(const char *path, const Part *parts, int n) {
     char tmp[4200];
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
@@ -86,11 +76,9 @@ void write_parts(const char *path, const Part *parts, int n) {
     die("%s: cannot write: %s; the file is as it was: make room or choose another folder", path,
         strerror(why));
 }
-
 void write_file(const char *path, const void *data, size_t len) {
     write_parts(path, &(Part){data, len}, 1);
 }
-
 uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, as in zip and png */
     static uint32_t table[256];
     const uint8_t *p = data;
@@ -111,7 +99,6 @@ static const char *path_of(const char *dir, const char *file) {
         die("%.60s...: expected a path under 2,000 bytes, found a longer one", dir);
     return path;
 }
-
 static void put_u(uint8_t *p, uint64_t x, int bytes) { /* little-endian on every machine */
     for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(x >> 8 * i);
 }
@@ -137,7 +124,6 @@ uint64_t hash64(uint64_t a, uint64_t b) { /* the splitmix64 finaliser over a mix
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;
 }
-
 double uniform01(uint64_t key, uint64_t i) { /* in (0, 1) */
     return ((double)(hash64(key, i) >> 11) + 0.5) * 0x1p-53;
 }
@@ -145,11 +131,9 @@ static double normal01(uint64_t key, uint64_t i) { /* Box-Muller */
     const double radius = sqrt(-2 * log(uniform01(key, 2 * i)));
     return radius * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
 }
-
 double now(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return clock_gettime(CLOCK_MONOTONIC, &t), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r whose error
@@ -170,10 +154,7 @@ static inline real fast_exp(real x) {
 #endif
 }
 
-/* =============================================================================================
- * 2. Matmul
- * ============================================================================================ */
-
+/* ==== 2. Matmul =============================================================================== */
 /* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
  * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
  * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
@@ -226,20 +207,6 @@ typedef int32_t wvec VEC(LANES * 4);
 #endif
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define CEIL(a, b) (((a) + (b) - 1) / (b))
-
-static inline Mat mat(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 0}; }
-static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 1}; }
-static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) { return (Mat){0, q, v, ld, 0}; }
-static inline Mat mat_at(Mat x, size_t i, size_t j) { /* the view that starts at element (i,j) */
-    size_t row = x.trans ? j : i, col = x.trans ? i : j;
-    if (x.f) x.f += row * x.ld + col;
-    else x.q += row * x.ld + col, x.inv += row;
-    return x;
-}
-static inline real mat_get(Mat x, size_t i, size_t j) {
-    x = mat_at(x, i, j);
-    return x.f ? *x.f : (real)*x.q * *x.inv;
-}
 
 /* c(m,n) = or += (acc) a(m,k) b(k,n); rows of c are ldc apart. */
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
@@ -529,12 +496,11 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
     }
 }
 
-/* =============================================================================================
- * 3. Layers. Every x_forward is followed by its x_backward. Gradients of inputs are overwritten
- *    unless `acc`; gradients of parameters accumulate. A NULL parameter gradient is not computed.
- *    Each token belongs to one thread. Sums over tokens run over fixed chunks of CHUNK tokens,
- *    whose partial sums are then added in order: the same bits for any number of threads.
- * ============================================================================================= */
+/* ==== 3. Layers =============================================================================== */
+/* Every x_forward is followed by its x_backward. Gradients of inputs are overwritten unless `acc`,
+ * those of parameters accumulate; a NULL parameter gradient is not computed.
+ * Each token belongs to one thread. Sums over tokens run over fixed chunks of CHUNK tokens,
+ * whose partial sums are then added in order: the same bits for any number of threads. */
 
 enum {
     CHUNK = 64,   /* tokens of a partial sum */
@@ -831,10 +797,7 @@ void loss_backward(real *logits, const real *lse, const int *targets, int N, int
     }
 }
 
-/* =============================================================================================
- * 4. Quantizers: what is stored, and therefore what the forward pass uses
- * ============================================================================================= */
-
+/* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ================= */
 /* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
@@ -987,10 +950,7 @@ void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
     }
 }
 
-/* =============================================================================================
- * 5. The model
- * ============================================================================================= */
-
+/* ==== 5. The model ============================================================================ */
 static void *owned(Golf *m, size_t n, size_t size) {
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
     if (!m->owned) die("out of memory");
@@ -1344,10 +1304,7 @@ void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T)
     }
 }
 
-/* =============================================================================================
- * 6. Optimizer: AdamW (1711.05101), schedules as functions of the step, clipping
- * ============================================================================================= */
-
+/* ==== 6. Optimizer: AdamW (1711.05101), schedules as functions of the step, clipping ========== */
 /* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves aim at 0
  * at the end, the second from 2/3 of the rate, and only the first half decays weights. */
 double lr_factor(const Config *c, int step) {
@@ -1357,11 +1314,9 @@ double lr_factor(const Config *c, int step) {
     if (1 - done < c->warmdown) f *= (1 - done) / c->warmdown;
     return f;
 }
-
 double wd_at(const Config *c, int step) {
     return c->schedule == SCHED_TWO_STAGE && 2.0 * step >= c->steps ? 0 : c->wd;
 }
-
 double golf_grad_norm(const Golf *m) { return sqrt(block_sum(m->g, m->n_params, 1)); }
 
 /* step counts from 0. grad_scale multiplies every gradient (clipping). */
@@ -1383,10 +1338,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     }
 }
 
-/* =============================================================================================
- * 7. Tokenizer and data
- * ============================================================================================ */
-
+/* ==== 7. Tokenizer and data =================================================================== */
 /* ------------------------------------------------------------------------------------- tokenizer
  * A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
  * value may be a message again. We read the few fields that matter and skip the rest:
@@ -1417,7 +1369,6 @@ static uint64_t pb_varint(Pb *b) {
     }
     die("%s: expected a SentencePiece .model, found a broken number; fetch it again", b->path);
 }
-
 static int pb_next(Pb *b) { /* reads a field, never outside [p, end); 0 at the end of the message */
     if (b->p == b->end) return 0;
     b->field = pb_varint(b);
@@ -1493,11 +1444,10 @@ static void read_piece(Tokenizer *t, int id, Pb b) {
 
 Tokenizer *tokenizer_load(const char *path) {
     Tokenizer *t = xcalloc(1, sizeof *t);
-    size_t len;
-    t->file = read_file(path, &len);
+    t->file = read_file(path, &t->size);
     t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-    t->crc = crc32_of(0, t->file, len);
-    const Pb whole = {.path = t->path, .p = t->file, .end = t->file + len};
+    t->crc = crc32_of(0, t->file, t->size);
+    const Pb whole = {.path = t->path, .p = t->file, .end = t->file + t->size};
     for (Pb b = whole; pb_next(&b);) t->vocab += b.field == FIELD(1, BYTES);
     if (t->vocab < 1 || t->vocab > 1 << 24)
         die("%s: expected a SentencePiece model, 1..2^24 pieces, found %d pieces", path, t->vocab);
@@ -1605,7 +1555,6 @@ static void merge_stretch(Encoder *e, size_t from, size_t to) {
         if (l->prev >= 0) rescore(e, l->prev);
     }
 }
-
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
     if (t->refuses)
         die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or another model",
@@ -1648,7 +1597,7 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len
         if (x->type == PIECE_BYTE || x->type == PIECE_CONTROL) continue;
         for (int k = 0, space; k < x->len; k += space ? 3 : 1) {
             space = starts_with_space(x->text + k, x->len - k);
-            if (space && drops && o == 0 && k == 0) drops = t->trim_spaces; /* trimming drops all */
+            if (space && drops && o == 0 && k == 0) drops = t->trim_spaces; /* it drops all */
             else out[o++] = space ? ' ' : (char)x->text[k];
         }
     }
@@ -1657,7 +1606,6 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len
 }
 
 /* ---------------------------------------------------------------- shards, the order of training */
-
 Shards *shards_open(const char *dir, const char *split, int vocab) {
     Shards *s = xcalloc(1, sizeof *s);
     struct dirent **names;
@@ -1683,15 +1631,14 @@ Shards *shards_open(const char *dir, const char *split, int vocab) {
         s->tokens += x->tokens;
         const int64_t expected = SHARD_HEADER + 2 * x->tokens;
         if (get_u(head, 4) != SHARD_MAGIC || get_u(head + 4, 4) != 1 || size != expected)
-            die("%s: expected a token shard (magic %d, version 1; expected %lld bytes, found %lld)"
-                "; remake it: data/get.sh", path, SHARD_MAGIC, (long long)expected, (long long)size);
+            die("%s: expected a token shard (magic %d, version 1) of %lld bytes, found %lld; make "
+                "it again: data/get.sh", path, SHARD_MAGIC, (long long)expected, (long long)size);
     }
     free(names);
     if (!s->count)
         die("%s: expected shards NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
     return s;
 }
-
 void shards_read(const Shards *s, int64_t pos, int count, int *out) {
     if (pos < 0 || count < 0 || pos > s->tokens - count)
         die("%s: expected positions within %lld tokens, found %lld + %d", s->shard[0].path,
@@ -1726,7 +1673,6 @@ static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
     while (x >= (uint64_t)n);
     return (int64_t)x;
 }
-
 void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
     const int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
     if (windows < 1)
@@ -1738,10 +1684,7 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
     shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
 }
 
-/* =============================================================================================
- * 8. Files: options as text, the artifact and its ledger, the checkpoint
- * ============================================================================================= */
-
+/* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint ================== */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define X(mask, type, name, def, range, help) \
     {mask, TYPE_##type, #name, def, range, help, offsetof(Config, name)},
@@ -1788,7 +1731,6 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
     else snprintf(text, 64, "%d", code);
     return text;
 }
-
 static void config_defaults(Config *c) {
     memset(c, 0, sizeof *c);
     EACH_OPTION(o, ~0)
@@ -1850,7 +1792,6 @@ static Ledger ledger_of(const Config *c) {
     l.total = l.core + l.embedding + l.interface + l.header;
     return l;
 }
-
 size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
 
 void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
@@ -1965,10 +1906,7 @@ int64_t ckpt_load(Golf *m, const char *path) {
     return step;
 }
 
-/* =============================================================================================
- * 9. Evaluation and sampling
- * ============================================================================================= */
-
+/* ==== 9. Evaluation and sampling ============================================================== */
 /* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted from those
  * before it in its row, loss summed in double over all targets, bytes from the tokenizer's table.
  * bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not overlap, a last partial row is left
@@ -2009,7 +1947,6 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
     return s;
 }
-
 static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
     const real x = **(real *const *)a, y = **(real *const *)b;
     return (x < y) - (x > y);
@@ -2033,7 +1970,6 @@ static int pick(real *logits, int V, double temperature, double top_p, double u)
     free(order);
     return best;
 }
-
 void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     const int T = m->c.seq, V = m->c.vocab;
     size_t n = 0, len, skip;
@@ -2063,10 +1999,7 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     free(ids);
 }
 
-/* =============================================================================================
- * 10. Command line and training loop
- * ============================================================================================= */
-
+/* ==== 10. Command line and training loop ====================================================== */
 static const struct { const char *name, *options, *help; } presets[] = {
     {"pocket", "", "recursive ternary model under 256,000 bytes (the default)"},
     {"flat", "unique=4 repeat=1 width=fit", "the same without sharing, at the same bytes"},
@@ -2084,7 +2017,6 @@ static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row
         }
     return row[n];
 }
-
 static void parse_option(Config *c, const char *text, int mask) {
     char key[64], is[64];
     const char *value = strchr(text, '=');
@@ -2112,10 +2044,9 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
     config_defaults(c);
     for (int i = 0; i < argc && (mask & TRAIN); i++) {
         if (strncmp(argv[i], "--preset=", 9)) continue;
-        const char *name = argv[i] + 9;
-        for (preset = 0; preset < COUNT(presets) && strcmp(presets[preset].name, name);) preset++;
-        if (preset == COUNT(presets))
-            die("unknown preset '%s'; expected pocket, flat or tiny", name);
+        for (preset = 0; strcmp(presets[preset].name, argv[i] + 9);)
+            if (++preset == COUNT(presets))
+                die("unknown preset '%s'; expected pocket, flat or tiny", argv[i] + 9);
     }
     strcpy(text, presets[preset].options); /* of other commands: none */
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
@@ -2126,11 +2057,9 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
         if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN)) parse_option(c, argv[i], mask);
     return presets[preset].name;
 }
-
 int help_main(void) {
-    const struct { int mask; const char *title; } groups[] = {
-        {MODEL, "model (of train; kept in the artifact)"}, {TRAIN, "train"}, {EVAL, "eval"},
-        {SAMPLE, "sample"}, {INFO, "info"}};
+    const struct { int mask; const char *title; } groups[] = {{TRAIN, "train"}, {EVAL, "eval"},
+        {SAMPLE, "sample"}, {INFO, "info"}, {MODEL, "model (train; kept in the artifact)"}};
     puts("usage: ./train_golf [train] [--preset=NAME] [--key=value ...]\n"
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
@@ -2170,7 +2099,6 @@ static int fit_width(Config wanted) {
             artifact_bytes(c));
     return best;
 }
-
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
     static char out[6 * 1024 + 3] = "\"";
     char *o = out + 1;
@@ -2180,7 +2108,6 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
     }
     return strcpy(o, "\""), out;
 }
-
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(c);
@@ -2211,10 +2138,9 @@ static void write_result(const Golf *m, const Run *r) {
         fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
     for (size_t i = 0; i < COUNT(numbers); i++)
         fprintf(f, "  \"%s\": %.17g,\n", numbers[i].key, numbers[i].value);
-    fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
-    fprintf(f, "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, "
-            "\"protected\": 0, \"header\": %zu},\n  \"phases\": [", l.core, l.embedding,
-            l.interface, l.header);
+    fprintf(f, "  \"fits\": %s,\n  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": "
+            "%zu, \"protected\": 0, \"header\": %zu},\n  \"phases\": [",
+            total <= c->cap ? "true" : "false", l.core, l.embedding, l.interface, l.header);
     for (int p = 0; p < m->phases; p++) fprintf(f, "%s%.9g", p ? ", " : "", r->rms[p]);
     fputs("],\n  \"config\": {", f);
     EACH_OPTION(o, MODEL | TRAIN)
@@ -2222,8 +2148,7 @@ static void write_result(const Golf *m, const Run *r) {
                 json_text(option_text(c, o, text)));
     fputs("}\n}\n", f);
     if (fclose(f)) die("out of memory");
-    write_file(path_of(c->out, "result.json"), json, len);
-    free(json);
+    write_file(path_of(c->out, "result.json"), json, len), free(json);
 }
 
 /* x (B*T + 1) and y (B*T) of a step. */
@@ -2265,7 +2190,6 @@ static void make_folder(const Config *c) {
             die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
     }
 }
-
 static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the rows up to its step */
     char *keep, row[256];
     size_t len;
@@ -2300,13 +2224,11 @@ static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
     printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n", c.minutes,
            ms, c.steps, m->c.steps);
     golf_free(m);
-    golf_init(m, &c, 1);
-    golf_buffers(m, (size_t)c.batch * c.seq);
+    golf_init(m, &c, 1), golf_buffers(m, (size_t)c.batch * c.seq);
 }
 
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int sig) { stop_signal = sig; }
-
 static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val, Run *run,
                        FILE *log, int *x, int *y) {
     const Config *c = &m->c;
@@ -2327,9 +2249,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
         fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb,
                 rate, norm, 1e3 * seconds, N / seconds);
-        if (fflush(log))
-            die("%s/log.tsv: cannot write: %s; the last checkpoint is as it was", c->out,
-                strerror(errno));
+        if (fflush(log)) die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
         if (tty || step % 10 == 0 || last || *bpb) {
             const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
             printf("%sstep %d/%d  loss %.4f  %s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
@@ -2347,7 +2267,6 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
            (int)stop_signal, run->steps);
     exit(128 + stop_signal);
 }
-
 int train_main(int argc, char **argv) {
     Config config, *c = &config;
     Golf m, loaded;
@@ -2368,13 +2287,12 @@ int train_main(int argc, char **argv) {
             "widest that fits) or raise --cap", l.total, c->cap);
     Shards *train = shards_open(c->data, "train", c->vocab);
     Shards *val = shards_open(c->data, "val", c->vocab);
-    if (train->tokens <= c->seq || val->tokens <= c->seq)
-        die("%s: expected more than --seq=%d tokens, found %lld for training and %lld for "
-            "validation; use more text or a smaller --seq", c->data, c->seq,
-            (long long)train->tokens, (long long)val->tokens);
+    if (MIN(train->tokens, val->tokens) <= c->seq)
+        die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
+            "text or a smaller --seq", c->data, c->seq, (long long)train->tokens,
+            (long long)val->tokens);
     make_folder(c);
-    golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * c->seq);
+    golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
     c = &m.c;
     run.rms = xcalloc((size_t)m.phases, sizeof(double));
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
@@ -2383,11 +2301,7 @@ int train_main(int argc, char **argv) {
     else if (c->minutes > 0) fit_minutes(&m, train, x, y);
     const int first = run.steps;
     FILE *log = open_log(c, run.steps);
-    size_t len;
-    uint8_t *model = read_file(tok->path, &len);
-    write_file(path_of(c->out, "tokenizer.model"), model, len);
-    free(model);
-
+    write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
     printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n"
@@ -2399,8 +2313,7 @@ int train_main(int argc, char **argv) {
     path = path_of(c->out, "model.golf");
     golf_save(&m, path, tok->crc);
     run.memory = golf_eval(&m, tok, val, 0, c->val_tokens);
-    golf_load(&loaded, path); /* the number that counts comes from the file */
-    golf_buffers(&loaded, m.N);
+    golf_load(&loaded, path), golf_buffers(&loaded, m.N); /* the number that counts: the file's */
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
@@ -2428,32 +2341,26 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, c
             "%d pieces, %08x; give --tokenizer", tok->path, m->c.vocab, crc, tok->vocab, tok->crc);
     return tok;
 }
-
 int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = shards_open(how.data, "val", m.c.vocab);
     golf_buffers(&m, (size_t)16 * m.c.seq);
-    const double t = now();
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
-    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n"
-           "seconds %.1f\n", s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
-           how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll,
-           now() - t);
+    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
+           s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
+           how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll);
     return 0;
 }
-
 int sample_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, SAMPLE);
-    golf_buffers(&m, (size_t)m.c.seq);
-    golf_cache(&m);
+    golf_buffers(&m, (size_t)m.c.seq), golf_cache(&m);
     golf_sample(&m, tok, &how, stdout);
     return 0;
 }
-
 int info_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
@@ -2478,9 +2385,8 @@ int info_main(const char *path, int argc, char **argv) {
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
-    const int named = argc > 1 && strncmp(argv[1], "--", 2);
-    const int help = argc > 1 && !strcmp(argv[1], "--help");
-    const char *command = named ? argv[1] : help ? "help" : "train";
+    const int named = argc > 1 && (strncmp(argv[1], "--", 2) || !strcmp(argv[1], "--help"));
+    const char *command = !named ? "train" : !strcmp(argv[1], "--help") ? "help" : argv[1];
     const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
     if (!strcmp(command, "help")) return help_main();

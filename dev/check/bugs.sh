@@ -76,13 +76,14 @@ bug dW-from-unquantized-input double gradients \
     "$(in_ linear_backward)s/^    gemm(m->g/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
 bug codes-without-their-step double gradients \
     "$(in_ linear_backward)s/act_mat(m, x, K), rows/m->freeze || !x->q ? act_mat(m, x, K) : mat_q(x->q, m->ones, K), rows/"
-bug embedding-without-x0-path double gradients "$(in_ golf_backward)s/dx0\[i\] += m->dh/dx0[i] = m->dh/"
-bug embedding-without-head double gradients "$(in_ golf_backward)s/mat(m->hn, C), V, C, N, 1)/mat(m->hn, C), 0, C, N, 1)/"
+bug embedding-without-x0-path double "model gradients" \
+    "$(in_ golf_backward)s/gate_forward(m->dx0, m->dx0, m->dh,.*/memcpy(m->dx0, m->dh, sizeof(real) * (size_t)N * C);/"
+bug embedding-without-head double "model gradients" "$(in_ golf_backward)s/gemm(m->g + at/if (0) &/"
 bug softcap-derivative double "layer gradients" "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
 bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|h / (H / KV)|h % KV|"
 bug attention-sees-the-next-token double "layer gradients" \
     "s/seen = keys - rows + i + 1/seen = keys - rows + i + (i + 1 < rows ? 2 : 1)/"
-bug chunk-edge-lost double "layer gradients" "$(in_ add_chunks)s|(N + CHUNK - 1) / CHUNK|(N > CHUNK ? 1 : (N + CHUNK - 1) / CHUNK)|"
+bug chunk-edge-lost double "layer gradients" "$(in_ add_chunks)s/j < CEIL(N, CHUNK)/j < MIN(1, CEIL(N, CHUNK))/"
 # everything else
 bug scale-not-bf16 float quantizers "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
 bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
@@ -90,11 +91,11 @@ bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]
 bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug clipping-ignored float adamw "s|c->clip / norm : 1|1 : 1|"
 bug epochs-in-file-order float shards "s/shuffled(row % windows, windows, key)/(row % windows)/"
-bug space-counted-after-bos float bpb "$(in_ tokenizer_bytes)s/ && !t->boundary\[prev\]//"
-bug sliding-counts-twice float bpb "$(in_ golf_eval)s/start\[b\] ? T - step : 0/0/"
-bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/memcpy(m->v, .*//"
+bug space-counted-after-bos float bpb "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
+bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if (0/"
+bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, N/m->rope, 0, N/"
-bug merge-rightmost-first float tokenizer "$(in_ pair_before)s/a->left < b->left/a->left > b->left/"
+bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
 bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
 wait
