@@ -329,7 +329,7 @@ static void test_shards(void) {
     file = path_of(dir, "x_train_000002.bin");
     uint8_t *b = read_file(file, &n);
     put_file(file, b, n - 1);
-    DIES("cut shard", "train_000002.bin|expected 2224|found 2223|get.sh", read_all(dir, 1000));
+    DIES("cut shard", "train_000002.bin|2224 bytes|found 2223|get.sh", read_all(dir, 1000));
     put_file(file, b, 7);
     DIES("cut header", "train_000002.bin|expected a token shard", read_all(dir, 1000));
     b[0] ^= 1, put_file(file, b, n);
@@ -371,8 +371,8 @@ static const char *const command_errors[][2] = {
     {"train --data=@/d --tokenizer=@/text", "@/text|SentencePiece"},
     {"train --data=@/d --tokenizer=@/d", "@/d|regular file"},
     {TINY "--data=@/cut", "cut/x_train_000000.bin|expected|found|get.sh"},
-    {TINY "--data=@/few", "@/few|more than --seq=32|found 20"},
-    {TINY "--seq=500", "@/d|more than --seq=500|found 900|100 for validation"},
+    {TINY "--data=@/few", "@/few|--seq=32|found 20"},
+    {TINY "--seq=500", "@/d|--seq=500|found 900|100"},
     {TINY "--cap=1000 --width=fit", "--cap=1000|width 32|needs|raise --cap"},
     {TINY "--cap=5000", "would have|--cap=5000|--width=fit"},
     {TINY "--width=36 --heads=4", "--width=36|--heads=4|head_dim 9|even"},
