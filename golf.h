@@ -39,7 +39,7 @@ enum {
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "1024", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "256", "fit|8 to 16384", "C; fit = widest multiple of 32 under --cap") \
+    X(MODEL, INT, width, "256", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
     X(MODEL, INT, heads, "4", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "4", "1 to 16", "hidden width of the MLP = mlp * width") \

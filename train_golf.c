@@ -2091,12 +2091,11 @@ static double flops_per_token(const Config *c) {
 static int fit_width(Config wanted) {
     Config *c = &wanted;
     int best = 0;
-    for (c->width = 32; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 32)
+    for (c->width = 8; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 8)
         if (c->width % c->heads == 0 && HEAD_DIM % 2 == 0) best = c->width;
-    c->width = 32;
     if (!best)
-        die("--cap=%d: even width 32 needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
-            artifact_bytes(c));
+        die("--cap=%d: even width %d needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
+            c->width, artifact_bytes(c));
     return best;
 }
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
