@@ -343,9 +343,9 @@ void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc
         }
 }
 
-static int threads_for(double madds) { /* a start costs microseconds, like 100k multiply-adds */
+static int threads_for(double madds) { /* a start costs microseconds, like 1M multiply-adds */
 #ifdef _OPENMP
-    if (madds >= 1e5 && !omp_in_parallel()) return omp_get_max_threads();
+    if (madds >= 1e6 && !omp_in_parallel()) return omp_get_max_threads();
 #endif
     return (void)madds, 1;
 }

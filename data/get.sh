@@ -5,12 +5,13 @@
 #   data/get.sh text FILES...    your own text: one document per file, or one file
 #   data/get.sh fineweb          Parameter Golf's FineWeb shards and tokenizer (0.3 GB and up)
 #
-# Settings are environment variables: OUT (folder to make), VOCAB (1024), TOKENIZER (a SentencePiece
+# Settings are environment variables: OUT (folder to make), VOCAB (4096 for sotu, else 1024), TOKENIZER (a SentencePiece
 # .model to use instead of training one), SHARDS (fineweb: training shards, 1). A folder that is
 # there is complete and is kept: remove it to make it again. What is in it: data/README.md.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 LC_ALL=C; export LC_ALL              # file names sort the same everywhere
+[ "${1:-sotu}" = sotu ] && VOCAB=${VOCAB:-4096}      # what preset pocket was tuned with: dev/LOG.md
 VOCAB=${VOCAB:-1024}
 SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tags/v0.2.3.tar.gz}
 hub=https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main

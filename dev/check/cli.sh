@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 [ -x ./train_golf ] || { echo "no ./train_golf here: make it first"; exit 1; }
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_cli_XXXXXX") || exit 1
 clean_up() {
+    kill $(jobs -p) 2> /dev/null
     [ -d "$tmp/disk" ] && umount "$tmp/disk" 2> /dev/null
     rm -rf "$tmp"
 }
@@ -92,16 +93,18 @@ done
 echo "== kill -9 while saving every step"
 tries=0 loaded=0
 while [ $tries -lt "${KILLS:-50}" ]; do
-    $golf/kill --steps=100000 --ckpt_every=1 --overwrite=1 > /dev/null 2>&1 &
+    rm -rf "$tmp/kill"
+    $golf/kill --steps=100000 --ckpt_every=1 > /dev/null 2>&1 &
     pid=$!
     await '[ -f "$tmp/kill/ckpt.bin" ]'
-    sleep "0.$(awk -v s=$tries 'BEGIN { srand(s); printf "%03d", int(200 * rand()) }')"
+    sleep "0.$(awk -v s=$tries 'BEGIN { srand(s); printf "%03d", int(150 * rand()) }')"
     kill -9 $pid 2> /dev/null
     wait $pid 2> /dev/null
+    tries=$((tries + 1))
+    [ -f "$tmp/kill/ckpt.bin" ] || continue
     # another option than the run had: the checkpoint is read, its checksum checked, then refused
     train kill --steps=100000 --ckpt_every=1 --resume=1 --lr=0.5 > /dev/null 2> "$tmp/err"
     grep -q 'started with --lr' "$tmp/err" && loaded=$((loaded + 1))
-    tries=$((tries + 1))
 done
 check "$loaded of $tries checkpoints loaded" [ $loaded = $tries ]
 steps=$(column kill 1 | tail -n 1)
