@@ -38,14 +38,14 @@ enum {
 };
 
 #define GOLF_OPTIONS(X) \
-    X(MODEL | FIXED, INT, vocab, "1024", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "256", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
+    X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
+    X(MODEL, INT, width, "104", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
     X(MODEL, INT, heads, "4", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "4", "1 to 16", "hidden width of the MLP = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
-    X(MODEL, INT, repeat, "4", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
+    X(MODEL, INT, repeat, "3", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
     X(MODEL, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
     X(MODEL, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
@@ -54,20 +54,20 @@ enum {
     X(MODEL, INT, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
     X(MODEL, INT, qgain, "vector", "none|scalar|vector", "query gain per head, or one, or 1.5") \
     X(MODEL, INT, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
-    X(MODEL, INT, xgain, "vector", "none|scalar|vector", "gains of the extra RMSNorms") \
+    X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
     X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
     X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
     X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
-    X(MODEL, INT, embed_bits, "8", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
+    X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
-    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", ".model; default: beside") \
+    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
-    X(TRAIN, INT, steps, "500", "1 to 100000000", "optimizer steps; every schedule counts these") \
+    X(TRAIN, INT, steps, "5000", "1 to 100000000", "optimizer steps; every schedule counts these") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
-    X(TRAIN, INT, batch, "16", "1 to 65536", "B, sequences per step") \
+    X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
     X(TRAIN, NUM, lr, "0.002", "0 to 10", "AdamW peak learning rate of the projections") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \

@@ -66,6 +66,8 @@ static Config config_of(const char *text) {
     Config c;
     char copy[1024], option[256], *save;
     config_defaults(&c);
+    c.width = 256, c.repeat = 4, c.embed_bits = 8, c.xgain = MODE_VECTOR; /* not pocket's */
+    c.batch = 16, c.steps = 500;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
         snprintf(option, sizeof option, "--%s", w);

@@ -1425,7 +1425,7 @@ static void read_piece(Tokenizer *t, int id, Pb b) {
     unsigned value = 0;
     if (is_byte && n == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
     if (n < 1 || n > 255 || type < 1 || type > PIECE_BYTE || !(fabsf(x->score) <= 3e38f)
-        || (is_byte && (end != 6 || t->byte_id[value] >= 0)))
+        || (is_byte && (end != 6 || value > 255 || t->byte_id[value] >= 0)))
         die("%s: piece %d: expected 1..255 bytes (one <0xNN> a byte), a finite score and a type "
             "of 1..6, found %d, score %g, %d bytes", t->path, id, type, (double)x->score, n);
     int *slot = find_piece(t, x->text, (size_t)n, is_reserved(type));
@@ -1617,6 +1617,7 @@ Shards *shards_open(const char *dir, const char *split, int vocab) {
     s->shard = xcalloc((size_t)n, sizeof *s->shard);
     for (int i = 0; i < n; free(names[i++])) {
         const char *at = strstr(names[i]->d_name, want), *path = path_of(dir, names[i]->d_name);
+        for (const char *next; at && (next = strstr(at + 1, want));) at = next; /* the last one */
         const size_t digits = at ? strspn(at + len, "0123456789") : 0;
         if (!digits || strcmp(at + len + digits, ".bin")) continue;
         Shard *x = &s->shard[s->count++];
@@ -2001,9 +2002,11 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
 
 /* ==== 10. Command line and training loop ====================================================== */
 static const struct { const char *name, *options, *help; } presets[] = {
-    {"pocket", "", "recursive ternary model under 256,000 bytes (the default)"},
-    {"flat", "unique=4 repeat=1 width=fit", "the same without sharing, at the same bytes"},
-    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30 cap=64000", "seconds: tests"},
+    {"pocket", "", "recursive and ternary, under 256,000 bytes: the defaults, see dev/LOG.md"},
+    {"flat", "unique=3 repeat=1 width=fit", "the same without sharing, at the same bytes"},
+    {"reference", "width=256 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 cap=1000000",
+     "the recipe that was compared with PyTorch; data of 1,024 pieces"},
+    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30", "seconds, for tests"},
 };
 
 static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row of the table */
@@ -2046,7 +2049,7 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
         if (strncmp(argv[i], "--preset=", 9)) continue;
         for (preset = 0; strcmp(presets[preset].name, argv[i] + 9);)
             if (++preset == COUNT(presets))
-                die("unknown preset '%s'; expected pocket, flat or tiny", argv[i] + 9);
+                die("unknown preset '%s'; expected pocket, flat, reference or tiny", argv[i] + 9);
     }
     strcpy(text, presets[preset].options); /* of other commands: none */
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
@@ -2066,13 +2069,12 @@ int help_main(void) {
          "       ./train_golf info   MODEL.golf\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
-        printf("  %-8s %s\n           %s\n", presets[k].name, presets[k].help,
-               *presets[k].options ? presets[k].options : "the defaults below");
+        printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
     for (size_t g = 0; g < COUNT(groups); g++) {
         printf("\n%s:\n", groups[g].title);
         EACH_OPTION(o, groups[g].mask)
             if (!(o->mask & FIXED))
-                printf("  --%s=%s  [%s]\n      %s\n", o->name, o->def, o->range, o->help);
+                printf("  --%s=%s  %s\n      %s\n", o->name, o->def, o->range, o->help);
     }
     return 0;
 }
@@ -2199,7 +2201,7 @@ static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the ro
         die("%s: another run is writing into this folder; choose another --out", c->out);
     fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
     while (fgets(row, sizeof row, log))
-        if (atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
+        if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
     for (int i = 1; i < 4 && !step; i++) /* what an overwritten run left */
@@ -2347,7 +2349,7 @@ int eval_main(const char *path, int argc, char **argv) {
     Shards *val = shards_open(how.data, "val", m.c.vocab);
     golf_buffers(&m, (size_t)16 * m.c.seq);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
-    printf("val_loss %.8f\nval_bpb %.8f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
+    printf("val_loss %.12f\nval_bpb %.12f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
            s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
            how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll);
     return 0;

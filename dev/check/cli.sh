@@ -49,7 +49,7 @@ if [ ! -f $data/tokenizer.model ]; then
     data/prepare --out="$data" --name=words --vocab=400 --train "$tmp"/text[123] --val "$tmp/text4" > /dev/null ||
         { echo "data/prepare failed"; exit 1; }
 fi
-golf="./train_golf train --preset=tiny --data=$data --val_tokens=2000 --out=$tmp" # + /OUT OPTION...
+golf="./train_golf train --preset=tiny --cap=256000 --data=$data --val_tokens=2000 --out=$tmp" # + /OUT OPTION...
 train() {
     out=$1
     shift
@@ -165,7 +165,7 @@ check "eval prints the bpb of result.json" awk -v a="$(awk '$1 == "val_bpb" { pr
     -v b="$(value val_bpb)" 'BEGIN { exit !(a != "" && b != "" && a - b < 1e-8 && b - a < 1e-8) }'
 check "no gap between memory and file" [ "$(value roundtrip_gap)" = 0 ]
 check "bytes_model" [ "$(value bytes_model)" = "$(wc -c < "$run/model.golf" | tr -d ' ')" ]
-status 0 ./train_golf info "$run/model.golf" --cap=64000
+status 0 ./train_golf info "$run/model.golf" --cap=256000
 check "info adds up" grep -q "^total $(value bytes_model)" "$tmp/out"
 check "info fits" grep -q '^FITS' "$tmp/out"
 for seed in 1 1 2; do
