@@ -29,6 +29,7 @@ check(int ok, const char *file, int line, const char *fmt, ...) {
     vprintf(fmt, ap);
     va_end(ap);
     putchar('\n');
+    if (getenv("GOLF_FAIL_FAST")) exit(1); /* dev/check/bugs.sh */
 }
 
 enum { DOUBLE = sizeof(real) == 8 };
