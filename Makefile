@@ -3,7 +3,7 @@
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
 # make info       what was found on this machine       make help       this text
 #
-# Settings: CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
+# Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
 
 # make sets CC=cc by itself, which `?=` would not notice
 ifeq ($(origin CC),default)

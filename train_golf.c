@@ -16,8 +16,8 @@
  *                               |                           |   |                          |
  *                               RMSNorm*x_attn[p] -> Wo ----+   RMSNorm*x_mlp[p] -> Wdown -+
  *
- * The four W are ternary, shared by all phases and by far the largest part of the file; every
- * [p] is a vector of its own per phase, stored in bf16: the compression interface.
+ * The four W are ternary and shared by all phases; every [p] is a vector of its own per phase in
+ * bf16, the compression interface. At small caps the tied embedding is most of the file (`info`).
  *
  * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H,
  * KV key/value heads, F = mlp*C hidden, U unique blocks, R repeats, P phases, K any input width.
@@ -580,7 +580,7 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
     add_chunks(dg, partial, N, K);
 }
 
-/* Embedding: e = E[token], x0 = RMSNorm(e).  E (V,C), e, x0 (N,C) */
+/* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     FOR_ROWS(n, N, C)
         memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
@@ -824,7 +824,7 @@ static void ternary_quantize(int8_t *code, real *scale, const real *w, const Ten
     const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
     FOR_RANGE(i, 0, t->copy_n) {
         const real q = rint(w[i] / s); /* ties to even, as torch.round */
-        code[i] = (int8_t)(q < -1 ? -1 : q > 1 ? 1 : q);
+        code[i] = (int8_t)(q >= 1 ? 1 : q <= -1 ? -1 : 0);
     }
 }
 static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
@@ -863,7 +863,7 @@ static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor 
         const real s = scale[r] = from_bf16(to_bf16(absmax / top));
         FOR_COLUMNS(r, cols) { /* s may have been rounded down: clip */
             const real q = rint(w[at] / s);
-            code[at] = (int8_t)(q < -top ? -top : q > top ? top : q);
+            code[at] = (int8_t)(q > top ? top : q > -top ? q : -top);
         }
     }
 }
@@ -1382,7 +1382,6 @@ static int pb_next(Pb *b) { /* reads a field, never outside [p, end); 0 at the e
     b->p += b->len = (size_t)size;
     return 1;
 }
-
 /* Length 1..4 of the UTF-8 character at p[0..n), n > 0; 0 when there is none. */
 static int utf8_len(const uint8_t *p, size_t n) {
     const int c = p[0];
@@ -1394,7 +1393,6 @@ static int utf8_len(const uint8_t *p, size_t n) {
     if ((c == 0xED && p[1] > 0x9F) || (c == 0xF4 && p[1] > 0x8F)) return 0; /* no character */
     return len;
 }
-
 /* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte piece:
  * one of what merges can make, one of the reserved names. */
 static int is_reserved(int type) { return type != PIECE_NORMAL && type != PIECE_USER; }
@@ -1409,7 +1407,6 @@ static int *find_piece(const Tokenizer *t, const void *text, size_t n, int reser
             return id;
     }
 }
-
 /* Piece id from its message, checked, entered in all tables: the row of bytes per token, too. */
 static void read_piece(Tokenizer *t, int id, Pb b) {
     Piece *x = &t->piece[id];
@@ -1489,7 +1486,6 @@ Tokenizer *tokenizer_load(const char *path) {
     t->bos = id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
     return t;
 }
-
 /* The library's Normalizer without a character map: spaces are trimmed, escaped, prefixed. */
 static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
     uint8_t *out = xcalloc(3 * n + 4, 1), *o = out;
@@ -1526,7 +1522,6 @@ static void rescore(Encoder *e, int i) { /* symbol i or its right neighbour has 
         e->best[k] = e->sym[r].score > e->sym[l].score ? r : l;
     }
 }
-
 /* Merges the characters of text[from, to) into pieces: the list that starts at sym[0]. */
 static void merge_stretch(Encoder *e, size_t from, size_t to) {
     for (e->leaves = 1; (size_t)e->leaves < to - from;) e->leaves *= 2;
@@ -1660,7 +1655,6 @@ void shards_read(const Shards *s, int64_t pos, int count, int *out) {
         out += n, pos += n, count -= n;
     }
 }
-
 /* A keyed shuffle of [0, n) without a table: a Feistel network permutes the smallest square
  * 4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
 static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
@@ -1715,7 +1709,6 @@ static int option_set(Config *c, const Option *o, const char *value) {
     else if (ok) *(int *)field = (int)x;
     return ok;
 }
-
 /* The value as option_set would read it again; in text, or in place. */
 static const char *option_text(const Config *c, const Option *o, char text[64]) {
     const char *field = (const char *)c + o->at, *r = o->range;
@@ -1737,7 +1730,6 @@ static void config_defaults(Config *c) {
     EACH_OPTION(o, ~0)
         if (!option_set(c, o, o->def)) die("the default of --%s is outside its range", o->name);
 }
-
 /* key=value lines of the options in mask; returns the length. */
 enum { CONFIG_TEXT = 16384 };
 static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
@@ -1750,7 +1742,6 @@ static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     }
     return n;
 }
-
 /* Reads what config_text wrote, into defaults; dies unless it says the same when written again. */
 static void config_parse(Config *c, const char *path, const char *text, size_t len, int mask) {
     char copy[CONFIG_TEXT], again[CONFIG_TEXT];
@@ -1769,7 +1760,6 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
     if (config_text(c, mask, again) != len || memcmp(again, text, len))
         die("%s: its configuration lacks options of this one: written by another version", path);
 }
-
 /* What option_set cannot see: relations between options. */
 static void config_check(const Config *c) {
     const int W = c->width, H = c->heads, KV = KV_HEADS;
@@ -1815,7 +1805,6 @@ void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
     write_file(path, file, size);
     free(file);
 }
-
 /* A model for evaluation, from the file alone. Checks everything before it allocates. */
 uint32_t golf_load(Golf *m, const char *path) {
     size_t size, n = ARTIFACT_FIXED;
@@ -1828,7 +1817,10 @@ uint32_t golf_load(Golf *m, const char *path) {
         die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
     if (said != size)
         die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said, size);
-    if (get_u(file + 24, 4) != N_TENSORS || len > size || size - len < n + 8 * N_TENSORS + 4)
+    if (get_u(file + 24, 4) != N_TENSORS)
+        die("%s: expected %d tensors, found %u: written by another version of this program", path,
+            N_TENSORS, (unsigned)get_u(file + 24, 4));
+    if (len > size || size - len < n + 8 * N_TENSORS + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
     uint8_t *row = file + n + len, *payload = row + 8 * N_TENSORS + 4;
     if (get_u(payload - 4, 4) != crc32_of(0, file, (size_t)(payload - 4 - file)))
@@ -1853,7 +1845,6 @@ uint32_t golf_load(Golf *m, const char *path) {
 }
 
 enum { CKPT_FIXED = 44 };
-
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
     uint8_t head[CKPT_FIXED], tail[4];
@@ -1869,7 +1860,6 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
 }
-
 /* Continues m, freshly initialised with the options asked for; returns the step. The run must be
  * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
 int64_t ckpt_load(Golf *m, const char *path) {
@@ -1952,7 +1942,6 @@ static int by_p(const void *a, const void *b) { /* for qsort: the largest first 
     const real x = **(real *const *)a, y = **(real *const *)b;
     return (x < y) - (x > y);
 }
-
 /* The most likely token, or one drawn from the smallest set of tokens that holds top_p. */
 static int pick(real *logits, int V, double temperature, double top_p, double u) {
     int best = 0, n = 0, i = 0;
@@ -2021,7 +2010,7 @@ static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row
     return row[n];
 }
 static void parse_option(Config *c, const char *text, int mask) {
-    char key[64], is[64];
+    char key[64];
     const char *value = strchr(text, '=');
     const Option *near = options;
     int least = 64;
@@ -2036,10 +2025,9 @@ static void parse_option(Config *c, const char *text, int mask) {
         die("unknown option --%s; the nearest of this command is --%s [%s], %s", key, near->name,
             near->range, near->help);
     if (!option_set(c, near, value))
-        die("--%s: expected %s, found '%s'; now it is %s", key, *near->range ? near->range
-            : "one line under 1,000 bytes", value, option_text(c, near, is));
+        die("--%s: expected %s, found '%s'; the default is '%s'", key, *near->range ? near->range
+            : "one line under 1,000 bytes", value, near->def);
 }
-
 /* Defaults, then the preset, then the options in order. Returns the preset's name. */
 static const char *parse_options(Config *c, int argc, char **argv, int mask) {
     size_t preset = 0;
@@ -2078,7 +2066,6 @@ int help_main(void) {
     }
     return 0;
 }
-
 /* 6 x (projection weights at every application + the head) + causal attention scores and values. */
 static double flops_per_token(const Config *c) {
     Golf m;
@@ -2088,7 +2075,6 @@ static double flops_per_token(const Config *c) {
         if (t->role == PROJ) weights += (double)PHASES * t->rows * t->cols;
     return 6 * weights + 6.0 * c->seq * c->width * PHASES;
 }
-
 /* The widest model whose file fits. The size grows with the width. */
 static int fit_width(Config wanted) {
     Config *c = &wanted;
@@ -2096,8 +2082,8 @@ static int fit_width(Config wanted) {
     for (c->width = 8; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 8)
         if (c->width % c->heads == 0 && HEAD_DIM % 2 == 0) best = c->width;
     if (!best)
-        die("--cap=%d: even width %d needs %zu bytes; raise --cap or lower --embed_bits", c->cap,
-            c->width, artifact_bytes(c));
+        die("--cap=%d: no width fits, %d needs %zu bytes; raise --cap or lower --embed_bits",
+            c->cap, c->width, artifact_bytes(c));
     return best;
 }
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
@@ -2151,7 +2137,17 @@ static void write_result(const Golf *m, const Run *r) {
     if (fclose(f)) die("out of memory");
     write_file(path_of(c->out, "result.json"), json, len), free(json);
 }
-
+/* The shards of a split, which the tokenizer beside them, if there is one, must have made. */
+static Shards *open_split(const Config *c, const Tokenizer *tok, const char *split) {
+    const char *path = path_of(c->data, "tokenizer.model");
+    size_t len = 0;
+    uint8_t *file = access(path, F_OK) ? NULL : read_file(path, &len);
+    if (file && crc32_of(0, file, len) != tok->crc)
+        die("%s: the shards beside it were made with it, not with %s; give the --data and "
+            "--tokenizer that belong together", path, tok->path);
+    free(file);
+    return shards_open(c->data, split, tok->vocab);
+}
 /* x (B*T + 1) and y (B*T) of a step. */
 static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     const size_t T = (size_t)c->seq;
@@ -2160,7 +2156,6 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
         memcpy(y, x + 1, sizeof(int) * T); /* the next row overwrites x[T] */
     }
 }
-
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->c;
@@ -2174,7 +2169,6 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     golf_quantize(m);
     return loss;
 }
-
 /* The run folder: made as by mkdir -p, refused if it holds a run, locked while its log is open. */
 static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
 
@@ -2210,7 +2204,6 @@ static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the ro
     free(keep);
     return log;
 }
-
 /* --minutes: how many steps fit, measured on a model that is then thrown away. */
 static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
     Config c = m->c;
@@ -2237,17 +2230,18 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     const size_t n_out = m->N * (size_t)c->width;
     const double started = now(), N = (double)m->N;
     signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
-    while (run->steps < c->steps && !stop_signal) {
+    for (int stop = 0; run->steps < c->steps && !stop;) {
         const double t0 = now(), rate = c->lr * lr_factor(c, run->steps);
         double norm;
         char bpb[32] = "";
         batch_at(train, c, run->steps, x, y);
         const double loss = golf_step(m, x, y, run->steps, &norm), seconds = now() - t0;
-        const int step = ++run->steps, last = step == c->steps || stop_signal;
-        for (int p = 0; last && p < m->phases; p++)
+        const int step = ++run->steps, end = step == c->steps;
+        for (int p = 0; end && p < m->phases; p++)
             run->rms[p] = sqrt(block_sum(m->phase[p].out, n_out, 1) / (double)n_out);
-        if (c->val_every && step % c->val_every == 0 && !last)
+        if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
+        const int last = end || (stop = stop_signal); /* read once: what stops also saves */
         fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb,
                 rate, norm, 1e3 * seconds, N / seconds);
         if (fflush(log)) die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
@@ -2261,6 +2255,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         if (last || (c->ckpt_every && step % c->ckpt_every == 0))
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
     }
+    signal(SIGINT, SIG_DFL), signal(SIGTERM, SIG_DFL); /* scoring may be cut short */
     run->seconds = now() - started;
     run->tok_per_s = run->seconds > 0 ? N * (run->steps - first) / run->seconds : 0;
     if (run->steps == c->steps) return;
@@ -2277,6 +2272,8 @@ int train_main(int argc, char **argv) {
     run.name = strrchr(c->out, '/') ? strrchr(c->out, '/') + 1 : c->out;
 
     const char *beside = path_of(c->data, "tokenizer.model");
+    if (!*c->tokenizer && access(beside, R_OK))
+        die("%s: expected data with a tokenizer.model, found none; run data/get.sh", c->data);
     Tokenizer *tok = tokenizer_load(*c->tokenizer ? c->tokenizer : beside);
     if ((c->vocab = tok->vocab) > 65536)
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
@@ -2286,8 +2283,7 @@ int train_main(int argc, char **argv) {
     if (l.total > (size_t)c->cap)
         die("the artifact would have %zu bytes, --cap=%d; lower --width (--width=fit finds the "
             "widest that fits) or raise --cap", l.total, c->cap);
-    Shards *train = shards_open(c->data, "train", c->vocab);
-    Shards *val = shards_open(c->data, "val", c->vocab);
+    Shards *train = open_split(c, tok, "train"), *val = open_split(c, tok, "val");
     if (MIN(train->tokens, val->tokens) <= c->seq)
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
             "text or a smaller --seq", c->data, c->seq, (long long)train->tokens,
@@ -2299,9 +2295,13 @@ int train_main(int argc, char **argv) {
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
     const char *path = path_of(c->out, "ckpt.bin");
     if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
+    else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
+        die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
     else if (c->minutes > 0) fit_minutes(&m, train, x, y);
     const int first = run.steps;
-    FILE *log = open_log(c, run.steps);
+    FILE *log = open_log(c, first);
+    if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
+        return printf("%s is finished: nothing to do\n", c->out), 0;
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
@@ -2325,7 +2325,6 @@ int train_main(int argc, char **argv) {
            run.tok_per_s);
     return 0;
 }
-
 /* Loads an artifact with the options of a command and the tokenizer it was trained with. */
 static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv,
                              int mask) {
@@ -2346,7 +2345,7 @@ int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
-    Shards *val = shards_open(how.data, "val", m.c.vocab);
+    Shards *val = open_split(&how, tok, "val");
     golf_buffers(&m, (size_t)16 * m.c.seq);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
     printf("val_loss %.12f\nval_bpb %.12f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
@@ -2386,8 +2385,9 @@ int info_main(const char *path, int argc, char **argv) {
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
-    const int named = argc > 1 && (strncmp(argv[1], "--", 2) || !strcmp(argv[1], "--help"));
-    const char *command = !named ? "train" : !strcmp(argv[1], "--help") ? "help" : argv[1];
+    const int help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
+    const int named = argc > 1 && strncmp(argv[1], "--", 2);
+    const char *command = help ? "help" : named ? argv[1] : "train";
     const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
     if (!strcmp(command, "help")) return help_main();

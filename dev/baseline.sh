@@ -1,9 +1,9 @@
 #!/bin/sh
-# make baseline: trains the pocket preset into runs/pocket (goes on with an interrupted run, keeps a
+# make baseline: trains the pocket preset into runs/baseline (goes on with an interrupted run, keeps a
 # finished one) and sets its result beside the recorded one.
 set -eu
 cd "$(dirname "$0")/.."
-run=runs/pocket record=dev/records/pocket
+run=runs/baseline record=dev/records/pocket
 if [ -f $run/result.json ]; then
     echo "$run is finished; remove it to train again"
 else

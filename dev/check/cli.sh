@@ -90,6 +90,24 @@ for signal in TERM:143 INT:130; do
     check "resumed train_loss" cmp "$tmp/a" "$tmp/b"
 done
 
+echo "== a signal during validation, data of another tokenizer"
+$golf/val --steps=100000 --ckpt_every=0 --val_every=1 > /dev/null 2>&1 &
+pid=$!
+await '[ "$(column val 1 2> /dev/null | wc -l)" -ge 2 ]'
+kill -TERM $pid
+wait $pid
+check "exit status of a stop while validating" [ $? = 143 ]
+check "what stops also saves" [ -f "$tmp/val/ckpt.bin" ]
+rm "$tmp/val/ckpt.bin"
+touch "$tmp/val/model.golf"
+status 1 train val --resume=1
+says "nothing to resume"
+mkdir "$tmp/other"
+cp "$data"/*.bin "$tmp/other"
+echo other > "$tmp/other/tokenizer.model"
+status 1 train other_run --data="$tmp/other" --tokenizer=$data/tokenizer.model
+says "belong together"
+
 echo "== kill -9 while saving every step"
 tries=0 loaded=0
 while [ $tries -lt "${KILLS:-50}" ]; do
