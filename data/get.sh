@@ -32,7 +32,7 @@ keep_if_there() {
     if [ -z "${TOKENIZER:-}" ] && [ -n "$was" ] && [ "$was" != "$VOCAB" ]; then
         fail "$OUT: expected a vocabulary of $VOCAB, found $was; remove it, or set OUT=..."
     fi
-    echo "$OUT is there already"
+    echo "$OUT is there already and kept; remove it to make it again"
     exit 0
 }
 
