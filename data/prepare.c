@@ -247,8 +247,8 @@ static void train_bpe(const Docs *docs, int vocab, int *piece) {
         } else if (gain >= 2) take++;
         else
             die("expected enough text for a vocabulary of %d, found %zu bytes, enough for %d; use "
-                "more text or a smaller --vocab (VOCAB for get.sh; %d or more)", vocab, total_bytes(docs),
-                vocab - room + merges + (int)take, MIN_VOCAB);
+                "more text or a smaller --vocab (VOCAB for get.sh; %d or more)", vocab,
+                total_bytes(docs), vocab - room + merges + (int)take, MIN_VOCAB);
     }
     piece[merges] = space;
     for (; used < take; used++) piece[merges + 1 + (int)used] = ch[used].sym;
