@@ -160,7 +160,7 @@ typedef struct {
     const char *name;
     int role, copies, rows, cols; /* what layers see: copies = 1, blocks or phases */
     int mode;
-    int stored_copies, stored_cols; /* what is trained and stored (see expand in section 4) */
+    int stored_copies, stored_cols; /* what is trained and stored (see expand in section 5) */
     double init;
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
     size_t n_x, at_x;  /* INTERFACE: expanded numbers and where they start in ix and dix */
