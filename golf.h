@@ -68,7 +68,10 @@ enum {
     X(TRAIN, INT, steps, "5000", "1 to 100000000", "optimizer steps; every schedule counts these") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
+    X(TRAIN, INT, optimizer, "adamw", "adamw|muon", "of the projections; AdamW trains the rest") \
     X(TRAIN, NUM, lr, "0.002", "0 to 10", "AdamW peak learning rate of the projections") \
+    X(TRAIN, NUM, lr_muon, "0.02", "0 to 10", "Muon peak learning rate of the projections") \
+    X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "Muon's") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
@@ -94,6 +97,7 @@ enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY };
 enum { AQ_NONE, AQ_INT8 };
+enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
 #define FIELD_INT(name) int name;
@@ -322,6 +326,7 @@ typedef struct {
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
     real *partial, *rope, *ones; /* sums of chunks, (seq,D) cos | sin, (F) */
+    real *muon;              /* scratch of golf_muon: two of the largest projection, two squares */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */
@@ -339,7 +344,8 @@ void golf_use(Golf *m);                              /* codes and scales to eff,
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
 void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T); /* fills m->g */
 double golf_grad_norm(const Golf *m);
-void golf_adamw(Golf *m, int step, double grad_scale);
+void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not train */
+void golf_muon(Golf *m, int step, double grad_scale);  /* with optimizer=muon, the projections */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */

@@ -1012,6 +1012,10 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
     m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, m->n_expanded);
+    size_t most = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS && c->optimizer == OPT_MUON; t++)
+        if (t->role == PROJ && t->copy_n > most) most = t->copy_n;
+    m->muon = owned_reals(m, 4 * most); /* a square of the smaller side is no larger */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
         const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
@@ -1327,6 +1331,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
     const double peak[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (t->role == PROJ && c->optimizer == OPT_MUON) continue;
         const double rate = peak[t->role] * lr_factor(c, step);
         const real lr = (real)rate, keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
         FOR_RANGE(i, t->at, t->n) {
@@ -1336,6 +1341,47 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
             m->w[i] = keep * m->w[i] - lr * m->m[i] * c1 / (sqrt(m->v[i] * c2) + (real)1e-8);
         }
     }
+}
+
+/* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the orthogonal
+ * matrix nearest to the momentum U: all singular values become about 1. Five times
+ * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
+ * smaller of X X^T and X^T X is used: (a + b A + c A^2) may stand on either side. */
+static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
+    const int tall = rows > cols, k = MIN(rows, cols);
+    const size_t n = (size_t)rows * cols;
+    const real norm = (real)(1 / (sqrt(block_sum(x, n, 1)) + 1e-7));
+    for (size_t i = 0; i < n; i++) x[i] *= norm;
+    for (int round = 0; round < 5; round++) {
+        const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols);
+        gemm(a, k, tall ? Xt : X, tall ? X : Xt, k, k, tall ? rows : cols, 0);
+        gemm(b, k, mat(a, k), mat(a, k), k, k, k, 0);
+        for (int i = 0; i < k * k; i++)
+            b[i] = (real)-4.7750 * a[i] + (real)2.0315 * b[i] + (i % (k + 1) ? 0 : (real)3.4445);
+        gemm(y, cols, tall ? X : mat(b, k), tall ? mat(b, k) : X, rows, cols, k, 0);
+        real *swap = x;
+        x = y, y = swap;
+    }
+    return x;
+}
+void golf_muon(Golf *m, int step, double grad_scale) {
+    const Config *c = &m->c;
+    const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
+    const real mu = (real)c->momentum, gs = (real)grad_scale;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
+        for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
+            const size_t at = t->at + j * t->copy_n, n = t->copy_n;
+            const int k = MIN(t->rows, t->cols);
+            real *x = m->muon, *a = x + 2 * n;
+            for (size_t i = 0; i < n; i++) { /* Nesterov's momentum, as an average */
+                const real g = m->g[at + i] * gs;
+                m->m[at + i] = mu * m->m[at + i] + (1 - mu) * g;
+                x[i] = mu * m->m[at + i] + (1 - mu) * g;
+            }
+            x = orthogonal(x, x + n, a, a + (size_t)k * k, t->rows, t->cols);
+            const real lr = (real)(rate * sqrt(fmax(1, (double)t->rows / t->cols)));
+            for (size_t i = 0; i < n; i++) m->w[at + i] = (real)keep * m->w[at + i] - lr * x[i];
+        }
 }
 
 /* ==== 7. Tokenizer and data =================================================================== */
@@ -2165,7 +2211,9 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
             "was; try a lower --lr or a smaller --clip", step, loss, norm);
-    golf_adamw(m, step, c->clip > 0 && norm > c->clip ? c->clip / norm : 1);
+    const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
+    golf_adamw(m, step, scale);
+    if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
     golf_quantize(m);
     return loss;
 }
