@@ -84,6 +84,7 @@ enum {
     X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
+    X(TRAIN | RESUME, INT, recompute, "0", "0|1", "keep less of the forward pass, do it twice") \
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
@@ -127,6 +128,8 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
 #define HEAD_DIM (c->width / c->heads)
 #define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
 #define QKV_ROWS ((c->heads + 2 * KV_HEADS) * HEAD_DIM)
+#define QK_ROWS ((c->heads + KV_HEADS) * HEAD_DIM)
+#define EACH_COLS (c->extra_norm == XN_EACH ? c->width : 0)
 #define HIDDEN (c->mlp * c->width)
 #define LOOP_PHASES (c->unique * c->repeat)
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
@@ -167,7 +170,7 @@ typedef struct {
     int stored_copies, stored_cols; /* what is trained and stored (see expand in section 5) */
     double init;
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
-    size_t n_x, at_x;  /* INTERFACE: expanded numbers and where they start in ix and dix */
+    size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
     int bits;          /* and, per stored copy, numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;
@@ -267,9 +270,17 @@ typedef struct {
     int rows, cols;
 } IntWeights;
 
+/* b(k,n) packed for gemm_panels, once per optimizer step. */
+typedef struct {
+    real *panel;
+    int k, n;
+} Panels;
+
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc); /* c (+)= a b */
 void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
+void panels_pack(Panels *p, Mat b, int k, int n);
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m); /* c = a b */
 void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
 /* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *code,
@@ -287,24 +298,34 @@ typedef struct {
 } Act;
 
 /* Buffers: name, numbers per token. First what the backward pass needs of one application of a
- * block; r_* hold 1/rms per token. QK = (H+KV)*D, QKV = (H+2KV)*D, EACH = C or 0 if unused. */
+ * block; r_* hold 1/rms per token. With recompute=1 only `out` is kept per phase. */
 #define PHASE_REALS(X) \
-    X(h, C) X(r_attn, 1) X(r_each, 1) /* after input injection; r_each: before q, k, v */ \
-    X(qkv, QKV) X(att, C) X(lse, H)   /* as projected, heads side by side, log-sum-exp */ \
-    X(r_xo, 1) X(o, C) X(mid, C)      /* of att; output projection, residual after attention */ \
-    X(r_mlp, 1) X(r_up, 1) X(f, F)    /* of mid, before up; before the activation */ \
-    X(r_xd, 1) X(y, C) X(out, C)      /* before down; its output, residual after this phase */
+    X(h, c->width) X(r_attn, 1) X(r_each, 1) /* after input injection; r_each: before q, k, v */ \
+    X(qkv, QKV_ROWS) X(att, c->width) X(lse, c->heads) /* as projected, heads, log-sum-exp */ \
+    X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
+    X(r_mlp, 1) X(r_up, 1) X(f, HIDDEN) /* of mid, before up; before the activation */ \
+    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
-    X(in_q, C) X(in_k, EACH) X(in_v, EACH) X(in_o, C) X(in_up, C) X(in_down, F)
-#define FORWARD_REALS(X) /* the last four are scratch; xn: normed input of any projection */ \
-    X(e, C) X(r_e, 1) X(x0, C) X(hn, C) X(r_out, 1) X(logits, V) X(lse, 1) X(loss, 1) \
-    X(u, C) X(xn, F) X(f2, F) X(qk, QK)
-#define BACKWARD_REALS(X) \
-    X(dh, C) X(dx0, C) X(du, C) X(du2, C) X(df, F) X(df2, F) X(dqk, QK) X(dqkv, QKV)
+    X(in_q, c->width) X(in_k, EACH_COLS) X(in_v, EACH_COLS) X(in_o, c->width) \
+    X(in_up, c->width) X(in_down, HIDDEN)
+#define FORWARD_REALS(X) /* qk: after norm, gain and RoPE */ \
+    X(e, c->width) X(r_e, 1) X(x0, c->width) X(qk, QK_ROWS) X(hn, c->width) X(r_out, 1) \
+    X(lse, 1) X(loss, 1)
+#define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
+    X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
+    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width)
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, n) Act name;
 
 typedef struct { PHASE_REALS(REAL_FIELD) PHASE_ACTS(ACT_FIELD) } Phase;
+typedef struct { FORWARD_REALS(REAL_FIELD) BACKWARD_REALS(REAL_FIELD) } Flow;
+typedef struct { IntWeights codes; Panels forward, back; } Packed; /* W for y, else y and dx */
+
+enum {
+    CHUNK = 64,      /* tokens that one thread takes through layer after layer */
+    HEAD_CHUNK = 32, /* the same for the head, whose rows are V long */
+    HEAD = 512       /* tokens whose logits exist at one time; a multiple of KC */
+};
 
 enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) - x */
 
@@ -312,20 +333,23 @@ typedef struct {
     Config c;
     Tensor t[N_TENSORS];
     int phases, blocks;
-    size_t n_params, n_expanded, n_scales;
+    size_t n_params, n_x, n_scales; /* n_x: expanded interface numbers of a phase */
     real *w, *g, *m, *v;     /* (n_params) masters, gradients, AdamW moments; absent when loaded */
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
     int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
     real *scale;             /* (n_scales) */
-    IntWeights *ints; /* per projection copy, 3 row ranges (q, k, v), packed codes */
-    real *ix, *dix;          /* (n_expanded) interface vectors as layers see them, gradients */
+    Packed *packed;          /* per projection copy, 3 row ranges (q, k, v) */
+    Panels head, head_back;  /* E^T and E */
+    real *ix, *dix;          /* (phases,n_x) interface vectors as layers see them, gradients */
     uint64_t flips;          /* ternary codes that changed since initialisation */
     int quantized, freeze, train;
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
-    real *partial, *rope, *ones; /* sums of chunks, (seq,D) cos | sin, (F) */
+    real *logits;            /* (min(N,HEAD),V) */
+    real *partial;           /* (chunks,n_x) gradients of the interface, of one phase */
+    real *rope, *ones;       /* (seq,D) cos | sin, (F) */
     real *muon;              /* scratch of golf_muon: two of the largest projection, two squares */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
@@ -339,10 +363,11 @@ void golf_buffers(Golf *m, size_t N);                /* activations for N tokens
 void golf_cache(Golf *m);                            /* key/value cache of seq tokens, B = 1 */
 void golf_quantize(Golf *m);                         /* masters to codes, scales and eff */
 void golf_use(Golf *m);                              /* codes and scales to eff, panels, ix */
-/* tokens (B,T), targets (B,T) or NULL. Fills m->logits (N,V) and, with targets, m->loss (N), nats;
- * returns the mean loss (0 without targets). With a cache: B = 1, T more tokens. */
+/* tokens (B,T), targets (B,T) or NULL. Token n leaves its logits in row n % HEAD of m->logits until
+ * others come and, with targets, its loss in m->loss (N), in nats. Returns the mean loss (0 without
+ * targets). With a cache: B = 1, T more tokens. In training logits turn into their gradients. */
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
-void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T); /* fills m->g */
+void golf_backward(Golf *m, const int *tokens, int B, int T); /* after it: fills m->g */
 double golf_grad_norm(const Golf *m);
 void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not train */
 void golf_muon(Golf *m, int step, double grad_scale);  /* with optimizer=muon, the projections */

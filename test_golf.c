@@ -207,7 +207,13 @@ static void check_gemm(int m, int n, int k, int kind, int acc) {
         for (size_t r = 0; r < (size_t)rows; r++)
             bits &= !memcmp(c[2] + at + r * ldc, c[1] + at + r * ldc, (size_t)cols * sizeof(real));
     }
+    Panels panels = {0};
+    for (int i = 0; i < 2; i++) panels_pack(&panels, b, k, n); /* again into the same memory */
+    memcpy(c[2], c[0], len * sizeof(real));
+    gemm_panels(c[2], ldc, a, &panels, m);
+    if (!acc) bits &= !memcmp(c[2], c[1], len * sizeof(real));
     CHECK(bits, "gemm %d %d %d kind %d: bits depend on what else is computed", m, n, k, kind);
+    free(panels.panel);
     operand_free(a), operand_free(b);
     for (int j = 0; j < 4; j++) free(c[j]);
 }
@@ -273,7 +279,7 @@ static double grad_error(real *w, const real *dw, size_t n, double (*loss)(void 
 #define GRAD_TOL 1e-7
 
 /* A layer alone: out = f(in[0], in[1], ...), loss = sum(out * coef), so that d(out) is coef.
- * 70 tokens are two partial sums. Bit i of `adds`: the gradient of in[i] accumulates. */
+ * Bit i of `adds`: the gradient of in[i] accumulates. */
 typedef struct {
     enum { RMSNORM, RMSNORM_ADD, EMBEDDING, MIX, QK, RELU2, GATE, LOSS, ATTENTION, LINEAR } kind;
     int N, K, adds, B, T, H, KV, D;
@@ -293,7 +299,7 @@ static double layer_loss(void *arg) {
     case RMSNORM_ADD: rmsnorm_forward(l->out, l->r, in[0], in[1], N, K); break;
     case EMBEDDING: embed_forward(l->out, in[0], l->tokens, N, K); break;
     case MIX: mix_forward(l->out, in[0], in[1], in[2], in[3], in[4], N, K); break;
-    case QK: qk_forward(l->out, in[0], in[1], l->rope, 0, N, l->T, H, KV, D); break;
+    case QK: qk_forward(l->out, in[0], in[1], l->rope, 0, 0, N, l->T, H, KV, D); break;
     case RELU2: relu2_forward(l->out, in[0], N, K); break;
     case GATE: gate_forward(l->out, l->coef, in[0], in[1], N, K); break;
     case LOSS: /* the mean over the tokens, as golf_backward assumes */
@@ -317,26 +323,26 @@ static double layer_loss(void *arg) {
 static void layer_backward(Layer *l) {
     const int N = l->N, K = l->K, H = l->H, KV = l->KV, D = l->D;
     const size_t q = (size_t)H * D, kv = (size_t)KV * D;
-    real **in = l->in, **d = l->d, *part = reals(2 * 3 * 64, 20), *coef = l->coef, *r = l->r;
+    real **in = l->in, **d = l->d, *coef = l->coef, *r = l->r;
     switch (l->kind) {
     case RMSNORM:
     case RMSNORM_ADD:
-        rmsnorm_backward(d[0], l->kind == RMSNORM_ADD, d[1], coef, in[0], r, in[1], N, K, part);
+        rmsnorm_backward(d[0], l->kind == RMSNORM_ADD, d[1], coef, in[0], r, in[1], N, K);
         break;
     case EMBEDDING: embed_backward(d[0], coef, l->tokens, N, K); break;
     case MIX:
         memcpy(d[0], coef, l->n_out * sizeof(real));
-        mix_backward(d[0], d[1], d[2], d[3], d[4], in[0], in[1], in[2], in[3], N, K, part);
+        mix_backward(d[0], d[1], d[2], d[3], d[4], in[0], in[1], in[2], in[3], N, K);
         break;
-    case QK: qk_backward(d[0], d[1], coef, in[0], in[1], l->rope, N, l->T, H, KV, D, part); break;
+    case QK: qk_backward(d[0], d[1], coef, in[0], in[1], l->rope, 0, N, l->T, H, KV, D); break;
     case RELU2:
         memcpy(d[0], coef, l->n_out * sizeof(real));
         relu2_backward(d[0], in[0], N, K);
         break;
-    case GATE: gate_backward(d[0], d[1], coef, in[0], in[1], N, K, part); break;
+    case GATE: gate_backward(d[0], d[1], coef, in[0], in[1], N, K); break;
     case LOSS:
         memcpy(d[0], l->out, l->n_out * sizeof(real));
-        loss_backward(d[0], r, l->tokens, N, K);
+        loss_backward(d[0], r, l->tokens, 1.0 / N, N, K);
         break;
     case ATTENTION:
         attention_backward(d[0], q, d[1], kv, d[2], kv, coef, r, in[0], q, in[1], kv, in[2], kv,
@@ -412,7 +418,8 @@ static void test_linear_gradient(const char *options_text) {
         real *dx = reals(N * C, 13);
         const size_t at = m.t[T_wqkv].at + (size_t)(QKV + first) * C, n = (size_t)rows * C;
         set_all(m.g, m.n_params, 0.25);
-        linear_backward(&m, dx, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
+        linear_dx(&m, dx, l.coef, (size_t)QKV, T_wqkv, 1, s, N);
+        linear_dw(&m, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
         for (size_t i = 0; i < n; i++) m.g[at + i] -= 0.25;
         const double ex = grad_error(l.in[0], dx, N * C, layer_loss, &l);
         const double ew = grad_error(m.w + at, m.g + at, n, layer_loss, &l);
@@ -526,11 +533,11 @@ static void test_model_gradients(void) {
         real *g = reals(m->n_params, 0);
         m->freeze = LIVE;
         const double live = probe_loss(&p);
-        golf_backward(m, p.x, p.y, p.B, p.T);
+        golf_backward(m, p.x, p.B, p.T);
         memcpy(g, m->g, m->n_params * sizeof(real));
         m->freeze = RECORD;
         const double loss0 = probe_loss(&p);
-        golf_backward(m, p.x, p.y, p.B, p.T);
+        golf_backward(m, p.x, p.B, p.T);
         double num = 0, den = 0;
         for (size_t i = 0; i < m->n_params; i++) {
             num += (g[i] - m->g[i]) * (g[i] - m->g[i]);
@@ -543,7 +550,7 @@ static void test_model_gradients(void) {
         /* integer products are often exactly 0, where relu^2 has its kink: step off it */
         for (size_t i = 0; i < m->n_params; i++) m->w[i] += 1e-2 * noise(5, i);
         probe_loss(&p);
-        golf_backward(m, p.x, p.y, p.B, p.T);
+        golf_backward(m, p.x, p.B, p.T);
         memcpy(g, m->g, m->n_params * sizeof(real));
         for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
             if (t->n) {

@@ -165,6 +165,11 @@ static inline real fast_exp(real x) {
  * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
  * two start per cycle: 8 independent sums or more keep them busy.
  * VB: bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
+#endif
 #define SHUFFLE __builtin_shufflevector
 #if defined(__AVX512F__)
 #define VB 64
@@ -229,19 +234,35 @@ INLINE void transpose(ivec *t) {
         for (int i = 0; i < WORDS; i++) t[i] = u[i];
     }
 }
-/* LANES reals of a stored row, or the `have` that exist and then zeros; reads nothing else. */
-NOINLINE vec load_edge(Mat x, size_t row, size_t col, int have) {
+/* LANES numbers or codes, or the `have` that exist and then zeros; touches nothing else. */
+INLINE vec load_reals(const real *p, int have) {
+    if (have >= LANES) return *(const uvec *)p;
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << have) - 1), p);
+#endif
     vec v = {0};
-    if (x.f) return memcpy(&v, x.f + row * x.ld + col, have * sizeof(real)), v;
-    for (int i = 0; i < have; i++) v[i] = (real)x.q[row * x.ld + col + i] * x.inv[row];
-    return v;
+    return memcpy(&v, p, have * sizeof(real)), v;
+}
+INLINE void store_reals(real *p, vec v, int have) {
+    if (have >= LANES) *(uvec *)p = v;
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << have) - 1), (__m512)v);
+#else
+    else memcpy(p, &v, have * sizeof(real));
+#endif
+}
+INLINE qvec load_codes(const int8_t *p, int have) {
+    qvec q = {0};
+    if (have >= LANES) return memcpy(&q, p, LANES), q;
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && !defined(GOLF_DOUBLE)
+    return (qvec)_mm_maskz_loadu_epi8((__mmask16)((1u << have) - 1), p);
+#endif
+    return memcpy(&q, p, have), q;
 }
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
-    if (have < LANES) return load_edge(x, row, col, have);
-    if (x.f) return *(const uvec *)(x.f + row * x.ld + col);
-    qvec q;
-    memcpy(&q, x.q + row * x.ld + col, LANES);
-    wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
+    if (x.f) return load_reals(x.f + row * x.ld + col, have);
+    const qvec q = load_codes(x.q + row * x.ld + col, have);
+    const wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
     return __builtin_convertvector(w, vec) * x.inv[row];
 }
 /* Panels of W: panel p starts at p * STRIDE(W, depth); its element k*W + i is element p*W + i
@@ -282,65 +303,62 @@ INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth)
 NOINLINE void pack_a(real *to, Mat a, int m, int k) { pack(to, MR, a, !a.trans, m, k); }
 NOINLINE void pack_b(real *to, Mat b, int n, int k) { pack(to, NR, b, b.trans, n, k); }
 
-/* c(rows,cols) = or += the product of two panels; rows <= R <= MR, R known to the compiler. */
-INLINE void tile(const int R, real *c, size_t ldc, const real *a, const real *b, int rows, int cols,
-                 int depth, int add) {
-    vec s[MR][2], edge[MR][2];
-    int full = rows == R && cols == NR;
+/* c(rows,cols) = or += a b, where b is a panel of W vectors and a(i,k) is a[i * AI + k * AK].
+ * rows <= R <= MR; R, W, AI, AK known to the compiler. Reads R rows of a, W vectors of b. */
+INLINE void tile(const int R, const int W, const int AI, const int AK, real *c, size_t ldc,
+                 const real *a, const real *b, int rows, int cols, int depth, int add) {
+    vec s[MR][2];
     UNROLL for (int i = 0; i < R; i++) {
         s[i][0] = s[i][1] = (vec){0};
         if (i >= rows) continue; /* c into L2: 14 rows a power of two apart collide in L1 */
         __builtin_prefetch(c + i * ldc, 1, 2);
         __builtin_prefetch(c + i * ldc + cols - 1, 1, 2);
     }
-    for (int k = 0; k < depth; k++, a += MR, b += NR) {
-        vec b0 = *(const vec *)b, b1 = *(const vec *)(b + LANES);
-        UNROLL for (int i = 0; i < R; i++) s[i][0] += a[i] * b0, s[i][1] += a[i] * b1;
-    }
-    UNROLL for (int i = 0; i < R; i++) {
-        uvec *out = full ? (uvec *)(c + i * ldc) : (uvec *)edge[i];
-        if (full && add) s[i][0] += out[0], s[i][1] += out[1];
-        out[0] = s[i][0], out[1] = s[i][1];
-    }
-    for (int i = 0; !full && i < rows; i++)
-        for (int j = 0; j < cols; j++) {
-            real sum = edge[i][j / LANES][j % LANES], *out = c + i * ldc + j;
-            *out = add ? sum + *out : sum;
+    for (int k = 0; k < depth; k++, a += AK, b += NR) {
+        const vec b0 = *(const vec *)b, b1 = W > 1 ? *(const vec *)(b + LANES) : b0;
+        UNROLL for (int i = 0; i < R; i++) {
+            s[i][0] += a[i * AI] * b0;
+            if (W > 1) s[i][1] += a[i * AI] * b1;
         }
+    }
+    UNROLL for (int i = 0; i < R; i++)
+        for (int w = 0; w < W && i < rows; w++) {
+            real *out = c + i * ldc + w * LANES;
+            if (add) s[i][w] += load_reals(out, cols - w * LANES);
+            store_reals(out, s[i][w], cols - w * LANES);
+        }
+}
+INLINE void tile_of(const int R, const int AI, const int AK, real *c, size_t ldc, const real *a,
+                    const real *b, int rows, int cols, int depth, int add) {
+    if (cols > LANES) tile(R, 2, AI, AK, c, ldc, a, b, rows, cols, depth, add);
+    else tile(R, 1, AI, AK, c, ldc, a, b, rows, cols, depth, add);
 }
 /* Four heights of a tile, so that one row does not cost fourteen. Not inlined: the variables of
  * a caller would take registers from the sums, and one sum in memory halves the speed. */
-#define HEIGHTS(T, PARAMS, ...) \
-    NOINLINE void T##_14 PARAMS { T(MR, __VA_ARGS__); } \
-    NOINLINE void T##_8 PARAMS { T(MR * 4 / 7, __VA_ARGS__); } \
-    NOINLINE void T##_4 PARAMS { T(MR * 2 / 7, __VA_ARGS__); } \
-    NOINLINE void T##_1 PARAMS { T(1, __VA_ARGS__); }
-#define HEIGHT(T, rows) ((rows) > MR * 4 / 7 ? T##_14 : (rows) > MR * 2 / 7 ? T##_8 \
-                         : (rows) > 1 ? T##_4 : T##_1)
-HEIGHTS(tile, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, int depth,
-               int add), c, ldc, a, b, rows, cols, depth, add)
+#define HEIGHTS(NAME, PARAMS, TILE, ...) \
+    NOINLINE void NAME##_14 PARAMS { TILE(MR, __VA_ARGS__); } \
+    NOINLINE void NAME##_8 PARAMS { TILE(MR * 4 / 7, __VA_ARGS__); } \
+    NOINLINE void NAME##_4 PARAMS { TILE(MR * 2 / 7, __VA_ARGS__); } \
+    NOINLINE void NAME##_1 PARAMS { TILE(1, __VA_ARGS__); } \
+    static void (*const NAME[]) PARAMS = {NAME##_1, NAME##_4, NAME##_8, NAME##_14};
+#define HEIGHT(rows) (((rows) > MR * 4 / 7) + ((rows) > MR * 2 / 7) + ((rows) > 1))
+typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows, int cols,
+                     int depth, int add);
+#define TILE_HEIGHTS(NAME, AI, AK) \
+    HEIGHTS(NAME, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, \
+                   int depth, int add), tile_of, AI, AK, c, ldc, a, b, rows, cols, depth, add)
+TILE_HEIGHTS(packed, 1, MR)  /* a from panels */
+TILE_HEIGHTS(by_row, NR, 1)  /* a as it is, rows NR apart */
+TILE_HEIGHTS(by_col, 1, NR)  /* a transposed, columns NR apart */
 
-/* One thread. Per panel of a, sweep the panels of the packed block of b: every 14 cycles of
- * multiply-adds take 128 bytes from L2. */
-void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    enum { A_SIZE = MC / MR * STRIDE(MR, KC), B_SIZE = NC / NR * STRIDE(NR, KC) };
-    static _Thread_local real *bp; /* allocated once per thread, kept till the end */
-    if (!bp) bp = xcalloc(B_SIZE + A_SIZE, sizeof(real));
-    real *ap = bp + B_SIZE;
-    for (int j0 = 0; j0 < n; j0 += NC)
-        for (int k0 = 0; k0 < k; k0 += KC) {
-            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC);
-            pack_b(bp, mat_at(b, k0, j0), cols, depth);
-            for (int i0 = 0; i0 < m; i0 += MC) {
-                int rows = MIN(m - i0, MC);
-                pack_a(ap, mat_at(a, i0, k0), rows, depth);
-                for (int i = 0; i < rows; i += MR)
-                    for (int j = 0; j < cols; j += NR)
-                        HEIGHT(tile, rows - i)(c + (i0 + i) * ldc + j0 + j, ldc,
-                            ap + i / MR * STRIDE(MR, depth), bp + j / NR * STRIDE(NR, depth),
-                            MIN(rows - i, MR), MIN(cols - j, NR), depth, acc || k0);
-            }
-        }
+/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step. Per
+ * panel of a, sweep those of b: every 14 cycles of multiply-adds take 128 bytes from L2. */
+static void sweep(const Tile *tiles, real *c, size_t ldc, const real *a, size_t a_step,
+                  const real *b, size_t b_step, int rows, int cols, int depth, int add) {
+    for (int i = 0; i < rows; i += MR, a += a_step)
+        for (int j = 0; j < cols; j += NR)
+            tiles[HEIGHT(rows - i)](c + i * ldc + j, ldc, a, b + j / NR * b_step,
+                                    MIN(rows - i, MR), MIN(cols - j, NR), depth, add);
 }
 
 static int threads_for(double madds) { /* a start costs microseconds, like 1M multiply-adds */
@@ -349,6 +367,52 @@ static int threads_for(double madds) { /* a start costs microseconds, like 1M mu
 #endif
     return (void)madds, 1;
 }
+/* b packed for many products: the weights of a step. */
+void panels_pack(Panels *p, Mat b, int k, int n) {
+    const size_t block = CEIL(n, NR) * STRIDE(NR, MIN(k, KC));
+    if (!p->panel || p->k != k || p->n != n) {
+        free(p->panel);
+        *p = (Panels){xcalloc(CEIL(k, KC) * block, sizeof(real)), k, n};
+    }
+    #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
+    for (int j = 0; j < n; j += 4 * NR)
+        for (int k0 = 0; k0 < k; k0 += KC)
+            pack_b(p->panel + k0 / KC * block + j / NR * STRIDE(NR, MIN(k - k0, KC)),
+                   mat_at(b, k0, j), MIN(n - j, 4 * NR), MIN(k - k0, KC));
+}
+/* One thread, c(m,n) = a(m,k) b. */
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
+    static _Thread_local real *ap; /* allocated once per thread, kept till the end */
+    const size_t block = CEIL(b->n, NR) * STRIDE(NR, MIN(b->k, KC));
+    if (!ap) ap = xcalloc(MC / MR * STRIDE(MR, KC), sizeof(real));
+    for (int i = 0; i < m; i += MC)
+        for (int k = 0; k < b->k; k += KC) {
+            const int rows = MIN(m - i, MC), depth = MIN(b->k - k, KC);
+            const size_t step = STRIDE(NR, depth);
+            pack_a(ap, mat_at(a, i, k), rows, depth);
+            for (int j = 0; j < b->n; j += NC)
+                sweep(packed, c + i * ldc + j, ldc, ap, STRIDE(MR, depth), b->panel + k / KC * block
+                      + j / NR * step, step, rows, MIN(b->n - j, NC), depth, k > 0);
+        }
+}
+/* One thread, both operands used once. */
+void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    enum { A_SIZE = MC / MR * STRIDE(MR, KC), B_SIZE = NC / NR * STRIDE(NR, KC) };
+    static _Thread_local real *bp;
+    if (!bp) bp = xcalloc(B_SIZE + A_SIZE, sizeof(real));
+    real *ap = bp + B_SIZE;
+    for (int j0 = 0; j0 < n; j0 += NC)
+        for (int k0 = 0; k0 < k; k0 += KC) {
+            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC);
+            pack_b(bp, mat_at(b, k0, j0), cols, depth);
+            for (int i0 = 0; i0 < m; i0 += MC) {
+                pack_a(ap, mat_at(a, i0, k0), MIN(m - i0, MC), depth);
+                sweep(packed, c + i0 * ldc + j0, ldc, ap, STRIDE(MR, depth), bp,
+                      STRIDE(NR, depth), MIN(m - i0, MC), cols, depth, acc || k0);
+            }
+        }
+}
+
 /* All threads: cut C until there are two tasks per thread. Each task packs for itself: an element
  * of b serves all rows of the task, so packing it again is cheaper than waiting for a thread. */
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
@@ -369,11 +433,6 @@ void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
  * 4 codes in each 32-bit lane and adds the products to it: the work of 4 FMAs. On x86 one side is
  * unsigned: panels hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
  * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes. */
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__ARM_FEATURE_DOTPROD)
-#include <arm_neon.h>
-#endif
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
 #if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
@@ -464,23 +523,20 @@ INLINE void tile_int(const int R, real *y, size_t ldy, const int32_t *x, const i
     }
     for (int i = 0; i < rows && !full; i++) memcpy(y + i * ldy, out[i], cols * sizeof(real));
 }
-HEIGHTS(tile_int, (real *y, size_t ldy, const int32_t *x, const int32_t *w, int words,
-                   const int32_t *start, const real *scale, int rows, int cols),
-        y, ldy, x, w, words, start, scale, rows, cols)
+#define INT_PARAMS (real *y, size_t ldy, const int32_t *x, const int32_t *w, int words, \
+                    const int32_t *start, const real *scale, int rows, int cols)
+HEIGHTS(packed_int, INT_PARAMS, tile_int, y, ldy, x, w, words, start, scale, rows, cols)
 
-/* A task is MR tokens: 14 cycles of work per 128 bytes of weights from L2. With few tokens the
- * panels of weights are shared out as well. No k-blocks: integer sums are exact in any order. */
+/* One thread, MR tokens at a time: 14 cycles of work per 128 bytes of weights from L2. No k-blocks:
+ * integer sums are exact in any order. */
 void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s,
               int n) {
-    int m = w->rows, k = w->cols, words = CEIL(k, 4), panels = CEIL(m, NRI), up = CEIL(n, MR);
-    int threads = threads_for((double)n * m * k / 4);
-    int across = up >= 4 * threads ? 1 : MIN(threads, panels);
-    #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int t = 0; t < up * across; t++) {
-        static _Thread_local int32_t *xp;
-        static _Thread_local int room;
-        if (room < words) free(xp), xp = xcalloc((size_t)(room = words) * MR + WORDS, 4);
-        int i = t / across * MR, rows = MIN(n - i, MR), part = t % across;
+    static _Thread_local int32_t *xp;
+    static _Thread_local int room;
+    const int m = w->rows, k = w->cols, words = CEIL(k, 4);
+    if (room < words) free(xp), xp = xcalloc((size_t)(room = words) * MR + WORDS, 4);
+    for (int i = 0; i < n; i += MR) {
+        const int rows = MIN(n - i, MR);
         int32_t start[MR + WORDS] = {0};
         real scale[MR] = {0};
         for (int r = 0; r < rows; r++) scale[r] = s * inv[i + r];
@@ -489,45 +545,26 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
         for (int q = 0; OFFSET && q < words; q++)
             sum = dot4(sum, offset, *(const uivec *)(xp + q * MR));
         *(uivec *)start = -sum;
-        for (int p = part * panels / across; p < (part + 1) * panels / across; p++)
-            HEIGHT(tile_int, rows)(y + i * ldy + p * NRI, ldy, xp,
-                (const int32_t *)w->panel + (size_t)p * words * NRI, words, start, scale, rows,
-                MIN(m - p * NRI, NRI));
+        for (int j = 0; j < m; j += NRI)
+            packed_int[HEIGHT(rows)](y + i * ldy + j, ldy, xp, (const int32_t *)w->panel
+                + (size_t)j * words, words, start, scale, rows, MIN(m - j, NRI));
     }
 }
 
 /* ==== 3. Layers =============================================================================== */
-/* Every x_forward is followed by its x_backward. Gradients of inputs are overwritten unless `acc`,
- * those of parameters accumulate; a NULL parameter gradient is not computed.
- * Each token belongs to one thread. Sums over tokens run over fixed chunks of CHUNK tokens,
- * whose partial sums are then added in order: the same bits for any number of threads. */
-
-enum {
-    CHUNK = 64,   /* tokens of a partial sum */
-    QUERIES = 64, /* query rows of an attention tile */
-    SMALL = 50000 /* fewer operations than this do not pay for waking the threads */
-};
-
+/* Every x_forward is followed by its x_backward. A layer runs on one thread over the N tokens it is
+ * given, a chunk small enough to stay in the cache while layer follows layer; section 5 hands the
+ * chunks to the threads. Only attention and the gradient of the embedding see all tokens at once.
+ * Gradients of inputs are overwritten unless `acc`, those of parameters accumulate; a NULL
+ * parameter gradient is not computed. */
 #define PRAGMA(text) _Pragma(#text)
-/* Loops. FOR_ROWS: n over the rows of an array (N,K), FOR_RANGE: i over n numbers, both on several
- * threads when that pays. FOR_COLUMNS: i over the columns of row n and `at` over its elements.
- * FOR_CHUNKS: j over the chunks of tokens, FOR_TOKENS_OF: n over the tokens of chunk j. */
+/* Loops. FOR_COLUMNS: i over the columns of row n and `at` over its elements. FOR_RANGE: i over n
+ * numbers, on several threads when that pays for waking them. */
+enum { SMALL = 50000 };
 #define PARALLEL(work) PRAGMA(omp parallel for if ((double)(work) > SMALL))
-#define FOR_ROWS(n, N, K) PARALLEL((double)(N) * (K)) for (int n = 0; n < (N); n++)
 #define FOR_RANGE(i, from, n) PARALLEL(n) for (size_t i = (from); i < (from) + (n); i++)
+#define FOR_ROWS(n, N) for (int n = 0; n < (N); n++)
 #define FOR_COLUMNS(n, K) for (size_t i = 0, at = (size_t)(n) * (K); i < (size_t)(K); i++, at++)
-#define FOR_CHUNKS(N) PRAGMA(omp parallel for if (N > 4 * CHUNK)) \
-    for (int j = 0; j < CEIL(N, CHUNK); j++)
-#define FOR_TOKENS_OF(j, N) for (int n = (j) * CHUNK; n < (N) && n < ((j) + 1) * CHUNK; n++)
-
-/* The sums of chunk j are row j of partial (chunks,K): zeroed by its thread, added at the end. */
-static real *chunk_sum(real *partial, int j, int K) {
-    return memset(partial + (size_t)j * K, 0, sizeof(real) * (size_t)K);
-}
-static void add_chunks(real *d, const real *partial, int N, int K) {
-    for (int j = 0; d && j < CEIL(N, CHUNK); j++)
-        for (int c = 0; c < K; c++) d[c] += partial[(size_t)j * K + c];
-}
 
 static inline real larger(real a, real b) { return a > b ? a : b; }
 
@@ -550,9 +587,17 @@ static inline real inner(const real *x, const real *y, int K) { /* sum of x*y */
     return sum;
 }
 
+/* Memory of this thread for one caller at a time; grows, never shrinks. */
+static real *scratch(size_t n) {
+    static _Thread_local real *mem;
+    static _Thread_local size_t size;
+    if (n > size) free(mem), mem = xcalloc(size = n, sizeof(real));
+    return mem;
+}
+
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
-    FOR_ROWS(n, N, K) {
+    FOR_ROWS(n, N) {
         const real *xn = x + (size_t)n * K;
         const real rn = r[n] = 1 / sqrt(inner(xn, xn, K) / (real)K + (real)1e-6);
         FOR_COLUMNS(n, K) out[at] = x[at] * rn * g[i];
@@ -561,32 +606,25 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
 
 /* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)) */
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
-                      const real *g, int N, int K, real *partial) {
-    FOR_CHUNKS(N) {
-        real *sum = chunk_sum(partial, j, K);
-        FOR_TOKENS_OF(j, N) {
-            const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
-            real dot = 0;
+                      const real *g, int N, int K) {
+    FOR_ROWS(n, N) {
+        const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
+        real dot = 0;
 #pragma omp simd reduction(+ : dot)
-            for (int i = 0; i < K; i++) {
-                sum[i] += dn[i] * xn[i] * rn;
-                dot += dn[i] * g[i] * xn[i];
-            }
-            dot *= rn * rn / (real)K; /* xh * mean(dout*g*xh) = x * r * (dot * r / K) */
-            if (acc) FOR_COLUMNS(n, K) dx[at] += rn * (dout[at] * g[i] - x[at] * dot);
-            else FOR_COLUMNS(n, K) dx[at] = rn * (dout[at] * g[i] - x[at] * dot);
-        }
+        for (int i = 0; i < K; i++) dot += dn[i] * g[i] * xn[i];
+        dot *= rn * rn / (real)K; /* xh * mean(dout*g*xh) = x * r * (dot * r / K) */
+        for (int i = 0; i < (dg ? K : 0); i++) dg[i] += dn[i] * xn[i] * rn;
+        if (acc) FOR_COLUMNS(n, K) dx[at] += rn * (dout[at] * g[i] - x[at] * dot);
+        else FOR_COLUMNS(n, K) dx[at] = rn * (dout[at] * g[i] - x[at] * dot);
     }
-    add_chunks(dg, partial, N, K);
 }
 
 /* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
-    FOR_ROWS(n, N, C)
-        memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
+    FOR_ROWS(n, N) memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
-#pragma omp parallel for if ((double)N * C > SMALL)
+    PARALLEL((double)N * C)
     for (int c0 = 0; c0 < C; c0 += 16) /* a thread owns 16 columns, so no two meet in a row */
         for (int n = 0; n < N; n++)
             for (int i = c0; i < C && i < c0 + 16; i++)
@@ -596,41 +634,37 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
-    FOR_ROWS(n, N, C) FOR_COLUMNS(n, C) h[at] = a[i] * prev[at] + b[i] * x0[at] + e[i];
+    FOR_ROWS(n, N) FOR_COLUMNS(n, C) h[at] = a[i] * prev[at] + b[i] * x0[at] + e[i];
 }
 
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
-                  const real *x0, const real *a, const real *b, int N, int C, real *partial) {
-    const size_t part = (size_t)CEIL(N, CHUNK) * C;
-    real *pa = partial, *pb = pa + part, *pe = pb + part;
-    FOR_CHUNKS(N) {
-        real *sa = chunk_sum(pa, j, C), *sb = chunk_sum(pb, j, C), *se = chunk_sum(pe, j, C);
-        FOR_TOKENS_OF(j, N) FOR_COLUMNS(n, C) {
-            const real d = dh[at];
-            sa[i] += d * prev[at], sb[i] += d * x0[at], se[i] += d;
-            dx0[at] += d * b[i];
-            dh[at] = d * a[i];
-        }
+                  const real *x0, const real *a, const real *b, int N, int C) {
+    FOR_ROWS(n, N) {
+        if (da) FOR_COLUMNS(n, C) da[i] += dh[at] * prev[at];
+        if (db) FOR_COLUMNS(n, C) db[i] += dh[at] * x0[at];
+        if (de) FOR_COLUMNS(n, C) de[i] += dh[at];
+        FOR_COLUMNS(n, C) dx0[at] += dh[at] * b[i], dh[at] *= a[i];
     }
-    add_chunks(da, pa, N, C), add_chunks(db, pb, N, C), add_chunks(de, pe, N, C);
 }
 
 /* Queries and keys: RMSNorm per head without gain, a gain per query head, RoPE over all D
  * dimensions in halves: (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).
- * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. */
-void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int N,
-                int T, int H, int KV, int D) {
-    FOR_ROWS(n, N, H * D) {
-        const real *cs = rope + (size_t)(pos0 + n % T) * D, *sn = cs + D / 2;
+ * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. The first token
+ * is number n0 of rows of T; pos0 tokens stand before each row. */
+void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int n0,
+                int N, int T, int H, int KV, int D) {
+    FOR_ROWS(n, N) {
+        const real *cs = rope + (size_t)(pos0 + (n0 + n) % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
-            const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)j * D;
-            real *out = qk + (size_t)n * (H + KV) * D + (size_t)j * D;
+            const real *x = qkv + ((size_t)n * (H + 2 * KV) + j) * D, *y = x + D / 2;
+            real *out = qk + ((size_t)n * (H + KV) + j) * D;
             const real s = (j < H ? q_gain[j] : 1) / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
-            for (int i = 0; i < D / 2; i++) {
-                const real x1 = x[i] * s, x2 = x[i + D / 2] * s;
-                out[i] = x1 * cs[i] + x2 * sn[i];
-                out[i + D / 2] = x2 * cs[i] - x1 * sn[i];
+            for (int i = 0, left; (left = D / 2 - i) > 0; i += LANES) {
+                const vec x1 = load_reals(x + i, left) * s, x2 = load_reals(y + i, left) * s;
+                const vec c = load_reals(cs + i, left), d = load_reals(sn + i, left);
+                store_reals(out + i, x1 * c + x2 * d, left);
+                store_reals(out + D / 2 + i, x2 * c - x1 * d, left);
             }
         }
     }
@@ -638,68 +672,74 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
 
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
-                 const real *rope, int N, int T, int H, int KV, int D, real *partial) {
-    FOR_CHUNKS(N) {
-        real *sum = chunk_sum(partial, j, H);
-        FOR_TOKENS_OF(j, N) {
-            const real *cs = rope + (size_t)(n % T) * D, *sn = cs + D / 2;
-            for (int k = 0; k < H + KV; k++) {
-                const real *x = qkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D;
-                const real *dout = dqk + (size_t)n * (H + KV) * D + (size_t)k * D;
-                real *dx = dqkv + (size_t)n * (H + 2 * KV) * D + (size_t)k * D;
-                const real r = 1 / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
-                const real gain = k < H ? q_gain[k] : 1;
-                /* the rotation is orthogonal: its backward is the rotation by the other angle */
-                for (int i = 0; i < D / 2; i++) {
-                    dx[i] = dout[i] * cs[i] - dout[i + D / 2] * sn[i];
-                    dx[i + D / 2] = dout[i] * sn[i] + dout[i + D / 2] * cs[i];
-                }
-                real dot = inner(dx, x, D);
-                if (k < H) sum[k] += dot * r;
-                dot *= r * r / (real)D;
-                for (int i = 0; i < D; i++) dx[i] = r * gain * (dx[i] - x[i] * dot);
+                 const real *rope, int n0, int N, int T, int H, int KV, int D) {
+    FOR_ROWS(n, N) {
+        const real *cs = rope + (size_t)((n0 + n) % T) * D, *sn = cs + D / 2;
+        for (int k = 0; k < H + KV; k++) {
+            const real *x = qkv + ((size_t)n * (H + 2 * KV) + k) * D;
+            const real *dout = dqk + ((size_t)n * (H + KV) + k) * D, *dy = dout + D / 2;
+            real *dx = dqkv + ((size_t)n * (H + 2 * KV) + k) * D;
+            const real r = 1 / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
+            const real gain = k < H ? q_gain[k] : 1;
+            /* the rotation is orthogonal: its backward is the rotation by the other angle */
+            for (int i = 0, left; (left = D / 2 - i) > 0; i += LANES) {
+                const vec d1 = load_reals(dout + i, left), d2 = load_reals(dy + i, left);
+                const vec c = load_reals(cs + i, left), d = load_reals(sn + i, left);
+                store_reals(dx + i, d1 * c - d2 * d, left);
+                store_reals(dx + D / 2 + i, d1 * d + d2 * c, left);
             }
+            real dot = inner(dx, x, D);
+            if (k < H && dq_gain) dq_gain[k] += dot * r;
+            dot *= r * r / (real)D;
+            for (int i = 0; i < D; i++) dx[i] = r * gain * (dx[i] - x[i] * dot);
         }
     }
-    add_chunks(dq_gain, partial, N, H);
 }
 
-/* Causal attention, head by head, QUERIES rows at a time against all keys they may see: memory
- * grows with T, not T*T. Query i of Tq sees keys 0 .. Tk-Tq+i (Tk > Tq: a cache holds the first).
- * Queries of head h use key/value head h / (H/KV) (GQA). A row's arithmetic does not depend on
- * the tile it falls in, so decoding from a cache gives what the full forward gives. */
-static real *scratch(size_t n) { /* of this thread, grows, never shrinks */
-    static _Thread_local real *mem;
-    static _Thread_local size_t size;
-    if (n > size) free(mem), mem = xcalloc(size = n, sizeof(real));
-    return mem;
+/* Causal attention in blocks of NR queries against all keys they may see: memory grows with T, not
+ * T*T. A block holds its scores transposed, S^T (keys,NR): a query is a lane, so the softmax runs
+ * down the keys without sums across lanes, and S^T is an operand of the next products as it stands.
+ * Query i of Tq sees keys 0 .. Tk-Tq+i (Tk > Tq: a cache holds the first). Queries of head h use
+ * key/value head h / (H/KV) (GQA), whose panels are packed once. A query's arithmetic does not
+ * depend on its block, so decoding from a cache gives what the full forward gives. */
+static void scores(real *s, const real *panels, const real *q, real *room, size_t ldq, int rows,
+                   int keys, int D) { /* s(keys,NR) = packed keys times q(rows,D)^T */
+    pack_b(room, mat_t(q, ldq), rows, D);
+    sweep(packed, s, NR, panels, STRIDE(MR, D), room, 0, keys, NR, D, 0);
 }
-
 void attention_forward(real *out, real *lse, const real *q, size_t ldq, const real *k, size_t ldk,
                        const real *v, size_t ldv, int B, int Tq, int Tk, int H, int KV, int D) {
     const real scale = 1 / sqrt((real)D);
+    const size_t a_size = CEIL(Tk, MR) * STRIDE(MR, D), b_size = CEIL(D, NR) * STRIDE(NR, Tk);
 #pragma omp parallel for if ((double)B * H * Tq * Tk > SMALL) schedule(dynamic)
-    for (int bh = 0; bh < B * H; bh++) {
-        const int b = bh / H, h = bh % H, kv = h / (H / KV);
-        const real *qh = q + (size_t)b * Tq * ldq + h * D, *kh = k + (size_t)b * Tk * ldk + kv * D;
-        const real *vh = v + (size_t)b * Tk * ldv + kv * D;
-        real *s = scratch((size_t)QUERIES * Tk);
-        for (int i0 = 0; i0 < Tq; i0 += QUERIES) {
-            const int rows = MIN(Tq - i0, QUERIES), keys = Tk - Tq + i0 + rows;
-            gemm_serial(s, keys, mat(qh + (size_t)i0 * ldq, ldq), mat_t(kh, ldk), rows, keys, D, 0);
-            for (int i = 0; i < rows; i++) {
-                const int seen = keys - rows + i + 1;
-                real *si = s + (size_t)i * keys, top = row_max(si, seen, 0), sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (int t = 0; t < seen; t++) sum += si[t] = fast_exp(scale * (si[t] - top));
-                const real inv = 1 / sum;
-                for (int t = 0; t < seen; t++) si[t] *= inv;
-                for (int t = seen; t < keys; t++) si[t] = 0;
-                lse[(size_t)(b * Tq + i0 + i) * H + h] = scale * top + log(sum);
+    for (int bk = 0; bk < B * KV; bk++) {
+        const int b = bk / KV, kv = bk % KV, group = H / KV;
+        real *s = scratch((size_t)(Tk + MR) * NR + a_size + b_size + STRIDE(NR, D));
+        real *vp = s + (size_t)(Tk + MR) * NR, *room = vp + b_size, *kp = room + STRIDE(NR, D);
+        pack_a(kp, mat(k + (size_t)b * Tk * ldk + kv * D, ldk), Tk, D);
+        pack_b(vp, mat(v + (size_t)b * Tk * ldv + kv * D, ldv), D, Tk);
+        for (int h = kv * group; h < (kv + 1) * group; h++)
+            for (int i0 = 0; i0 < Tq; i0 += NR) {
+                const int rows = MIN(Tq - i0, NR), keys = Tk - Tq + i0 + rows;
+                const size_t n0 = (size_t)b * Tq + i0;
+                real top[NR], sum[NR] = {0}, *o = out + (n0 * H + h) * D;
+                scores(s, kp, q + n0 * ldq + h * D, room, ldq, rows, keys, D);
+                for (int l = 0; l < NR; l++) top[l] = s[l];
+                for (int t = 0; t < keys; t++) /* lane l sees key t when l >= t - (keys - rows) */
+                    for (int l = 0; l < NR; l++)
+                        top[l] = larger(l < t - keys + rows ? top[l] : s[t * NR + l], top[l]);
+                for (int t = 0; t < keys; t++)
+                    for (int l = 0; l < NR; l++) {
+                        const real e = fast_exp(scale * (s[t * NR + l] - top[l]));
+                        sum[l] += s[t * NR + l] = l < t - keys + rows ? 0 : e;
+                    }
+                sweep(by_col, o, (size_t)H * D, s, MR, vp, STRIDE(NR, Tk), rows, D, keys, 0);
+                for (int i = 0; i < rows; i++) {
+                    const real inv = 1 / sum[i];
+                    for (int d = 0; d < D; d++) o[(size_t)i * H * D + d] *= inv;
+                    lse[(n0 + i) * H + h] = scale * top[i] + log(sum[i]);
+                }
             }
-            gemm_serial(out + ((size_t)(b * Tq + i0) * H + h) * D, (size_t)H * D, mat(s, keys),
-                        mat(vh, ldv), rows, D, keys, 0);
-        }
     }
 }
 
@@ -710,63 +750,69 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                         const real *k, size_t ldk, const real *v, size_t ldv, int B, int T, int H,
                         int KV, int D) {
     const real scale = 1 / sqrt((real)D);
-    const int group = H / KV;
+    const size_t s_size = (size_t)(T + MR) * NR, a_size = CEIL(T, MR) * STRIDE(MR, D);
+    const size_t b_size = CEIL(D, NR) * STRIDE(NR, T), row_size = CEIL(D, NR) * STRIDE(NR, NR);
+    const size_t HD = (size_t)H * D;
 #pragma omp parallel for if ((double)B * H * T * T > SMALL) schedule(dynamic)
     for (int bk = 0; bk < B * KV; bk++) { /* one thread owns dK and dV of a key/value head */
-        const int b = bk / KV, kv = bk % KV;
+        const int b = bk / KV, kv = bk % KV, group = H / KV;
         const size_t row = (size_t)b * T;
         const real *kh = k + row * ldk + kv * D, *vh = v + row * ldv + kv * D;
         real *dkh = dk + row * lddk + kv * D, *dvh = dv + row * lddv + kv * D;
-        real *s = scratch((size_t)2 * QUERIES * T), *ds = s + (size_t)QUERIES * T;
+        real *s = scratch(2 * s_size + 2 * a_size + b_size + row_size + STRIDE(NR, D));
+        real *ds = s + s_size, *kb = ds + s_size, *rows_b = kb + b_size;
+        real *room = rows_b + row_size, *kp = room + STRIDE(NR, D), *vp = kp + a_size;
+        pack_a(kp, mat(kh, ldk), T, D);
+        pack_a(vp, mat(vh, ldv), T, D);
+        pack_b(kb, mat(kh, ldk), D, T);
         for (int t = 0; t < T; t++)
             for (int i = 0; i < D; i++) dkh[t * lddk + i] = dvh[t * lddv + i] = 0;
         for (int h = kv * group; h < (kv + 1) * group; h++)
-            for (int i0 = 0; i0 < T; i0 += QUERIES) {
-                const int rows = MIN(T - i0, QUERIES), keys = i0 + rows;
+            for (int i0 = 0; i0 < T; i0 += NR) {
+                const int rows = MIN(T - i0, NR), keys = i0 + rows;
                 const real *qh = q + (row + i0) * ldq + h * D;
-                const real *doh = dout + ((row + i0) * H + h) * D;
-                gemm_serial(s, keys, mat(qh, ldq), mat_t(kh, ldk), rows, keys, D, 0);
-                gemm_serial(ds, keys, mat(doh, (size_t)H * D), mat_t(vh, ldv), rows, keys, D, 0);
-                for (int i = 0; i < rows; i++) {
-                    real *si = s + (size_t)i * keys, *dsi = ds + (size_t)i * keys, dot = 0;
-                    const real l = lse[(row + i0 + i) * H + h];
-                    const int seen = keys - rows + i + 1;
-#pragma omp simd reduction(+ : dot)
-                    for (int t = 0; t < seen; t++)
-                        dot += (si[t] = fast_exp(scale * si[t] - l)) * dsi[t];
-                    for (int t = 0; t < seen; t++) dsi[t] = scale * si[t] * (dsi[t] - dot);
-                    for (int t = seen; t < keys; t++) si[t] = dsi[t] = 0;
-                }
-                gemm_serial(dvh, lddv, mat_t(s, keys), mat(doh, (size_t)H * D), keys, D, rows, 1);
-                gemm_serial(dq + (row + i0) * lddq + h * D, lddq, mat(ds, keys), mat(kh, ldk),
-                            rows, D, keys, 0);
-                gemm_serial(dkh, lddk, mat_t(ds, keys), mat(qh, ldq), keys, D, rows, 1);
+                const real *doh = dout + (row + i0) * HD + h * D;
+                real l_of[NR] = {0}, dot[NR] = {0};
+                for (int i = 0; i < rows; i++) l_of[i] = lse[(row + i0 + i) * H + h];
+                scores(s, kp, qh, room, ldq, rows, keys, D);
+                scores(ds, vp, doh, room, HD, rows, keys, D);
+                for (int t = 0; t < keys; t++)
+                    for (int l = 0; l < NR; l++) {
+                        const real e = fast_exp(scale * s[t * NR + l] - l_of[l]);
+                        s[t * NR + l] = l < t - keys + rows ? 0 : e;
+                        dot[l] += s[t * NR + l] * ds[t * NR + l];
+                    }
+                for (int t = 0; t < keys; t++)
+                    for (int l = 0; l < NR; l++)
+                        ds[t * NR + l] = scale * s[t * NR + l] * (ds[t * NR + l] - dot[l]);
+                pack_b(rows_b, mat(doh, HD), D, rows);
+                sweep(by_row, dvh, lddv, s, MR * NR, rows_b, STRIDE(NR, rows), keys, D, rows, 1);
+                pack_b(rows_b, mat(qh, ldq), D, rows);
+                sweep(by_row, dkh, lddk, ds, MR * NR, rows_b, STRIDE(NR, rows), keys, D, rows, 1);
+                sweep(by_col, dq + (row + i0) * lddq + h * D, lddq, ds, MR, kb, STRIDE(NR, T), rows,
+                      D, keys, 0);
             }
     }
 }
 
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
-    FOR_ROWS(n, N, F) FOR_COLUMNS(n, F) out[at] = f[at] > 0 ? f[at] * f[at] : 0;
+    FOR_ROWS(n, N) FOR_COLUMNS(n, F) out[at] = f[at] > 0 ? f[at] * f[at] : 0;
 }
 void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
-    FOR_ROWS(n, N, F) FOR_COLUMNS(n, F) df[at] = f[at] > 0 ? 2 * f[at] * df[at] : 0;
+    FOR_ROWS(n, N) FOR_COLUMNS(n, F) df[at] = f[at] > 0 ? 2 * f[at] * df[at] : 0;
 }
 
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
-    FOR_ROWS(n, N, C) FOR_COLUMNS(n, C) out[at] = h[at] + g[i] * y[at];
+    FOR_ROWS(n, N) FOR_COLUMNS(n, C) out[at] = h[at] + g[i] * y[at];
 }
-void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N, int C,
-                   real *partial) { /* dh = dout: the caller goes on with the same buffer */
-    FOR_CHUNKS(N) {
-        real *sum = chunk_sum(partial, j, C);
-        FOR_TOKENS_OF(j, N) FOR_COLUMNS(n, C) {
-            sum[i] += dout[at] * y[at];
-            dy[at] = dout[at] * g[i];
-        }
+void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N,
+                   int C) { /* dh = dout: the caller goes on with the same buffer */
+    FOR_ROWS(n, N) {
+        if (dg) FOR_COLUMNS(n, C) dg[i] += dout[at] * y[at];
+        FOR_COLUMNS(n, C) dy[at] = dout[at] * g[i];
     }
-    add_chunks(dg, partial, N, C);
 }
 
 /* Softcap and cross-entropy: l = 30*tanh(z/30), loss = lse(l) - l[target].
@@ -779,7 +825,7 @@ static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(
 }
 
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
-    FOR_ROWS(n, N, V) {
+    FOR_ROWS(n, N) {
         real *l = logits + (size_t)n * V, sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int i = 0; i < V; i++) /* l <= 30: no search for the largest is needed */
@@ -788,12 +834,12 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
         if (targets) loss[n] = lse[n] - l[targets[n]];
     }
 }
-void loss_backward(real *logits, const real *lse, const int *targets, int N, int V) {
-    FOR_ROWS(n, N, V) {
+void loss_backward(real *logits, const real *lse, const int *targets, real dloss, int N, int V) {
+    FOR_ROWS(n, N) { /* dloss: gradient of every token's loss */
         real *l = logits + (size_t)n * V;
-        const real lt = l[targets[n]], a = 1 / (real)N, ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
-        for (int i = 0; i < V; i++) l[i] = a * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
-        l[targets[n]] -= a * (1 - lt * lt * cap2);
+        const real lt = l[targets[n]], ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
+        for (int i = 0; i < V; i++) l[i] = dloss * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
+        l[targets[n]] -= dloss * (1 - lt * lt * cap2);
     }
 }
 
@@ -802,13 +848,16 @@ void loss_backward(real *logits, const real *lse, const int *targets, int N, int
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = CEIL(n, BLOCK);
-    double *part = xcalloc(blocks, sizeof(double)), total = 0;
+    double *part = (double *)scratch(blocks * 2), total = 0;
 #pragma omp parallel for if ((double)n > SMALL)
-    for (size_t b = 0; b < blocks; b++)
-        for (size_t i = b * BLOCK; i < n && i < (b + 1) * BLOCK; i++)
-            part[b] += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
+    for (size_t b = 0; b < blocks; b++) {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (size_t i = b * BLOCK; i < MIN(n, (b + 1) * BLOCK); i++)
+            sum += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
+        part[b] = sum;
+    }
     for (size_t b = 0; b < blocks; b++) total += part[b];
-    free(part);
     return total;
 }
 
@@ -858,7 +907,7 @@ static size_t int_bytes(const Tensor *t) {
 static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const real top = (real)((1 << (t->bits - 1)) - 1);
     const int cols = t->stored_cols;
-    FOR_ROWS(r, t->rows, cols) {
+    PARALLEL(t->copy_n) FOR_ROWS(r, t->rows) {
         const real absmax = larger(row_max(w + (size_t)r * cols, cols, 1), (real)1e-5);
         const real s = scale[r] = from_bf16(to_bf16(absmax / top));
         FOR_COLUMNS(r, cols) { /* s may have been rounded down: clip */
@@ -869,7 +918,7 @@ static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor 
 }
 static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
     const int cols = t->stored_cols;
-    FOR_ROWS(r, t->rows, cols) FOR_COLUMNS(r, cols) eff[at] = scale[r] * (real)code[at];
+    PARALLEL(t->copy_n) FOR_ROWS(r, t->rows) FOR_COLUMNS(r, cols) eff[at] = scale[r] * (real)code[at];
 }
 static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
@@ -936,7 +985,7 @@ static const Quantizer *quantizer_of(const Config *c, int role) {
  * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
  * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
-    FOR_ROWS(n, N, K) {
+    FOR_ROWS(n, N) {
         if (aq == AQ_INT8 && freeze != REPLAY) {
             const real absmax = larger(row_max(x + (size_t)n * K, K, 1), (real)1e-5);
             const real s = 127 / absmax;
@@ -960,7 +1009,11 @@ static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); 
 
 void golf_free(Golf *m) {
     const Config *c = &m->c;
-    for (int i = 0; m->ints && i < 3 * N_TENSORS * BLOCKS; i++) free(m->ints[i].panel);
+    for (int i = 0; m->packed && i < 3 * N_TENSORS * BLOCKS; i++) {
+        free(m->packed[i].codes.panel);
+        free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
+    }
+    free(m->head.panel), free(m->head_back.panel);
     for (int i = 0; i < m->n_owned; i++) free(m->owned[i]);
     free(m->owned);
     memset(m, 0, sizeof *m);
@@ -983,9 +1036,8 @@ static void golf_layout(Golf *m, const Config *c) {
         t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
         t->copy_n = (size_t)t->rows * t->stored_cols;
         t->n = t->stored_copies * t->copy_n;
-        t->n_x = t->role == INTERFACE ? (size_t)t->copies * t->cols : 0;
         t->at = m->n_params, m->n_params += t->n;
-        t->at_x = m->n_expanded, m->n_expanded += t->n_x;
+        t->at_x = m->n_x, m->n_x += t->role == INTERFACE ? (size_t)t->cols : 0;
         t->copy_scales = t->n ? t->quant->scales(t) : 0;
         t->copy_bytes = t->n ? t->quant->bytes(t) : 0;
         t->bytes = t->stored_copies * t->copy_bytes;
@@ -1005,13 +1057,13 @@ void golf_init(Golf *m, const Config *c, int train) {
     golf_layout(m, c);
     m->train = train;
     m->eff = owned_reals(m, m->n_params), m->code = owned(m, m->n_params, 1);
-    m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, m->n_expanded);
-    m->ints = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(IntWeights));
+    m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, PHASES * m->n_x);
+    m->packed = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(Packed));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
-    m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, m->n_expanded);
+    m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, PHASES * m->n_x);
     size_t most = 0;
     for (const Tensor *t = m->t; t < m->t + N_TENSORS && c->optimizer == OPT_MUON; t++)
         if (t->role == PROJ && t->copy_n > most) most = t->copy_n;
@@ -1033,18 +1085,21 @@ static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
 
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
-    const int C = c->width, F = HIDDEN, V = c->vocab, H = c->heads, D = HEAD_DIM, QKV = QKV_ROWS;
-    const int QK = QKV - KV_HEADS * D, EACH = c->extra_norm == XN_EACH ? C : 0;
+    const int D = HEAD_DIM, F = HIDDEN;
     m->N = N;
 #define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
 #define PHASE_ACT(name, n) act_alloc(m, &s->name, N, (size_t)(n));
 #define MODEL_REAL(name, n) m->name = owned_reals(m, N * (size_t)(n));
     for (Phase *s = m->phase; s < m->phase + PHASES; s++)
-        if (m->train || s == m->phase) {
+        if ((m->train && !c->recompute) || s == m->phase) {
             PHASE_REALS(PHASE_REAL)
             PHASE_ACTS(PHASE_ACT)
-        } else *s = *m->phase; /* without a backward pass one phase's buffers do */
+        } else { /* what is not kept for a backward pass shares the buffers of the first phase */
+            *s = *m->phase;
+            if (m->train) s->out = owned_reals(m, N * (size_t)c->width);
+        }
     FORWARD_REALS(MODEL_REAL)
+    m->logits = owned_reals(m, MIN(N, HEAD) * (size_t)c->vocab);
     m->rope = owned_reals(m, (size_t)c->seq * D), m->ones = owned_reals(m, (size_t)F);
     for (int i = 0; i < F; i++) m->ones[i] = 1;
     for (int t = 0; t < c->seq; t++)
@@ -1055,7 +1110,25 @@ void golf_buffers(Golf *m, size_t N) {
         }
     if (!m->train) return;
     BACKWARD_REALS(MODEL_REAL)
-    m->partial = owned_reals(m, (N / CHUNK + 1) * (size_t)(3 * C + F));
+    m->partial = owned_reals(m, CEIL(N, CHUNK) * m->n_x);
+}
+
+/* The same buffers from token n0 on. */
+static Act act_at(const Act *a, size_t n0, size_t K) {
+    return (Act){a->x ? a->x + n0 * K : NULL, a->inv ? a->inv + n0 : NULL,
+                 a->res ? a->res + n0 * K : NULL, a->q ? a->q + n0 * K : NULL};
+}
+static Phase phase_at(const Golf *m, int p, size_t n0) {
+    const Config *c = &m->c;
+    const Phase *s = m->phase + p;
+#define REAL_AT(name, n) .name = s->name + n0 * (size_t)(n),
+#define ACT_AT(name, n) .name = act_at(&s->name, n0, (size_t)(n)),
+    return (Phase){PHASE_REALS(REAL_AT) PHASE_ACTS(ACT_AT)};
+}
+static Flow flow_at(const Golf *m, size_t n0) {
+    const Config *c = &m->c;
+#define FLOW_AT(name, n) .name = m->name ? m->name + n0 * (size_t)(n) : NULL,
+    return (Flow){FORWARD_REALS(FLOW_AT) BACKWARD_REALS(FLOW_AT)};
 }
 
 void golf_cache(Golf *m) {
@@ -1072,15 +1145,15 @@ static size_t stored_at(const Golf *m, const Tensor *t, int p, int i) {
 }
 
 static void expand(Golf *m, const Tensor *t) {
-    for (int p = 0; p < (t->n_x ? t->copies : 0); p++)
+    for (int p = 0; p < (t->role == INTERFACE ? m->phases : 0); p++)
         for (int i = 0; i < t->cols; i++)
-            m->ix[t->at_x + (size_t)p * t->cols + i] =
+            m->ix[p * m->n_x + t->at_x + i] =
                 t->mode ? m->eff[stored_at(m, t, p, i)] : (real)t->init;
 }
 static void fold(Golf *m, const Tensor *t) {
-    for (int p = 0; p < (t->n_x && t->mode ? t->copies : 0); p++)
+    for (int p = 0; p < (t->role == INTERFACE && t->mode ? m->phases : 0); p++)
         for (int i = 0; i < t->cols; i++)
-            m->g[stored_at(m, t, p, i)] += m->dix[t->at_x + (size_t)p * t->cols + i];
+            m->g[stored_at(m, t, p, i)] += m->dix[p * m->n_x + t->at_x + i];
 }
 
 static real *scale_of(const Golf *m, const Tensor *t, int copy) {
@@ -1097,20 +1170,44 @@ static int row_range(const Config *c, int k, int r, int *first) {
     return split ? start[r + 1] - start[r] : r ? 0 : rows;
 }
 
-void golf_use(Golf *m) {
+/* Panels of row range r of copy j of projection k. */
+static Packed *packed_of(const Golf *m, int k, int j, int r) {
+    return m->packed + (k * m->blocks + j) * 3 + r;
+}
+static int in_integers(const Golf *m) { return m->c.wq && m->c.aq && !m->freeze; }
+
+/* Codes and eff to panels, stored interface to full vectors: for the layers. */
+static void golf_pack(Golf *m) {
+    const int V = m->c.vocab, C = m->c.width;
+    const real *E = m->eff + m->t[T_embed].at;
     for (int k = 0; k < N_TENSORS; k++) {
         const Tensor *t = m->t + k;
+        expand(m, t);
+        for (int jr = 0, first; t->role == PROJ && jr < 3 * t->stored_copies; jr++) {
+            const int rows = row_range(&m->c, k, jr % 3, &first), K = t->cols;
+            const size_t at = t->at + ((size_t)(jr / 3) * t->rows + first) * K;
+            Packed *w = packed_of(m, k, jr / 3, jr % 3);
+            if (!rows) continue;
+            if (in_integers(m)) int_pack(&w->codes, m->code + at, rows, K);
+            else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
+            if (m->train) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
+        }
+    }
+    panels_pack(&m->head, mat_t(E, C), C, V);
+    if (m->train) panels_pack(&m->head_back, mat(E, C), V, C);
+}
+
+void golf_use(Golf *m) {
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
-            for (int r = 0; r < 3 && t->role == PROJ && m->c.wq && m->c.aq; r++) {
-                int first, rows = row_range(&m->c, k, r, &first);
-                if (rows) int_pack(m->ints + (k * m->blocks + j) * 3 + r,
-                                   m->code + at + (size_t)first * t->cols, rows, t->cols);
-            }
         }
-        expand(m, t);
+    for (size_t i = 0; m->freeze && i < m->n_params; i++) {
+        if (m->freeze == RECORD) m->res[i] = m->eff[i] - m->w[i];
+        m->eff[i] = m->w[i] + m->res[i];
     }
+    golf_pack(m);
 }
 
 /* Once per optimizer step; all phases then share the result. */
@@ -1125,77 +1222,94 @@ void golf_quantize(Golf *m) {
     }
     m->quantized = 1;
     golf_use(m);
-    if (!m->freeze) return;
-    for (size_t i = 0; i < m->n_params; i++) {
-        if (m->freeze == RECORD) m->res[i] = m->eff[i] - m->w[i];
-        m->eff[i] = m->w[i] + m->res[i];
-    }
-    for (int k = 0; k < N_TENSORS; k++) expand(m, m->t + k);
-}
-
-static Mat act_mat(const Golf *m, const Act *x, int K) {
-    return x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K) : mat(x->x, (size_t)K);
 }
 
 /* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
- * dx = dy W, dW += dy^T x.  y (N,..) with row stride ldy */
+ * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
                            int N) {
     const Tensor *t = m->t + k;
-    int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
-    const real *w = m->eff + t->at + ((size_t)j * t->rows + first) * K;
-    if (m->c.wq && m->c.aq && !m->freeze)
-        gemm_int(y + first, ldy, x->q, x->inv, m->ints + (k * m->blocks + j) * 3 + r,
-                 *scale_of(m, t, j), N);
+    const Packed *w = packed_of(m, k, j, r);
+    int first;
+    row_range(&m->c, k, r, &first);
+    if (in_integers(m))
+        gemm_int(y + first, ldy, x->q, x->inv, &w->codes, *scale_of(m, t, j), N);
     else
-        gemm(y + first, ldy, act_mat(m, x, K), mat_t(w, K), N, rows, K, 0);
+        gemm_panels(y + first, ldy, x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)t->cols)
+                    : mat(x->x, (size_t)t->cols), &w->forward, N);
 }
-static void linear_backward(Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
-                            int j, int r, int N) {
+static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j, int r,
+                      int N) {
+    int first;
+    row_range(&m->c, k, r, &first);
+    gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
+}
+static void linear_dw(Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
+                      int N) {
     const Tensor *t = m->t + k;
     int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
-    const size_t at = t->at + ((size_t)j * t->rows + first) * K;
-    gemm(dx, K, mat(dy + first, ldy), mat(m->eff + at, K), N, K, rows, 0);
-    gemm(m->g + at, K, mat_t(dy + first, ldy), act_mat(m, x, K), rows, K, N, 1);
+    gemm(m->g + t->at + ((size_t)j * t->rows + first) * K, K, mat_t(dy + first, ldy),
+         x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K) : mat(x->x, (size_t)K), rows, K, N, 1);
 }
 
-/* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none. */
+/* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none.
+ * A chunk sums its gradients in a row of its own; the rows are added in order when the phase is
+ * done: the same bits for any number of threads. */
 static const real *ix_of(const Golf *m, int k, int p) {
-    return m->ix + m->t[k].at_x + (size_t)p * m->t[k].cols;
+    return m->ix + p * m->n_x + m->t[k].at_x;
 }
-static real *dix_of(const Golf *m, int k, int p) {
-    return m->t[k].mode ? m->dix + m->t[k].at_x + (size_t)p * m->t[k].cols : NULL;
+static real *dix_of(const Golf *m, int k, size_t n0) {
+    return m->t[k].mode ? m->partial + n0 / CHUNK * m->n_x + m->t[k].at_x : NULL;
 }
 #define IX(name) ix_of(m, T_##name, p)
-#define DIX(name) dix_of(m, T_##name, p)
+#define DIX(name) dix_of(m, T_##name, n0)
 
-/* A projection's input: RMSNorm(x) * g if `norm`, else x, quantized.  x (N,K), r (N), g (K) */
-static void input_of(Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
-                     int K) {
-    if (norm) rmsnorm_forward(m->xn, r, x, g, N, K);
-    act_quant(a, norm ? m->xn : x, N, K, m->c.aq, m->freeze);
+static void add_chunks(Golf *m, int p, size_t chunks) {
+    real *sum = m->dix + p * m->n_x;
+    for (size_t j = 0; j < chunks; j++)
+        for (size_t i = 0; i < m->n_x; i++) sum[i] += m->partial[j * m->n_x + i];
+    memset(m->partial, 0, chunks * m->n_x * sizeof(real));
+}
+
+/* A projection's input: RMSNorm(x) * g if `norm`, else x, quantized.  x, room (N,K), r (N), g (K) */
+static void input_of(const Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
+                     int K, real *room) {
+    if (norm) rmsnorm_forward(room, r, x, g, N, K);
+    act_quant(a, norm ? room : x, N, K, m->c.aq, m->freeze);
 }
 
 /* The residual stream that phase p starts from.  (N,C) */
 static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].out : m->x0; }
 
+/* From token n0, n tokens at a time, on all threads when there is more than one chunk. */
+#define FOR_CHUNKS(n0, n, N, CHUNK) \
+    PRAGMA(omp parallel for schedule(dynamic) if ((N) > CHUNK)) \
+    for (int n0 = 0; n0 < (N); n0 += CHUNK) \
+        for (int n = MIN((N) - n0, CHUNK), once_ = 1; once_; once_ = 0)
+
 /* One application of a block: prev (N,C) -> s->out (N,C). */
 static void block_forward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
-    Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
     const int norm_out = c->extra_norm >= XN_OUT, each = c->extra_norm == XN_EACH;
-    Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
+    const Phase *all = m->phase + p;
 
-    mix_forward(s->h, prev_of(m, p), m->x0, IX(mix0), IX(mix1), IX(phase_embed), N, C);
-    rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
-    for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
-        input_of(m, in[i], each, s->r_each, m->u, ix_of(m, T_x_q + i, p), N, C);
-        linear_forward(m, s->qkv, QKV, in[i], T_wqkv, b, i, N);
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        Phase s = phase_at(m, p, n0);
+        const Flow f = flow_at(m, n0);
+        Act *in[] = {&s.in_q, &s.in_k, &s.in_v};
+        real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
+        mix_forward(s.h, prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), IX(phase_embed),
+                    n, C);
+        rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
+        for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
+            input_of(m, in[i], each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
+            linear_forward(m, s.qkv, QKV, in[i], T_wqkv, b, i, n);
+        }
+        qk_forward(f.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
     }
-    qk_forward(m->qk, s->qkv, IX(q_gain), m->rope, pos, N, T, H, KV, D);
-    const real *k = m->qk + H * D, *v = s->qkv + (H + KV) * D;
+    const real *k = m->qk + H * D, *v = all->qkv + (H + KV) * D;
     size_t ldq = (size_t)(H + KV) * D, ldk = ldq, ldv = QKV;
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
         const size_t ld = (size_t)KV * D, at = (size_t)p * c->seq * ld;
@@ -1205,103 +1319,146 @@ static void block_forward(Golf *m, int p, int B, int T) {
         }
         k = m->kcache + at, v = m->vcache + at, ldk = ldv = ld;
     }
-    attention_forward(s->att, s->lse, m->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
-    input_of(m, &s->in_o, norm_out, s->r_xo, s->att, IX(x_attn), N, C);
-    linear_forward(m, s->o, C, &s->in_o, T_wo, b, 0, N);
-    gate_forward(s->mid, s->h, s->o, IX(gate_attn), N, C);
+    attention_forward(all->att, all->lse, m->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        Phase s = phase_at(m, p, n0);
+        real *u = scratch((size_t)2 * CHUNK * F), *room = u + (size_t)CHUNK * F;
+        input_of(m, &s.in_o, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
+        linear_forward(m, s.o, C, &s.in_o, T_wo, b, 0, n);
+        gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
-    rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
-    input_of(m, &s->in_up, each, s->r_up, m->u, IX(x_up), N, C);
-    linear_forward(m, s->f, F, &s->in_up, T_wup, b, 0, N);
-    relu2_forward(m->f2, s->f, N, F);
-    input_of(m, &s->in_down, norm_out, s->r_xd, m->f2, IX(x_mlp), N, F);
-    linear_forward(m, s->y, C, &s->in_down, T_wdown, b, 0, N);
-    gate_forward(s->out, s->mid, s->y, IX(gate_mlp), N, C);
+        rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
+        input_of(m, &s.in_up, each, s.r_up, u, IX(x_up), n, C, room);
+        linear_forward(m, s.f, F, &s.in_up, T_wup, b, 0, n);
+        relu2_forward(u, s.f, n, F);
+        input_of(m, &s.in_down, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
+        linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
+        gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
+    }
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
 static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
-    Phase *s = m->phase + p;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, each = c->extra_norm == XN_EACH;
-    const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
     const size_t ldqk = (size_t)(H + KV) * D;
-    real *dh = m->dh, *part = m->partial, *du = m->du, *du2 = m->du2, *df = m->df;
+    const Phase *all = m->phase + p;
+    const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
-    /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
-    gate_backward(du, DIX(gate_mlp), dh, s->y, IX(gate_mlp), N, C, part);
-    linear_backward(m, df, du, C, &s->in_down, T_wdown, b, 0, N);
-    if (c->extra_norm) {
-        relu2_forward(m->f2, s->f, N, F);
-        rmsnorm_backward(m->df2, 0, DIX(x_mlp), df, m->f2, s->r_xd, IX(x_mlp), N, F, part);
-        df = m->df2;
-    }
-    /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
-    relu2_backward(df, s->f, N, F);
-    linear_backward(m, du, df, F, &s->in_up, T_wup, b, 0, N);
-    if (each) {
-        rmsnorm_forward(m->u, s->r_mlp, s->mid, IX(g_mlp), N, C);
-        rmsnorm_backward(du2, 0, DIX(x_up), du, m->u, s->r_up, IX(x_up), N, C, part);
-    }
-    rmsnorm_backward(dh, 1, DIX(g_mlp), each ? du2 : du, s->mid, s->r_mlp, IX(g_mlp), N, C, part);
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        const Flow f = flow_at(m, n0);
+        real *du = scratch((size_t)2 * CHUNK * F), *u = du + (size_t)CHUNK * F;
+        /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
+        gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
+        linear_dx(m, f.df, f.dy, C, T_wdown, b, 0, n);
+        if (c->extra_norm) {
+            relu2_forward(u, s.f, n, F);
+            rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
+        }
+        /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
+        relu2_backward(f.df, s.f, n, F);
+        linear_dx(m, du, f.df, F, T_wup, b, 0, n);
+        if (each) {
+            rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
+            rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
+        }
+        rmsnorm_backward(f.dh, 1, DIX(g_mlp), du, s.mid, s.r_mlp, IX(g_mlp), n, C);
 
-    /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
-    gate_backward(du, DIX(gate_attn), dh, s->o, IX(gate_attn), N, C, part);
-    linear_backward(m, du2, du, C, &s->in_o, T_wo, b, 0, N);
-    if (c->extra_norm)
-        rmsnorm_backward(du, 0, DIX(x_attn), du2, s->att, s->r_xo, IX(x_attn), N, C, part);
-    qk_forward(m->qk, s->qkv, IX(q_gain), m->rope, 0, N, T, H, KV, D);
-    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV,
-                       c->extra_norm ? du : du2, s->lse, m->qk, ldqk, m->qk + H * D, ldqk,
-                       s->qkv + (H + KV) * D, QKV, B, T, H, KV, D);
-    qk_backward(m->dqkv, DIX(q_gain), m->dqk, s->qkv, IX(q_gain), m->rope, N, T, H, KV, D, part);
-    /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
-    if (each) rmsnorm_forward(m->u, s->r_attn, s->h, IX(g_attn), N, C);
-    for (int i = 0; i < (each ? 3 : 1); i++) {
-        linear_backward(m, each ? du2 : du, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
-        if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, p), du2, m->u, s->r_each,
-                                   ix_of(m, T_x_q + i, p), N, C, part);
+        /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
+        gate_backward(f.d_o, DIX(gate_attn), f.dh, s.o, IX(gate_attn), n, C);
+        linear_dx(m, f.datt, f.d_o, C, T_wo, b, 0, n);
+        if (c->extra_norm)
+            rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
+        qk_forward(f.qk, s.qkv, IX(q_gain), m->rope, 0, n0, n, T, H, KV, D);
     }
-    rmsnorm_backward(dh, 1, DIX(g_attn), du, s->h, s->r_attn, IX(g_attn), N, C, part);
+    linear_dw(m, m->dy, C, &all->in_down, T_wdown, b, 0, N);
+    linear_dw(m, m->df, F, &all->in_up, T_wup, b, 0, N);
+    linear_dw(m, m->d_o, C, &all->in_o, T_wo, b, 0, N);
+    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, m->datt,
+                       all->lse, m->qk, ldqk, m->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV, B,
+                       T, H, KV, D);
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        const Flow f = flow_at(m, n0);
+        real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
+        real *di = each ? u + (size_t)CHUNK * C : du;
+        qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, IX(q_gain), m->rope, n0, n, T, H, KV, D);
+        /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
+        if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
+        for (int i = 0; i < (each ? 3 : 1); i++) {
+            linear_dx(m, di, f.dqkv, QKV, T_wqkv, b, i, n);
+            if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
+                                       ix_of(m, T_x_q + i, p), n, C);
+        }
+        rmsnorm_backward(f.dh, 1, DIX(g_attn), du, s.h, s.r_attn, IX(g_attn), n, C);
 
-    /* h = mix0 * prev + mix1 * x0 + phase_embed */
-    mix_backward(dh, m->dx0, DIX(mix0), DIX(mix1), DIX(phase_embed), prev_of(m, p), m->x0, IX(mix0),
-                 IX(mix1), N, C, part);
+        /* h = mix0 * prev + mix1 * x0 + phase_embed */
+        mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
+                     prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
+    }
+    for (int i = 0; i < (each ? 3 : 1); i++) linear_dw(m, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
+    add_chunks(m, p, CEIL((size_t)N, CHUNK));
+}
+
+/* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time, so
+ * that logits and their gradients never leave the cache. dh and dE result. */
+static void head(Golf *m, const int *targets, int N, int learn) {
+    const int C = m->c.width, V = m->c.vocab;
+    const real *last = prev_of(m, m->phases);
+    for (int h0 = 0; h0 < N; h0 += HEAD) {
+        const int part = MIN(N - h0, HEAD);
+        FOR_CHUNKS(n0, n, part, HEAD_CHUNK) {
+            const Flow f = flow_at(m, h0 + n0);
+            const int *y = targets ? targets + h0 + n0 : NULL;
+            real *l = m->logits + (size_t)n0 * V, *dhn = scratch((size_t)HEAD_CHUNK * C);
+            const real *x = last + (size_t)(h0 + n0) * C;
+            rmsnorm_forward(f.hn, f.r_out, x, m->ones, n, C);
+            gemm_panels(l, V, mat(f.hn, C), &m->head, n);
+            loss_forward(l, f.lse, f.loss, y, n, V);
+            if (!learn) continue;
+            loss_backward(l, f.lse, y, 1 / (real)N, n, V);
+            gemm_panels(dhn, C, mat(l, V), &m->head_back, n);
+            rmsnorm_backward(f.dh, 0, NULL, dhn, x, f.r_out, m->ones, n, C);
+        }
+        if (learn) gemm(m->g + m->t[T_embed].at, C, mat_t(m->logits, V),
+                        mat(m->hn + (size_t)h0 * C, C), V, C, part, h0 > 0);
+    }
 }
 
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
-    const int N = B * T, C = m->c.width, V = m->c.vocab;
-    const real *E = m->eff + m->t[T_embed].at;
+    const int N = B * T, C = m->c.width;
     if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
-    embed_forward(m->e, E, tokens, N, C);
-    rmsnorm_forward(m->x0, m->r_e, m->e, m->ones, N, C);
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Flow f = flow_at(m, n0);
+        embed_forward(f.e, m->eff + m->t[T_embed].at, tokens + n0, n, C);
+        rmsnorm_forward(f.x0, f.r_e, f.e, m->ones, n, C);
+    }
     for (int p = 0; p < m->phases; p++) block_forward(m, p, B, T);
     if (m->kcache) m->cached += T;
-    rmsnorm_forward(m->hn, m->r_out, prev_of(m, m->phases), m->ones, N, C);
-    gemm(m->logits, V, mat(m->hn, C), mat_t(E, C), N, V, C, 0);
-    loss_forward(m->logits, m->lse, m->loss, targets, N, V);
+    head(m, targets, N, m->train && targets);
     double sum = 0;
     for (int n = 0; targets && n < N; n++) sum += (double)m->loss[n];
     return sum / N;
 }
 
-void golf_backward(Golf *m, const int *tokens, const int *targets, int B, int T) {
-    const int N = B * T, C = m->c.width, V = m->c.vocab;
-    const size_t at = m->t[T_embed].at;
-    memset(m->g, 0, m->n_params * sizeof(real));
-    memset(m->dix, 0, m->n_expanded * sizeof(real));
+void golf_backward(Golf *m, const int *tokens, int B, int T) {
+    const int N = B * T, C = m->c.width;
+    const Tensor *embed = m->t + T_embed;
+    memset(m->g + embed->n, 0, (m->n_params - embed->n) * sizeof(real)); /* embed is the first */
+    memset(m->dix, 0, m->phases * m->n_x * sizeof(real));
     memset(m->dx0, 0, (size_t)N * C * sizeof(real));
-
-    loss_backward(m->logits, m->lse, targets, N, V);
-    gemm(m->du, C, mat(m->logits, V), mat(m->eff + at, C), N, C, V, 0);
-    gemm(m->g + at, C, mat_t(m->logits, V), mat(m->hn, C), V, C, N, 1);
-    rmsnorm_backward(m->dh, 0, NULL, m->du, prev_of(m, m->phases), m->r_out, m->ones, N, C,
-                     m->partial);
-    for (int p = m->phases - 1; p >= 0; p--) block_backward(m, p, B, T);
-    gate_forward(m->dx0, m->dx0, m->dh, m->ones, N, C); /* prev of phase 0 is x0 */
-    rmsnorm_backward(m->du, 0, NULL, m->dx0, m->e, m->r_e, m->ones, N, C, m->partial);
-    embed_backward(m->g + at, m->du, tokens, N, C);
+    for (int p = m->phases - 1; p >= 0; p--) {
+        if (m->c.recompute && p < m->phases - 1) block_forward(m, p, B, T);
+        block_backward(m, p, B, T);
+    }
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Flow f = flow_at(m, n0);
+        gate_forward(f.dx0, f.dx0, f.dh, m->ones, n, C); /* prev of phase 0 is x0 */
+        rmsnorm_backward(f.dy, 0, NULL, f.dx0, f.e, f.r_e, m->ones, n, C);
+    }
+    embed_backward(m->g + embed->at, m->dy, tokens, N, C);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         fold(m, t);
         t->quant->backward(m->g + t->at, m->w + t->at, t->n);
@@ -1959,7 +2116,9 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
             (long long)val->tokens, T);
     if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
     int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
+    const int train = m->train;
     Score s = {0};
+    m->train = 0; /* no gradients of the head */
     for (int64_t at = 0, left; (left = total - at) > 0 && (at == 0 || left > T - step);) {
         const int64_t start = at;
         const int len = (int)MIN(left, T); /* full windows together, a short last one alone */
@@ -1979,6 +2138,7 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
             fprintf(stderr, "\rscored %lld of %lld tokens", (long long)s.tokens, (long long)total);
     }
     free(x);
+    m->train = train;
     if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
     s.loss = s.nll / (double)s.tokens;
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
@@ -2020,7 +2180,7 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
         if (m->cached + have - fed > T) /* full: go on with the last half of the context */
             m->cached = 0, fed = have - T / 2;
         golf_forward(m, ids + fed, NULL, 1, have - fed);
-        real *last = m->logits + (size_t)(have - fed - 1) * V;
+        real *last = m->logits + (size_t)((have - fed - 1) % HEAD) * V;
         const double u = uniform01((uint64_t)how->seed, (uint64_t)i);
         ids[have] = pick(last, V, how->temperature, how->top_p, u);
         fed = have;
@@ -2206,7 +2366,7 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->c;
     const double loss = golf_forward(m, x, y, c->batch, c->seq);
-    golf_backward(m, x, y, c->batch, c->seq);
+    golf_backward(m, x, c->batch, c->seq);
     const double norm = *grad_norm = golf_grad_norm(m);
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
