@@ -278,6 +278,10 @@ typedef struct {
 
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc); /* c (+)= a b */
+typedef struct {
+    real *c; size_t ldc; Mat a, b; int m, n, k, acc;
+} Gemm;
+void gemm_all(const Gemm *g, int count); /* independent products */
 void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
 void panels_pack(Panels *p, Mat b, int k, int n);
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m); /* c = a b */
@@ -323,8 +327,8 @@ typedef struct { IntWeights codes; Panels forward, back; } Packed; /* W for y, e
 
 enum {
     CHUNK = 64,      /* tokens that one thread takes through layer after layer */
-    HEAD_CHUNK = 32, /* the same for the head, whose rows are V long */
-    HEAD = 512       /* tokens whose logits exist at one time; a multiple of KC */
+    HEAD_CHUNK = 28, /* the same for the head, whose rows are V long */
+    HEAD = 1024      /* tokens whose logits exist at one time; a multiple of KC */
 };
 
 enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) - x */

@@ -419,7 +419,8 @@ static void test_linear_gradient(const char *options_text) {
         const size_t at = m.t[T_wqkv].at + (size_t)(QKV + first) * C, n = (size_t)rows * C;
         set_all(m.g, m.n_params, 0.25);
         linear_dx(&m, dx, l.coef, (size_t)QKV, T_wqkv, 1, s, N);
-        linear_dw(&m, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
+        const Gemm dw = linear_dw(&m, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
+        gemm_all(&dw, 1);
         for (size_t i = 0; i < n; i++) m.g[at + i] -= 0.25;
         const double ex = grad_error(l.in[0], dx, N * C, layer_loss, &l);
         const double ew = grad_error(m.w + at, m.g + at, n, layer_loss, &l);

@@ -136,6 +136,32 @@ double now(void) {
     return clock_gettime(CLOCK_MONOTONIC, &t), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Where the time of a step goes, as the first thread sees it. TIMED(WHAT) charges what follows in
+ * its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench` looks. */
+#define GOLF_PARTS(X) \
+    X(REST, "rest") X(INT, "integer matmul") X(DX, "dX matmul") X(DW, "dW matmul") \
+    X(HEAD_MATMUL, "head matmul") X(ATTENTION, "attention") X(LOSS, "softcap, softmax, loss") \
+    X(NORMS, "norms, gates, RoPE, relu^2") X(QUANT, "quantization, packing") \
+    X(OPTIMIZER, "optimizer")
+#define X(part, name) PART_##part,
+enum { GOLF_PARTS(X) PARTS };
+#undef X
+static double part_seconds[PARTS], part_since;
+static int part_now, part_timing;
+static int part_enter(int part) {
+    const int before = part_now;
+    if (!part_timing || omp_get_thread_num()) return -1;
+    const double t = now();
+    part_seconds[before] += t - part_since;
+    part_since = t, part_now = part;
+    return before;
+}
+static void part_leave(const int *before) {
+    if (*before >= 0) part_enter(*before);
+}
+#define TIMED(part) \
+    __attribute__((cleanup(part_leave))) const int before_##part = part_enter(PART_##part)
+
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r whose error
  * is below 2e-7. Straight-line, so loops over it vectorise; libm's expf call would not. */
 static inline real fast_exp(real x) {
@@ -250,6 +276,14 @@ INLINE void store_reals(real *p, vec v, int have) {
 #else
     else memcpy(p, &v, have * sizeof(real));
 #endif
+}
+INLINE real sum_lanes(vec s) {
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+    return _mm512_reduce_add_ps((__m512)s);
+#endif
+    for (int l = LANES / 2; l; l /= 2)
+        for (int i = 0; i < l; i++) s[i] += s[i + l];
+    return s[0];
 }
 INLINE qvec load_codes(const int8_t *p, int have) {
     qvec q = {0};
@@ -413,20 +447,29 @@ void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc
         }
 }
 
-/* All threads: cut C until there are two tasks per thread. Each task packs for itself: an element
- * of b serves all rows of the task, so packing it again is cheaper than waiting for a thread. */
-void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    int threads = threads_for((double)m * n * k), mb = m, nb = MIN(n, NC);
-    while (threads > 1 && CEIL(m, mb) * CEIL(n, nb) < 2 * threads && (mb > MR || nb > NR))
-        if (mb > MR && (mb >= nb || nb <= NR)) mb = CEIL(mb, 2);
-        else nb = CEIL(nb, 2 * NR) * NR;
-    int across = CEIL(n, nb), tasks = CEIL(m, mb) * across;
+/* All threads, several products at once: tasks of MC rows or, when that makes few, fewer. A task
+ * packs for itself: an element of b serves all its rows, so that is cheaper than to wait. */
+void gemm_all(const Gemm *g, int count) {
+    int tasks, threads, mb = 2 * MC;
+    double madds = 0;
+    for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
+    threads = threads_for(madds);
+    do {
+        mb = CEIL(mb, 2 * MR) * MR, tasks = 0;
+        for (int i = 0; i < count; i++) tasks += CEIL(g[i].m, mb) * CEIL(g[i].n, NC);
+    } while (tasks < 4 * threads && threads > 1 && mb > MR);
     #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int t = 0; t < tasks; t++) {
-        int i = t / across * mb, j = t % across * nb;
-        gemm_serial(c + i * ldc + j, ldc, mat_at(a, i, 0), mat_at(b, 0, j), MIN(m - i, mb),
-                    MIN(n - j, nb), k, acc);
+        const Gemm *x = g;
+        int at = t;
+        while (at >= CEIL(x->m, mb) * CEIL(x->n, NC)) at -= CEIL(x->m, mb) * CEIL(x->n, NC), x++;
+        const int i = at / CEIL(x->n, NC) * mb, j = at % CEIL(x->n, NC) * NC;
+        gemm_serial(x->c + i * x->ldc + j, x->ldc, mat_at(x->a, i, 0), mat_at(x->b, 0, j),
+                    MIN(x->m - i, mb), MIN(x->n - j, NC), x->k, x->acc);
     }
+}
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
 }
 
 /* Integers: y = x w^T of int8 codes with exact int32 sums. One instruction multiplies 4 codes by
@@ -568,23 +611,17 @@ enum { SMALL = 50000 };
 
 static inline real larger(real a, real b) { return a > b ? a : b; }
 
-/* Largest x or |x| of a row, in lanes that the compiler can keep in vectors. */
-static inline real row_max(const real *x, int n, int absolute) {
-    real lane[16], top = absolute ? 0 : x[0];
-    for (int l = 0; l < 16; l++) lane[l] = top;
-    for (int i = 0; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++)
-            lane[l] = larger(absolute ? fabs(x[i + l]) : x[i + l], lane[l]);
-    for (int i = n / 16 * 16; i < n; i++) top = larger(absolute ? fabs(x[i]) : x[i], top);
-    for (int l = 0; l < 16; l++) top = larger(lane[l], top);
+static inline real absmax_of(const real *x, int n) {
+    real top = 0;
+#pragma omp simd reduction(max : top)
+    for (int i = 0; i < n; i++) top = larger(fabs(x[i]), top);
     return top;
 }
 
 static inline real inner(const real *x, const real *y, int K) { /* sum of x*y */
-    real sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < K; i++) sum += x[i] * y[i];
-    return sum;
+    vec s = {0};
+    for (int i = 0; i < K; i += LANES) s += load_reals(x + i, K - i) * load_reals(y + i, K - i);
+    return sum_lanes(s);
 }
 
 /* Memory of this thread for one caller at a time; grows, never shrinks. */
@@ -597,6 +634,7 @@ static real *scratch(size_t n) {
 
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         const real *xn = x + (size_t)n * K;
         const real rn = r[n] = 1 / sqrt(inner(xn, xn, K) / (real)K + (real)1e-6);
@@ -607,6 +645,7 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
 /* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)) */
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
                       const real *g, int N, int K) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
         real dot = 0;
@@ -621,9 +660,11 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
 
 /* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
+    TIMED(NORMS);
     PARALLEL((double)N * C)
     for (int c0 = 0; c0 < C; c0 += 16) /* a thread owns 16 columns, so no two meet in a row */
         for (int n = 0; n < N; n++)
@@ -634,12 +675,14 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) FOR_COLUMNS(n, C) h[at] = a[i] * prev[at] + b[i] * x0[at] + e[i];
 }
 
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         if (da) FOR_COLUMNS(n, C) da[i] += dh[at] * prev[at];
         if (db) FOR_COLUMNS(n, C) db[i] += dh[at] * x0[at];
@@ -654,6 +697,7 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
  * is number n0 of rows of T; pos0 tokens stand before each row. */
 void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int n0,
                 int N, int T, int H, int KV, int D) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         const real *cs = rope + (size_t)(pos0 + (n0 + n) % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
@@ -673,6 +717,7 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
                  const real *rope, int n0, int N, int T, int H, int KV, int D) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         const real *cs = rope + (size_t)((n0 + n) % T) * D, *sn = cs + D / 2;
         for (int k = 0; k < H + KV; k++) {
@@ -680,18 +725,26 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, co
             const real *dout = dqk + ((size_t)n * (H + KV) + k) * D, *dy = dout + D / 2;
             real *dx = dqkv + ((size_t)n * (H + 2 * KV) + k) * D;
             const real r = 1 / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
-            const real gain = k < H ? q_gain[k] : 1;
-            /* the rotation is orthogonal: its backward is the rotation by the other angle */
-            for (int i = 0, left; (left = D / 2 - i) > 0; i += LANES) {
-                const vec d1 = load_reals(dout + i, left), d2 = load_reals(dy + i, left);
-                const vec c = load_reals(cs + i, left), d = load_reals(sn + i, left);
-                store_reals(dx + i, d1 * c - d2 * d, left);
-                store_reals(dx + D / 2 + i, d1 * d + d2 * c, left);
+            const real gain = (k < H ? q_gain[k] : 1) * r;
+            real dot = 0;
+            vec sum = {0};
+            /* The rotation is orthogonal: its backward is the rotation by the other angle. Done
+             * twice, first for the inner product with x. */
+            for (int write = 0; write < 2; write++) {
+                for (int i = 0, left; (left = D / 2 - i) > 0; i += LANES) {
+                    const vec x1 = load_reals(x + i, left), x2 = load_reals(x + D / 2 + i, left);
+                    const vec d1 = load_reals(dout + i, left), d2 = load_reals(dy + i, left);
+                    const vec c = load_reals(cs + i, left), d = load_reals(sn + i, left);
+                    const vec dx1 = d1 * c - d2 * d, dx2 = d1 * d + d2 * c;
+                    if (write) store_reals(dx + i, (dx1 - x1 * dot) * gain, left);
+                    if (write) store_reals(dx + D / 2 + i, (dx2 - x2 * dot) * gain, left);
+                    else sum += dx1 * x1 + dx2 * x2;
+                }
+                if (write) break;
+                dot = sum_lanes(sum);
+                if (k < H && dq_gain) dq_gain[k] += dot * r;
+                dot *= r * r / (real)D;
             }
-            real dot = inner(dx, x, D);
-            if (k < H && dq_gain) dq_gain[k] += dot * r;
-            dot *= r * r / (real)D;
-            for (int i = 0; i < D; i++) dx[i] = r * gain * (dx[i] - x[i] * dot);
         }
     }
 }
@@ -707,8 +760,16 @@ static void scores(real *s, const real *panels, const real *q, real *room, size_
     pack_b(room, mat_t(q, ldq), rows, D);
     sweep(packed, s, NR, panels, STRIDE(MR, D), room, 0, keys, NR, D, 0);
 }
+/* Sets what the block's queries must not see: lane l sees key t when l >= t - (keys - rows). A score
+ * of UNLIKELY has a weight that vanishes in any sum; then it is set to 0. */
+#define UNLIKELY ((real)-1e30)
+static void unseen(real *s, int rows, int keys, real value) {
+    for (int t = keys - rows + 1; t < keys; t++)
+        for (int l = 0; l < t - keys + rows; l++) s[t * NR + l] = value;
+}
 void attention_forward(real *out, real *lse, const real *q, size_t ldq, const real *k, size_t ldk,
                        const real *v, size_t ldv, int B, int Tq, int Tk, int H, int KV, int D) {
+    TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const size_t a_size = CEIL(Tk, MR) * STRIDE(MR, D), b_size = CEIL(D, NR) * STRIDE(NR, Tk);
 #pragma omp parallel for if ((double)B * H * Tq * Tk > SMALL) schedule(dynamic)
@@ -724,15 +785,14 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
                 const size_t n0 = (size_t)b * Tq + i0;
                 real top[NR], sum[NR] = {0}, *o = out + (n0 * H + h) * D;
                 scores(s, kp, q + n0 * ldq + h * D, room, ldq, rows, keys, D);
+                unseen(s, rows, keys, UNLIKELY);
                 for (int l = 0; l < NR; l++) top[l] = s[l];
-                for (int t = 0; t < keys; t++) /* lane l sees key t when l >= t - (keys - rows) */
-                    for (int l = 0; l < NR; l++)
-                        top[l] = larger(l < t - keys + rows ? top[l] : s[t * NR + l], top[l]);
                 for (int t = 0; t < keys; t++)
-                    for (int l = 0; l < NR; l++) {
-                        const real e = fast_exp(scale * (s[t * NR + l] - top[l]));
-                        sum[l] += s[t * NR + l] = l < t - keys + rows ? 0 : e;
-                    }
+                    for (int l = 0; l < NR; l++) top[l] = larger(s[t * NR + l], top[l]);
+                for (int t = 0; t < keys; t++)
+                    for (int l = 0; l < NR; l++)
+                        sum[l] += s[t * NR + l] = fast_exp(scale * (s[t * NR + l] - top[l]));
+                unseen(s, rows, keys, 0);
                 sweep(by_col, o, (size_t)H * D, s, MR, vp, STRIDE(NR, Tk), rows, D, keys, 0);
                 for (int i = 0; i < rows; i++) {
                     const real inv = 1 / sum[i];
@@ -749,6 +809,7 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                         const real *dout, const real *lse, const real *q, size_t ldq,
                         const real *k, size_t ldk, const real *v, size_t ldv, int B, int T, int H,
                         int KV, int D) {
+    TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const size_t s_size = (size_t)(T + MR) * NR, a_size = CEIL(T, MR) * STRIDE(MR, D);
     const size_t b_size = CEIL(D, NR) * STRIDE(NR, T), row_size = CEIL(D, NR) * STRIDE(NR, NR);
@@ -776,12 +837,13 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
                 for (int i = 0; i < rows; i++) l_of[i] = lse[(row + i0 + i) * H + h];
                 scores(s, kp, qh, room, ldq, rows, keys, D);
                 scores(ds, vp, doh, room, HD, rows, keys, D);
+                unseen(s, rows, keys, UNLIKELY), unseen(ds, rows, keys, 0);
                 for (int t = 0; t < keys; t++)
                     for (int l = 0; l < NR; l++) {
-                        const real e = fast_exp(scale * s[t * NR + l] - l_of[l]);
-                        s[t * NR + l] = l < t - keys + rows ? 0 : e;
+                        s[t * NR + l] = fast_exp(scale * s[t * NR + l] - l_of[l]);
                         dot[l] += s[t * NR + l] * ds[t * NR + l];
                     }
+                unseen(s, rows, keys, 0);
                 for (int t = 0; t < keys; t++)
                     for (int l = 0; l < NR; l++)
                         ds[t * NR + l] = scale * s[t * NR + l] * (ds[t * NR + l] - dot[l]);
@@ -797,18 +859,22 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
 
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) FOR_COLUMNS(n, F) out[at] = f[at] > 0 ? f[at] * f[at] : 0;
 }
 void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
+    TIMED(NORMS);
     FOR_ROWS(n, N) FOR_COLUMNS(n, F) df[at] = f[at] > 0 ? 2 * f[at] * df[at] : 0;
 }
 
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
+    TIMED(NORMS);
     FOR_ROWS(n, N) FOR_COLUMNS(n, C) out[at] = h[at] + g[i] * y[at];
 }
 void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N,
                    int C) { /* dh = dout: the caller goes on with the same buffer */
+    TIMED(NORMS);
     FOR_ROWS(n, N) {
         if (dg) FOR_COLUMNS(n, C) dg[i] += dout[at] * y[at];
         FOR_COLUMNS(n, C) dy[at] = dout[at] * g[i];
@@ -825,6 +891,7 @@ static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(
 }
 
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
+    TIMED(LOSS);
     FOR_ROWS(n, N) {
         real *l = logits + (size_t)n * V, sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -835,6 +902,7 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
     }
 }
 void loss_backward(real *logits, const real *lse, const int *targets, real dloss, int N, int V) {
+    TIMED(LOSS);
     FOR_ROWS(n, N) { /* dloss: gradient of every token's loss */
         real *l = logits + (size_t)n * V;
         const real lt = l[targets[n]], ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
@@ -908,7 +976,7 @@ static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor 
     const real top = (real)((1 << (t->bits - 1)) - 1);
     const int cols = t->stored_cols;
     PARALLEL(t->copy_n) FOR_ROWS(r, t->rows) {
-        const real absmax = larger(row_max(w + (size_t)r * cols, cols, 1), (real)1e-5);
+        const real absmax = larger(absmax_of(w + (size_t)r * cols, cols), (real)1e-5);
         const real s = scale[r] = from_bf16(to_bf16(absmax / top));
         FOR_COLUMNS(r, cols) { /* s may have been rounded down: clip */
             const real q = rint(w[at] / s);
@@ -985,12 +1053,14 @@ static const Quantizer *quantizer_of(const Config *c, int role) {
  * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
  * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
+    TIMED(QUANT);
     FOR_ROWS(n, N) {
         if (aq == AQ_INT8 && freeze != REPLAY) {
-            const real absmax = larger(row_max(x + (size_t)n * K, K, 1), (real)1e-5);
-            const real s = 127 / absmax;
+            const real *restrict from = x + (size_t)n * K;
+            int8_t *restrict q = a->q + (size_t)n * K; /* bytes may alias anything else */
+            const real absmax = larger(absmax_of(from, K), (real)1e-5), s = 127 / absmax;
             a->inv[n] = absmax / 127;
-            FOR_COLUMNS(n, K) a->q[at] = (int8_t)rint(x[at] * s);
+            for (int i = 0; i < K; i++) q[i] = (int8_t)rint(from[i] * s);
         }
         if (freeze == RECORD)
             FOR_COLUMNS(n, K) a->res[at] = aq == AQ_INT8 ? a->q[at] * a->inv[n] - x[at] : 0;
@@ -1212,6 +1282,7 @@ void golf_use(Golf *m) {
 
 /* Once per optimizer step; all phases then share the result. */
 void golf_quantize(Golf *m) {
+    TIMED(QUANT);
     memcpy(m->before, m->code, m->n_params);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
@@ -1228,6 +1299,7 @@ void golf_quantize(Golf *m) {
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
                            int N) {
+    TIMED(INT);
     const Tensor *t = m->t + k;
     const Packed *w = packed_of(m, k, j, r);
     int first;
@@ -1240,16 +1312,18 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
 }
 static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j, int r,
                       int N) {
+    TIMED(DX);
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
 }
-static void linear_dw(Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
-                      int N) {
+static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
+                      int N) { /* for gemm_all */
     const Tensor *t = m->t + k;
     int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
-    gemm(m->g + t->at + ((size_t)j * t->rows + first) * K, K, mat_t(dy + first, ldy),
-         x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K) : mat(x->x, (size_t)K), rows, K, N, 1);
+    return (Gemm){m->g + t->at + ((size_t)j * t->rows + first) * K, (size_t)K,
+                  mat_t(dy + first, ldy), x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K)
+                                                             : mat(x->x, (size_t)K), rows, K, N, 1};
 }
 
 /* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none.
@@ -1265,6 +1339,7 @@ static real *dix_of(const Golf *m, int k, size_t n0) {
 #define DIX(name) dix_of(m, T_##name, n0)
 
 static void add_chunks(Golf *m, int p, size_t chunks) {
+    TIMED(NORMS);
     real *sum = m->dix + p * m->n_x;
     for (size_t j = 0; j < chunks; j++)
         for (size_t i = 0; i < m->n_x; i++) sum[i] += m->partial[j * m->n_x + i];
@@ -1337,6 +1412,11 @@ static void block_forward(Golf *m, int p, int B, int T) {
     }
 }
 
+static void matmul_dw(const Gemm *g, int count) {
+    TIMED(DW);
+    gemm_all(g, count);
+}
+
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
 static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
@@ -1373,9 +1453,6 @@ static void block_backward(Golf *m, int p, int B, int T) {
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
         qk_forward(f.qk, s.qkv, IX(q_gain), m->rope, 0, n0, n, T, H, KV, D);
     }
-    linear_dw(m, m->dy, C, &all->in_down, T_wdown, b, 0, N);
-    linear_dw(m, m->df, F, &all->in_up, T_wup, b, 0, N);
-    linear_dw(m, m->d_o, C, &all->in_o, T_wo, b, 0, N);
     attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, m->datt,
                        all->lse, m->qk, ldqk, m->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV, B,
                        T, H, KV, D);
@@ -1398,13 +1475,21 @@ static void block_backward(Golf *m, int p, int B, int T) {
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
                      prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
     }
-    for (int i = 0; i < (each ? 3 : 1); i++) linear_dw(m, m->dqkv, QKV, in[i], T_wqkv, b, i, N);
+    const Gemm dw[] = {
+        linear_dw(m, m->dy, C, &all->in_down, T_wdown, b, 0, N),
+        linear_dw(m, m->df, F, &all->in_up, T_wup, b, 0, N),
+        linear_dw(m, m->d_o, C, &all->in_o, T_wo, b, 0, N),
+        linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, b, 0, N),
+        linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
+        linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
+    matmul_dw(dw, each ? 6 : 4);
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
 
 /* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time, so
  * that logits and their gradients never leave the cache. dh and dE result. */
 static void head(Golf *m, const int *targets, int N, int learn) {
+    TIMED(HEAD_MATMUL);
     const int C = m->c.width, V = m->c.vocab;
     const real *last = prev_of(m, m->phases);
     for (int h0 = 0; h0 < N; h0 += HEAD) {
@@ -1478,10 +1563,14 @@ double lr_factor(const Config *c, int step) {
 double wd_at(const Config *c, int step) {
     return c->schedule == SCHED_TWO_STAGE && 2.0 * step >= c->steps ? 0 : c->wd;
 }
-double golf_grad_norm(const Golf *m) { return sqrt(block_sum(m->g, m->n_params, 1)); }
+double golf_grad_norm(const Golf *m) {
+    TIMED(OPTIMIZER);
+    return sqrt(block_sum(m->g, m->n_params, 1));
+}
 
 /* step counts from 0. grad_scale multiplies every gradient (clipping). */
 void golf_adamw(Golf *m, int step, double grad_scale) {
+    TIMED(OPTIMIZER);
     const Config *c = &m->c;
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
@@ -1522,6 +1611,7 @@ static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) 
     return x;
 }
 void golf_muon(Golf *m, int step, double grad_scale) {
+    TIMED(OPTIMIZER);
     const Config *c = &m->c;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
     const real mu = (real)c->momentum, gs = (real)grad_scale;
