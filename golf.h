@@ -305,16 +305,16 @@ typedef struct {
  * block; r_* hold 1/rms per token. With recompute=1 only `out` is kept per phase. */
 #define PHASE_REALS(X) \
     X(h, c->width) X(r_attn, 1) X(r_each, 1) /* after input injection; r_each: before q, k, v */ \
-    X(qkv, QKV_ROWS) X(att, c->width) X(lse, c->heads) /* as projected, heads, log-sum-exp */ \
+    X(qkv, QKV_ROWS) X(qk, QK_ROWS) /* as projected; q, k after norm, gain and RoPE */ \
+    X(att, c->width) X(lse, c->heads) /* heads side by side, log-sum-exp */ \
     X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
     X(r_mlp, 1) X(r_up, 1) X(f, HIDDEN) /* of mid, before up; before the activation */ \
     X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
     X(in_q, c->width) X(in_k, EACH_COLS) X(in_v, EACH_COLS) X(in_o, c->width) \
     X(in_up, c->width) X(in_down, HIDDEN)
-#define FORWARD_REALS(X) /* qk: after norm, gain and RoPE */ \
-    X(e, c->width) X(r_e, 1) X(x0, c->width) X(qk, QK_ROWS) X(hn, c->width) X(r_out, 1) \
-    X(lse, 1) X(loss, 1)
+#define FORWARD_REALS(X) \
+    X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
     X(d_o, c->width) X(df, HIDDEN) X(dy, c->width)

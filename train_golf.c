@@ -30,6 +30,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,12 +44,17 @@ _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     vfprintf(stderr, fmt, ap), fputc('\n', stderr);
     exit(EXIT_FAILURE);
 }
+enum { HUGE_PAGE = 1 << 21 };
 void *xcalloc(size_t n, size_t size) {
     if (size && n > SIZE_MAX / 2 / size)
         die("%zu x %zu bytes: more than memory can address", n, size);
-    size_t bytes = (n * size / 64 + 1) * 64;
-    void *p = aligned_alloc(64, bytes);
+    const size_t align = n * size < HUGE_PAGE ? 64 : HUGE_PAGE;
+    const size_t bytes = (n * size / align + 1) * align;
+    void *p = aligned_alloc(align, bytes);
     if (!p) die("out of memory at %zu MB; try a smaller --batch, --width or --seq", bytes >> 20);
+#ifdef MADV_HUGEPAGE
+    if (align > 64) madvise(p, bytes, MADV_HUGEPAGE); /* fewer misses of the page table's cache */
+#endif
     return memset(p, 0, bytes);
 }
 uint8_t *read_file(const char *path, size_t *len) {
@@ -601,13 +607,14 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * Gradients of inputs are overwritten unless `acc`, those of parameters accumulate; a NULL
  * parameter gradient is not computed. */
 #define PRAGMA(text) _Pragma(#text)
-/* Loops. FOR_COLUMNS: i over the columns of row n and `at` over its elements. FOR_RANGE: i over n
- * numbers, on several threads when that pays for waking them. */
+/* Loops. FOR_ROWS: n over rows of K numbers, row n starts `at`. FOR_COLUMNS: i over the columns; no
+ * iteration depends on another, which spares short rows the compiler's checks for overlap.
+ * FOR_RANGE: i over n numbers, on several threads when that pays for waking them. */
 enum { SMALL = 50000 };
 #define PARALLEL(work) PRAGMA(omp parallel for if ((double)(work) > SMALL))
 #define FOR_RANGE(i, from, n) PARALLEL(n) for (size_t i = (from); i < (from) + (n); i++)
-#define FOR_ROWS(n, N) for (int n = 0; n < (N); n++)
-#define FOR_COLUMNS(n, K) for (size_t i = 0, at = (size_t)(n) * (K); i < (size_t)(K); i++, at++)
+#define FOR_ROWS(n, N, K) for (size_t n = 0, at = 0; n < (size_t)(N); n++, at += (size_t)(K))
+#define FOR_COLUMNS(i, K) PRAGMA(omp simd) for (int i = 0; i < (K); i++)
 
 static inline real larger(real a, real b) { return a > b ? a : b; }
 
@@ -635,59 +642,60 @@ static real *scratch(size_t n) {
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
-        const real *xn = x + (size_t)n * K;
-        const real rn = r[n] = 1 / sqrt(inner(xn, xn, K) / (real)K + (real)1e-6);
-        FOR_COLUMNS(n, K) out[at] = x[at] * rn * g[i];
+    FOR_ROWS(n, N, K) {
+        const real rn = r[n] = 1 / sqrt(inner(x + at, x + at, K) / (real)K + (real)1e-6);
+        FOR_COLUMNS(i, K) out[at + i] = x[at + i] * rn * g[i];
     }
 }
 
-/* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)) */
+/* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)). dx may be dout */
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
                       const real *g, int N, int K) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
-        const real *xn = x + (size_t)n * K, *dn = dout + (size_t)n * K, rn = r[n];
-        real dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (int i = 0; i < K; i++) dot += dn[i] * g[i] * xn[i];
-        dot *= rn * rn / (real)K; /* xh * mean(dout*g*xh) = x * r * (dot * r / K) */
-        for (int i = 0; i < (dg ? K : 0); i++) dg[i] += dn[i] * xn[i] * rn;
-        if (acc) FOR_COLUMNS(n, K) dx[at] += rn * (dout[at] * g[i] - x[at] * dot);
-        else FOR_COLUMNS(n, K) dx[at] = rn * (dout[at] * g[i] - x[at] * dot);
+    FOR_ROWS(n, N, K) {
+        const real rn = r[n];
+        vec sum = {0};
+        for (int i = 0; i < K; i += LANES)
+            sum += load_reals(dout + at + i, K - i) * load_reals(g + i, K - i)
+                   * load_reals(x + at + i, K - i);
+        const real dot = sum_lanes(sum) * rn * rn / (real)K; /* x * dot = xh * mean(dout*g*xh) */
+        if (dg) FOR_COLUMNS(i, K) dg[i] += dout[at + i] * x[at + i] * rn;
+        if (acc) FOR_COLUMNS(i, K) dx[at + i] += rn * (dout[at + i] * g[i] - x[at + i] * dot);
+        else FOR_COLUMNS(i, K) dx[at + i] = rn * (dout[at + i] * g[i] - x[at + i] * dot);
     }
 }
 
 /* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) memcpy(e + (size_t)n * C, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
+    FOR_ROWS(n, N, C) memcpy(e + at, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
     TIMED(NORMS);
     PARALLEL((double)N * C)
     for (int c0 = 0; c0 < C; c0 += 16) /* a thread owns 16 columns, so no two meet in a row */
-        for (int n = 0; n < N; n++)
-            for (int i = c0; i < C && i < c0 + 16; i++)
-                dE[(size_t)tokens[n] * C + i] += de[(size_t)n * C + i];
+        FOR_ROWS(n, N, C)
+            for (int i = c0; i < MIN(C, c0 + 16); i++) dE[(size_t)tokens[n] * C + i] += de[at + i];
 }
 
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) FOR_COLUMNS(n, C) h[at] = a[i] * prev[at] + b[i] * x0[at] + e[i];
+    FOR_ROWS(n, N, C)
+        FOR_COLUMNS(i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
 }
 
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
-        if (da) FOR_COLUMNS(n, C) da[i] += dh[at] * prev[at];
-        if (db) FOR_COLUMNS(n, C) db[i] += dh[at] * x0[at];
-        if (de) FOR_COLUMNS(n, C) de[i] += dh[at];
-        FOR_COLUMNS(n, C) dx0[at] += dh[at] * b[i], dh[at] *= a[i];
+    FOR_ROWS(n, N, C) {
+        if (da) FOR_COLUMNS(i, C) da[i] += dh[at + i] * prev[at + i];
+        if (db) FOR_COLUMNS(i, C) db[i] += dh[at + i] * x0[at + i];
+        if (de) FOR_COLUMNS(i, C) de[i] += dh[at + i];
+        FOR_COLUMNS(i, C) dx0[at + i] += dh[at + i] * b[i];
+        FOR_COLUMNS(i, C) dh[at + i] *= a[i];
     }
 }
 
@@ -698,7 +706,7 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
 void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int n0,
                 int N, int T, int H, int KV, int D) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
+    for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)(pos0 + (n0 + n) % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
             const real *x = qkv + ((size_t)n * (H + 2 * KV) + j) * D, *y = x + D / 2;
@@ -718,7 +726,7 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
                  const real *rope, int n0, int N, int T, int H, int KV, int D) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
+    for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)((n0 + n) % T) * D, *sn = cs + D / 2;
         for (int k = 0; k < H + KV; k++) {
             const real *x = qkv + ((size_t)n * (H + 2 * KV) + k) * D;
@@ -860,24 +868,24 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) FOR_COLUMNS(n, F) out[at] = f[at] > 0 ? f[at] * f[at] : 0;
+    FOR_ROWS(n, N, F) FOR_COLUMNS(i, F) out[at + i] = f[at + i] > 0 ? f[at + i] * f[at + i] : 0;
 }
 void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
     TIMED(NORMS);
-    FOR_ROWS(n, N) FOR_COLUMNS(n, F) df[at] = f[at] > 0 ? 2 * f[at] * df[at] : 0;
+    FOR_ROWS(n, N, F) FOR_COLUMNS(i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
 }
 
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS(n, N) FOR_COLUMNS(n, C) out[at] = h[at] + g[i] * y[at];
+    FOR_ROWS(n, N, C) FOR_COLUMNS(i, C) out[at + i] = h[at + i] + g[i] * y[at + i];
 }
 void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g, int N,
                    int C) { /* dh = dout: the caller goes on with the same buffer */
     TIMED(NORMS);
-    FOR_ROWS(n, N) {
-        if (dg) FOR_COLUMNS(n, C) dg[i] += dout[at] * y[at];
-        FOR_COLUMNS(n, C) dy[at] = dout[at] * g[i];
+    FOR_ROWS(n, N, C) {
+        if (dg) FOR_COLUMNS(i, C) dg[i] += dout[at + i] * y[at + i];
+        FOR_COLUMNS(i, C) dy[at + i] = dout[at + i] * g[i];
     }
 }
 
@@ -892,8 +900,8 @@ static inline real softcap(real z) { /* 30*tanh(z/30), tanh(x) = sign(x) (1-t)/(
 
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
     TIMED(LOSS);
-    FOR_ROWS(n, N) {
-        real *l = logits + (size_t)n * V, sum = 0;
+    FOR_ROWS(n, N, V) {
+        real *l = logits + at, sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int i = 0; i < V; i++) /* l <= 30: no search for the largest is needed */
             sum += fast_exp((l[i] = softcap(l[i])) - SOFTCAP);
@@ -903,10 +911,10 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
 }
 void loss_backward(real *logits, const real *lse, const int *targets, real dloss, int N, int V) {
     TIMED(LOSS);
-    FOR_ROWS(n, N) { /* dloss: gradient of every token's loss */
-        real *l = logits + (size_t)n * V;
+    FOR_ROWS(n, N, V) { /* dloss: gradient of every token's loss */
+        real *l = logits + at;
         const real lt = l[targets[n]], ls = lse[n], cap2 = 1 / (SOFTCAP * SOFTCAP);
-        for (int i = 0; i < V; i++) l[i] = dloss * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
+        FOR_COLUMNS(i, V) l[i] = dloss * fast_exp(l[i] - ls) * (1 - l[i] * l[i] * cap2);
         l[targets[n]] -= dloss * (1 - lt * lt * cap2);
     }
 }
@@ -975,18 +983,24 @@ static size_t int_bytes(const Tensor *t) {
 static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
     const real top = (real)((1 << (t->bits - 1)) - 1);
     const int cols = t->stored_cols;
-    PARALLEL(t->copy_n) FOR_ROWS(r, t->rows) {
-        const real absmax = larger(absmax_of(w + (size_t)r * cols, cols), (real)1e-5);
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const size_t at = (size_t)r * cols;
+        const real absmax = larger(absmax_of(w + at, cols), (real)1e-5);
         const real s = scale[r] = from_bf16(to_bf16(absmax / top));
-        FOR_COLUMNS(r, cols) { /* s may have been rounded down: clip */
-            const real q = rint(w[at] / s);
-            code[at] = (int8_t)(q > top ? top : q > -top ? q : -top);
+        FOR_COLUMNS(i, cols) { /* s may have been rounded down: clip */
+            const real q = rint(w[at + i] / s);
+            code[at + i] = (int8_t)(q > top ? top : q > -top ? q : -top);
         }
     }
 }
 static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
     const int cols = t->stored_cols;
-    PARALLEL(t->copy_n) FOR_ROWS(r, t->rows) FOR_COLUMNS(r, cols) eff[at] = scale[r] * (real)code[at];
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const size_t at = (size_t)r * cols;
+        FOR_COLUMNS(i, cols) eff[at + i] = scale[r] * (real)code[at + i];
+    }
 }
 static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
     const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
@@ -1054,18 +1068,17 @@ static const Quantizer *quantizer_of(const Config *c, int role) {
  * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
     TIMED(QUANT);
-    FOR_ROWS(n, N) {
+    FOR_ROWS(n, N, K) {
         if (aq == AQ_INT8 && freeze != REPLAY) {
-            const real *restrict from = x + (size_t)n * K;
-            int8_t *restrict q = a->q + (size_t)n * K; /* bytes may alias anything else */
-            const real absmax = larger(absmax_of(from, K), (real)1e-5), s = 127 / absmax;
+            const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = 127 / absmax;
+            int8_t *q = a->q + at;
             a->inv[n] = absmax / 127;
-            for (int i = 0; i < K; i++) q[i] = (int8_t)rint(from[i] * s);
+            FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
         }
-        if (freeze == RECORD)
-            FOR_COLUMNS(n, K) a->res[at] = aq == AQ_INT8 ? a->q[at] * a->inv[n] - x[at] : 0;
-        if (aq == AQ_NONE || freeze)
-            FOR_COLUMNS(n, K) a->x[at] = x[at] + (freeze ? a->res[at] : 0);
+        for (int i = 0; i < K && freeze == RECORD; i++)
+            a->res[at + i] = aq == AQ_INT8 ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
+        for (int i = 0; i < K && (aq == AQ_NONE || freeze); i++)
+            a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
     }
 }
 
@@ -1382,9 +1395,9 @@ static void block_forward(Golf *m, int p, int B, int T) {
             input_of(m, in[i], each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
             linear_forward(m, s.qkv, QKV, in[i], T_wqkv, b, i, n);
         }
-        qk_forward(f.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
+        qk_forward(s.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
     }
-    const real *k = m->qk + H * D, *v = all->qkv + (H + KV) * D;
+    const real *k = all->qk + H * D, *v = all->qkv + (H + KV) * D;
     size_t ldq = (size_t)(H + KV) * D, ldk = ldq, ldv = QKV;
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
         const size_t ld = (size_t)KV * D, at = (size_t)p * c->seq * ld;
@@ -1394,7 +1407,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
         }
         k = m->kcache + at, v = m->vcache + at, ldk = ldv = ld;
     }
-    attention_forward(all->att, all->lse, m->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
+    attention_forward(all->att, all->lse, all->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
         real *u = scratch((size_t)2 * CHUNK * F), *room = u + (size_t)CHUNK * F;
@@ -1451,10 +1464,9 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dx(m, f.datt, f.d_o, C, T_wo, b, 0, n);
         if (c->extra_norm)
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
-        qk_forward(f.qk, s.qkv, IX(q_gain), m->rope, 0, n0, n, T, H, KV, D);
     }
     attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, m->datt,
-                       all->lse, m->qk, ldqk, m->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV, B,
+                       all->lse, all->qk, ldqk, all->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV, B,
                        T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
