@@ -33,7 +33,7 @@ FLAGS = -std=gnu11 $(OPT) $(MARCH) $(OMP) $(WARN) $(CFLAGS)
 FLAGS += $(call try,-Wno-pass-failed,$(RUNS))
 # Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
 ifeq ($(OMP),)
-  FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp
+  FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'

@@ -487,7 +487,7 @@ static void test_layer_gradients(void) {
 
 typedef struct {
     Golf m;
-    int x[64], y[64], B, T;
+    int x[80], y[80], B, T;
 } Probe;
 
 static double probe_loss(void *arg) {
@@ -508,24 +508,26 @@ static void test_model_gradients(void) {
         "heads=4 kv_heads=2", "heads=4 kv_heads=1 wq=none", "wq=none aq=none", "wq=none", "aq=none",
         "wq=none aq=none extra_norm=none gain=none gate=none mix=none qgain=none embed_bits=16",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
+        "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
     for (size_t a = 0; a < sizeof arms / sizeof *arms; a++) {
         char text[512];
         snprintf(text, sizeof text, "%s%s%s", base, strstr(arms[a], "repeat") ? "" : "repeat=2 ",
                  arms[a]);
         const Config c = config_of(text);
-        Probe p = {.B = 2, .T = 7};
+        Probe p = {.B = 2, .T = strstr(arms[a], "seq=40") ? 40 : 7};
+        const int N = p.B * p.T;
         Golf *m = &p.m;
         golf_init(m, &c, 1);
         m->freeze = RECORD;
         m->res = owned(m, m->n_params, sizeof(real));
-        golf_buffers(m, 14);
+        golf_buffers(m, (size_t)N);
         /* away from the start, where gates are 1 and many terms could hide each other */
         for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
             for (size_t i = 0; i < t->n; i++)
                 m->w[t->at + i] += (t->role == INTERFACE ? 0.3 : t->role == EMBED ? 0.5 : 0.1) *
                                    noise(7 + (uint64_t)(t - m->t), i);
-        for (int i = 0; i < 14; i++) {
+        for (int i = 0; i < N; i++) {
             p.x[i] = (int)(hash64(3, (uint64_t)i) % 11);
             p.y[i] = (int)(hash64(4, (uint64_t)i) % 11);
         }
@@ -562,6 +564,39 @@ static void test_model_gradients(void) {
     }
 }
 #endif
+
+/* Gradients of 1,300 tokens, more than the head takes at a time, are the mean of those of their two
+ * halves; recomputing the forward pass on the way back changes no bit. */
+static void test_large_batch(void) {
+    enum { N = 1300 };
+    const char *text = "vocab=300 width=24 heads=2 mlp=2 seq=65 repeat=3 unique=2 prelude=1 "
+                       "extra_norm=each phase_embed=1 ";
+    char again[256];
+    Golf m, r;
+    int *x = tokens_below(300, N, 1), *y = tokens_below(300, N, 2);
+    new_model(&m, text, N);
+    snprintf(again, sizeof again, "%s recompute=1", text);
+    new_model(&r, again, N);
+    double loss = golf_forward(&m, x, y, 20, 65);
+    const double loss_r = golf_forward(&r, x, y, 20, 65);
+    golf_backward(&m, x, 20, 65), golf_backward(&r, x, 20, 65);
+    CHECK(loss == loss_r && !memcmp(m.g, r.g, m.n_params * sizeof(real)), "recompute=1 differs");
+    real *all = memcpy(reals(m.n_params, 0), m.g, m.n_params * sizeof(real));
+    double num = 0, den = 0;
+    for (int half = 0; half < 2; half++) {
+        const int at = half * N / 2;
+        loss -= golf_forward(&r, x + at, y + at, 10, 65) / 2;
+        golf_backward(&r, x + at, 10, 65);
+        for (size_t i = 0; i < m.n_params; i++) {
+            den += half ? 0 : (double)all[i] * (double)all[i];
+            all[i] -= r.g[i] / 2;
+        }
+    }
+    for (size_t i = 0; i < m.n_params; i++) num += (double)all[i] * (double)all[i];
+    CHECK(near(loss, 0, DOUBLE ? 1e-12 : 1e-5) && sqrt(num / den) < (DOUBLE ? 1e-12 : 1e-5),
+          "1,300 tokens against two halves: loss %.3g, gradients %.3g", loss, sqrt(num / den));
+    golf_free(&m), golf_free(&r);
+}
 
 /* Without differences: the vectors of application 1 act there, and not before. */
 static void test_phase_order(void) {
@@ -725,6 +760,85 @@ static void test_integers(void) {
 /* ---------------------------------------------------------------------------------------------
  * Optimizer
  * --------------------------------------------------------------------------------------------- */
+/* Muon against its definition in plain loops, and what it is for: singular values near 1. */
+static void naive_muon(double *u, int rows, int cols) {
+    static double x[64 * 64], a[64 * 64], b[64 * 64];
+    const int tall = rows > cols, r = tall ? cols : rows, c = tall ? rows : cols;
+    double norm = 0;
+    for (int i = 0; i < r * c; i++) norm += u[i] * u[i];
+    for (int i = 0; i < r; i++) /* x (r,c) is wide */
+        for (int j = 0; j < c; j++)
+            x[i * c + j] = (tall ? u[j * cols + i] : u[i * cols + j]) / (sqrt(norm) + 1e-7);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < r; i++)
+            for (int j = 0; j < r; j++) {
+                a[i * r + j] = 0;
+                for (int k = 0; k < c; k++) a[i * r + j] += x[i * c + k] * x[j * c + k];
+            }
+        for (int i = 0; i < r; i++)
+            for (int j = 0; j < r; j++) {
+                b[i * r + j] = -4.7750 * a[i * r + j] + (i == j ? 3.4445 : 0);
+                for (int k = 0; k < r; k++)
+                    b[i * r + j] += 2.0315 * a[i * r + k] * a[k * r + j];
+            }
+        for (int j = 0; j < c; j++) {
+            double column[64];
+            for (int i = 0; i < r; i++) column[i] = x[i * c + j];
+            for (int i = 0; i < r; i++) {
+                x[i * c + j] = 0;
+                for (int k = 0; k < r; k++) x[i * c + j] += b[i * r + k] * column[k];
+            }
+        }
+    }
+    for (int i = 0; i < r; i++)
+        for (int j = 0; j < c; j++) u[tall ? j * cols + i : i * cols + j] = x[i * c + j];
+}
+static void test_muon(void) {
+    Golf m;
+    new_model(&m, "vocab=16 width=16 heads=2 mlp=3 unique=2 repeat=1 optimizer=muon lr_muon=0.1 "
+                  "momentum=0.9 warmup=0 warmdown=0 steps=9 wd=0.5", 8);
+    real *w = reals(m.n_params, 0), *v = reals(m.n_params, 0);
+    double *mom = xcalloc(m.n_params, sizeof(double)), *u = xcalloc(m.n_params, sizeof(double));
+    for (int step = 0; step < 2; step++) {
+        memcpy(w, m.w, m.n_params * sizeof(real)), memcpy(v, m.v, m.n_params * sizeof(real));
+        for (size_t i = 0; i < m.n_params; i++) m.g[i] = noise((uint64_t)(90 + step), i);
+        const double scale = step ? 0.5 : 1;
+        golf_muon(&m, step, scale);
+        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
+            double worst = 0, trace = 0;
+            int untouched = 1;
+            for (size_t i = t->at; i < t->at + t->n; i++) {
+                const double g = (double)m.g[i] * scale;
+                mom[i] = 0.9 * mom[i] + 0.1 * g, u[i] = 0.9 * mom[i] + 0.1 * g;
+                untouched &= m.w[i] == w[i];
+            }
+            if (t->role != PROJ) {
+                CHECK(untouched, "Muon moved %s", t->name);
+                continue;
+            }
+            for (int j = 0; j < t->copies; j++) {
+                double *uj = u + t->at + (size_t)j * t->copy_n;
+                naive_muon(uj, t->rows, t->cols);
+                for (size_t i = 0; i < t->copy_n; i++) trace += uj[i] * uj[i];
+            }
+            const double lr = 0.1 * sqrt(fmax(1, (double)t->rows / t->cols));
+            for (size_t i = t->at; i < t->at + t->n; i++)
+                worst = fmax(worst, fabs((double)w[i] * 0.95 - lr * u[i] - (double)m.w[i]));
+            trace /= t->copies * (t->rows < t->cols ? t->rows : t->cols); /* mean square of them */
+            CHECK(worst < (DOUBLE ? 1e-12 : 2e-5), "Muon of %s: off by %.3g", t->name, worst);
+            CHECK(trace > 0.6 && trace < 1.3, "Muon of %s: singular values %.3g", t->name, trace);
+        }
+        CHECK(!memcmp(v, m.v, m.n_params * sizeof(real)), "Muon has no second moment");
+    }
+    golf_adamw(&m, 0, 1);
+    memcpy(w, m.w, m.n_params * sizeof(real));
+    golf_adamw(&m, 1, 1);
+    const Tensor *t = m.t + T_wup;
+    CHECK(!memcmp(w + t->at, m.w + t->at, t->n * sizeof(real)) && w[0] != m.w[0],
+          "with optimizer=muon AdamW trains the rest, and only the rest");
+    golf_free(&m);
+}
+
 static void test_adamw(void) {
     const char *text =
         "vocab=8 width=8 heads=2 mlp=1 seq=8 repeat=1 batch=2 steps=100 warmup=0 warmdown=0 wd=0.1 "
@@ -809,12 +923,15 @@ static void test_training(void) {
     real *w = NULL; /* the same bits whatever the number of threads */
     const char *text =
         "vocab=266 width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 batch=8 steps=10";
-    for (int t = 1; t <= 3; t++) {
-        threads(t);
-        new_model(&m, text, 1024);
+    for (int t = 1; t <= 6; t++) { /* AdamW, Muon */
+        char how[256];
+        snprintf(how, sizeof how, "%s optimizer=%s", text, t <= 3 ? "adamw" : "muon");
+        threads((t - 1) % 3 + 1);
+        new_model(&m, how, 1024);
         run_steps(&m, 0, 5);
-        if (t == 1) w = memcpy(reals(m.n_params, 0), m.w, m.n_params * sizeof(real));
-        CHECK(!memcmp(w, m.w, m.n_params * sizeof(real)), "%d threads give other weights", t);
+        if (t == 1 || t == 4) w = memcpy(reals(m.n_params, 0), m.w, m.n_params * sizeof(real));
+        CHECK(!memcmp(w, m.w, m.n_params * sizeof(real)), "%d threads give other weights",
+              (t - 1) % 3 + 1);
         golf_free(&m);
     }
     threads(1);
@@ -1003,8 +1120,8 @@ int main(void) {
 #ifdef GOLF_DOUBLE
         {"layer gradients", test_layer_gradients}, {"model gradients", test_model_gradients},
 #endif
-        {"phases", test_phase_order}, {"quantizers: ternary", test_ternary},
-        {"quantizers: integers", test_integers}, {"adamw", test_adamw},
+        {"large batch", test_large_batch}, {"phases", test_phase_order}, {"quantizers: ternary", test_ternary},
+        {"quantizers: integers", test_integers}, {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},
         {"shards", test_shards},
         {"training", test_training}, {"export", test_export}, {"bpb", test_bpb},

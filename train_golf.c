@@ -31,6 +31,7 @@
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -186,17 +187,9 @@ static inline real fast_exp(real x) {
 #endif
 }
 
-/* ==== 2. Matmul =============================================================================== */
-/* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
- * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
- * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
- * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
- * k. No lane, edge, task or thread splits or reorders that chain: a row has the same bits alone or
- * among 4096, on 1 thread or on 64. Only k decides the arithmetic.
- * Per step of k a tile loads 2 vectors of b and broadcasts MR values of a for 2 MR multiply-adds.
- * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
- * two start per cycle: 8 independent sums or more keep them busy.
- * VB: bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
+/* ----------------------------------------------------------------------------------------- vectors
+ * Vector types of gcc and clang, which any machine has; intrinsics only where these fall short. VB:
+ * bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -214,18 +207,7 @@ static inline real fast_exp(real x) {
 #define VB 16
 #define ZIP(a, b, h) SHUFFLE(a, b, h, h + 4, h + 1, h + 5)
 #endif
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define MR 14
-#else
-#define MR 6
-#endif
-enum {
-    WORDS = VB / 4, LANES = VB / sizeof(real), /* 32-bit lanes and reals of a vector */
-    NRI = 2 * WORDS, NR = 2 * LANES,           /* columns of a tile: two vectors of them */
-    KC = 256,                                  /* a panel of a: 14 x 256 x 4 = 14 KB, in L1 */
-    NC = 512,                                  /* columns of b per packing: 512 KB, half of L2 */
-    MC = 18 * MR                               /* rows of a per packing: 252 KB */
-};
+enum { WORDS = VB / 4, LANES = VB / sizeof(real) }; /* 32-bit lanes and reals of a vector */
 #define VEC(bytes) __attribute__((vector_size(bytes), may_alias))
 typedef real vec VEC(VB);
 typedef int32_t ivec VEC(VB);
@@ -242,30 +224,6 @@ typedef int32_t wvec VEC(LANES * 4);
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define CEIL(a, b) (((a) + (b) - 1) / (b))
-
-/* c(m,n) = or += (acc) a(m,k) b(k,n); rows of c are ldc apart. */
-void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) {
-            real sum = 0, *out = c + i * ldc + j;
-            for (int p = 0; p < k; p++) sum += mat_get(a, i, p) * mat_get(b, p, j);
-            *out = acc ? *out + sum : sum;
-        }
-}
-
-/* Transpose WORDS x WORDS: log2(WORDS) times, interleave the first half with the second. */
-INLINE void transpose(ivec *t) {
-    for (int s = 1; s < WORDS; s *= 2) {
-        ivec u[WORDS];
-        for (int i = 0; i < WORDS / 2; i++) {
-            u[2 * i] = ZIP(t[i], t[i + WORDS / 2], 0);
-            u[2 * i + 1] = ZIP(t[i], t[i + WORDS / 2], WORDS / 2);
-        }
-        for (int i = 0; i < WORDS; i++) t[i] = u[i];
-    }
-}
 /* LANES numbers or codes, or the `have` that exist and then zeros; touches nothing else. */
 INLINE vec load_reals(const real *p, int have) {
     if (have >= LANES) return *(const uvec *)p;
@@ -299,6 +257,52 @@ INLINE qvec load_codes(const int8_t *p, int have) {
 #endif
     return memcpy(&q, p, have), q;
 }
+
+/* ==== 2. Matmul =============================================================================== */
+/* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
+ * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
+ * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
+ * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
+ * k. No lane, edge, task or thread splits or reorders that chain: a row has the same bits alone or
+ * among 4096, on 1 thread or on 64. Only k decides the arithmetic.
+ * Per step of k a tile loads 2 vectors of b and broadcasts MR values of a for 2 MR multiply-adds.
+ * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
+ * two start per cycle: 8 independent sums or more keep them busy. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define MR 14
+#else
+#define MR 6
+#endif
+enum {
+    NRI = 2 * WORDS, NR = 2 * LANES,           /* columns of a tile: two vectors of them */
+    KC = 256,                                  /* a panel of a: 14 x 256 x 4 = 14 KB, in L1 */
+    NC = 512,                                  /* columns of b per packing: 512 KB, half of L2 */
+    MC = 18 * MR                               /* rows of a per packing: 252 KB */
+};
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define CEIL(a, b) (((a) + (b) - 1) / (b))
+
+/* c(m,n) = or += (acc) a(m,k) b(k,n); rows of c are ldc apart. */
+void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            real sum = 0, *out = c + i * ldc + j;
+            for (int p = 0; p < k; p++) sum += mat_get(a, i, p) * mat_get(b, p, j);
+            *out = acc ? *out + sum : sum;
+        }
+}
+
+/* Transpose WORDS x WORDS: log2(WORDS) times, interleave the first half with the second. */
+INLINE void transpose(ivec *t) {
+    for (int s = 1; s < WORDS; s *= 2) {
+        ivec u[WORDS];
+        for (int i = 0; i < WORDS / 2; i++) {
+            u[2 * i] = ZIP(t[i], t[i + WORDS / 2], 0);
+            u[2 * i + 1] = ZIP(t[i], t[i + WORDS / 2], WORDS / 2);
+        }
+        for (int i = 0; i < WORDS; i++) t[i] = u[i];
+    }
+}
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
     const qvec q = load_codes(x.q + row * x.ld + col, have);
@@ -317,7 +321,7 @@ INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth)
         real *line = panel + k * W;
         for (int p = 0; p < have; p += W, line += STRIDE(W, depth))
             for (int i = 0; i < W; i += LANES) {
-                size_t ahead = MIN(k + 4, depth - 1) * x.ld + p + i;
+                size_t ahead = (k + 12) * x.ld + p + i; /* past the end does no harm */
                 __builtin_prefetch(x.f ? (const void *)(x.f + ahead) : x.q + ahead);
                 *(uvec *)(line + i) = p + i < have ? load(x, k, p + i, have - p - i) : (vec){0};
             }
@@ -453,25 +457,31 @@ void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc
         }
 }
 
-/* All threads, several products at once: tasks of MC rows or, when that makes few, fewer. A task
- * packs for itself: an element of b serves all its rows, so that is cheaper than to wait. */
+/* All threads, several products at once. A task packs for itself: an element of b serves all its
+ * rows, which is cheaper than to wait for another thread. So tasks should be few and near square:
+ * a product is halved, the longer side first, until none is over half of a thread's share. */
+static int cut(const Gemm *g, double most, int *mb, int *nb) {
+    *mb = g->m, *nb = MIN(g->n, NC);
+    while ((double)*mb * *nb * g->k > most && (*mb > MR || *nb > NR))
+        if (*nb >= *mb && *nb > NR) *nb = CEIL(*nb, 2 * NR) * NR;
+        else *mb = CEIL(*mb, 2 * MR) * MR;
+    return CEIL(g->m, *mb) * CEIL(g->n, *nb);
+}
 void gemm_all(const Gemm *g, int count) {
-    int tasks, threads, mb = 2 * MC;
+    int tasks = 0, mb, nb;
     double madds = 0;
     for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
-    threads = threads_for(madds);
-    do {
-        mb = CEIL(mb, 2 * MR) * MR, tasks = 0;
-        for (int i = 0; i < count; i++) tasks += CEIL(g[i].m, mb) * CEIL(g[i].n, NC);
-    } while (tasks < 4 * threads && threads > 1 && mb > MR);
-    #pragma omp parallel for schedule(dynamic) num_threads(threads)
+    const int threads = threads_for(madds);
+    const double most = threads > 1 ? madds / (2 * threads) : madds;
+    for (int i = 0; i < count; i++) tasks += cut(g + i, most, &mb, &nb);
+    #pragma omp parallel for schedule(dynamic) num_threads(threads) private(mb, nb)
     for (int t = 0; t < tasks; t++) {
         const Gemm *x = g;
         int at = t;
-        while (at >= CEIL(x->m, mb) * CEIL(x->n, NC)) at -= CEIL(x->m, mb) * CEIL(x->n, NC), x++;
-        const int i = at / CEIL(x->n, NC) * mb, j = at % CEIL(x->n, NC) * NC;
+        for (int n; at >= (n = cut(x, most, &mb, &nb)); x++) at -= n;
+        const int i = at / CEIL(x->n, nb) * mb, j = at % CEIL(x->n, nb) * nb;
         gemm_serial(x->c + i * x->ldc + j, x->ldc, mat_at(x->a, i, 0), mat_at(x->b, 0, j),
-                    MIN(x->m - i, mb), MIN(x->n - j, NC), x->k, x->acc);
+                    MIN(x->m - i, mb), MIN(x->n - j, nb), x->k, x->acc);
     }
 }
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
@@ -782,7 +792,7 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
     const size_t a_size = CEIL(Tk, MR) * STRIDE(MR, D), b_size = CEIL(D, NR) * STRIDE(NR, Tk);
 #pragma omp parallel for if ((double)B * H * Tq * Tk > SMALL) schedule(dynamic)
     for (int bk = 0; bk < B * KV; bk++) {
-        const int b = bk / KV, kv = bk % KV, group = H / KV;
+        const int b = bk % B, kv = bk / B, group = H / KV; /* neighbours write to other lines */
         real *s = scratch((size_t)(Tk + MR) * NR + a_size + b_size + STRIDE(NR, D));
         real *vp = s + (size_t)(Tk + MR) * NR, *room = vp + b_size, *kp = room + STRIDE(NR, D);
         pack_a(kp, mat(k + (size_t)b * Tk * ldk + kv * D, ldk), Tk, D);
@@ -824,7 +834,7 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
     const size_t HD = (size_t)H * D;
 #pragma omp parallel for if ((double)B * H * T * T > SMALL) schedule(dynamic)
     for (int bk = 0; bk < B * KV; bk++) { /* one thread owns dK and dV of a key/value head */
-        const int b = bk / KV, kv = bk % KV, group = H / KV;
+        const int b = bk % B, kv = bk / B, group = H / KV; /* neighbours write to other lines */
         const size_t row = (size_t)b * T;
         const real *kh = k + row * ldk + kv * D, *vh = v + row * ldv + kv * D;
         real *dkh = dk + row * lddk + kv * D, *dvh = dv + row * lddv + kv * D;
@@ -1487,11 +1497,11 @@ static void block_backward(Golf *m, int p, int B, int T) {
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
                      prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
     }
-    const Gemm dw[] = {
+    const Gemm dw[] = { /* the smallest at the end, where a thread may wait for another */
+        linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, b, 0, N),
         linear_dw(m, m->dy, C, &all->in_down, T_wdown, b, 0, N),
         linear_dw(m, m->df, F, &all->in_up, T_wup, b, 0, N),
         linear_dw(m, m->d_o, C, &all->in_o, T_wo, b, 0, N),
-        linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, b, 0, N),
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
     matmul_dw(dw, each ? 6 : 4);
@@ -2363,6 +2373,7 @@ int help_main(void) {
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
+         "       ./train_golf bench  [--preset=NAME] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
@@ -2382,6 +2393,15 @@ static double flops_per_token(const Config *c) {
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
         if (t->role == PROJ) weights += (double)PHASES * t->rows * t->cols;
     return 6 * weights + 6.0 * c->seq * c->width * PHASES;
+}
+static double peak_memory_mb(void) {
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+#ifdef __APPLE__
+    return (double)use.ru_maxrss / 1e6;
+#else
+    return (double)use.ru_maxrss / 1e3; /* Linux counts in kB */
+#endif
 }
 /* The widest model whose file fits. The size grows with the width. */
 static int fit_width(Config wanted) {
@@ -2417,6 +2437,7 @@ static void write_result(const Golf *m, const Run *r) {
     const struct { const char *key; double value; } numbers[] = {
         {"seed", c->seed}, {"steps", r->steps}, {"tokens", (double)r->steps * c->batch * c->seq},
         {"seconds", r->seconds}, {"tok_per_s", r->tok_per_s}, {"threads", omp_get_max_threads()},
+        {"peak_memory_mb", peak_memory_mb()},
         {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb},
         {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
@@ -2628,11 +2649,12 @@ int train_main(int argc, char **argv) {
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
-           "bytes%s\n%d steps in %.1f s, %.0f tokens/s\n", path, l.total,
+           "bytes%s\n%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n", path,
+           l.total,
            l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
-           run.tok_per_s);
+           run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
     return 0;
 }
 /* Loads an artifact with the options of a command and the tokenizer it was trained with. */
@@ -2693,6 +2715,192 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
+/* ---------------------------------------------------------------------------------------- bench */
+/* What the machine can do, what the kernels make of it, where a training step spends its time. A
+ * timing is paired with a probe of the fp32 peak right before it: this machine at that moment. The
+ * figures are medians of BENCH_RUNS. */
+enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14 };
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static double median(const double *x, int n) {
+    double sorted[64];
+    memcpy(sorted, x, (size_t)n * sizeof *x);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    return sorted[n / 2];
+}
+/* Multiply-adds per second on all threads, in registers: 28 independent sums hide the latency. */
+static double fp32_peak(void) {
+    enum { ROUNDS = 200000 };
+    real keep = 0;
+    const double t = now();
+    int threads = 0;
+    #pragma omp parallel reduction(+ : keep, threads)
+    {
+        vec s[PROBE_SUMS], a = (vec){0} + (real)1e-3, b = (vec){0} + (real)0.5;
+        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * (real)i;
+        for (int k = 0; k < ROUNDS; k++)
+            UNROLL for (int i = 0; i < 14; i++)
+                s[i] = s[i] * b + a, s[i + 14] = s[i + 14] * b + a;
+        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0];
+        threads += 1;
+    }
+    const double rate = 2.0 * LANES * PROBE_SUMS * ROUNDS * threads / (now() - t);
+    return keep == 1 ? 0 : rate; /* the sums must be wanted */
+}
+/* The same for 4-term dot products of bytes; an operation is a multiplication or an addition. */
+static double int8_peak(void) {
+    enum { ROUNDS = 200000 };
+    int keep = 0, threads = 0;
+    const double t = now();
+    #pragma omp parallel reduction(+ : keep, threads)
+    {
+        ivec s[PROBE_SUMS], a = (ivec){0} + 0x01010101, b = a + a;
+        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * i;
+        for (int k = 0; k < ROUNDS; k++) {
+            UNROLL for (int i = 0; i < 14; i++)
+                s[i] = dot4(s[i], a, b), s[i + 14] = dot4(s[i + 14], b, a);
+            __asm__ volatile("" : "+r"(k)); /* or 200,000 rounds would become one product */
+        }
+        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0] & 1;
+        threads += 1;
+    }
+    const double rate = 2.0 * VB * PROBE_SUMS * ROUNDS * threads / (now() - t);
+    return keep == -1 ? 0 : rate;
+}
+/* Bytes per second read by all threads from memory that no cache holds. */
+static double read_bandwidth(const real *x, size_t n) {
+    const double t = now();
+    real keep = 0;
+    #pragma omp parallel for reduction(+ : keep)
+    for (size_t i = 0; i < n; i += 4096) keep += inner(x + i, x + i, 4096);
+    return keep < 0 ? 0 : (double)(n * sizeof(real)) / (now() - t);
+}
+/* Products of M tokens with W (N,K), cut into chunks as the model does it. */
+enum { BENCH_Y, BENCH_DX, BENCH_DW, BENCH_INT, BENCH_KINDS };
+typedef struct {
+    int N, K;
+    real *x, *y, *w, *inv; /* (M,K), (M,N), (N,K), (M) */
+    int8_t *q, *code;      /* (M,K), (N,K) */
+    Panels forward, back;
+    IntWeights ints;
+} Product;
+static void product(const Product *b, int kind, int M) {
+    const size_t N = (size_t)b->N, K = (size_t)b->K;
+    if (kind == BENCH_DW) {
+        gemm(b->w, K, mat_t(b->y, N), mat(b->x, K), b->N, b->K, M, 0);
+        return;
+    }
+    FOR_CHUNKS(n0, n, M, CHUNK) {
+        real *x = b->x + n0 * K, *y = b->y + n0 * N;
+        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n);
+        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n);
+        if (kind == BENCH_INT) gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
+    }
+}
+static void bench_products(const char *name, int N, int K) {
+    enum { M = 4096 };
+    Product b = {.N = N, .K = K, .x = xcalloc((size_t)M * K, sizeof(real)),
+                 .y = xcalloc((size_t)M * N, sizeof(real)), .inv = xcalloc(M, sizeof(real)),
+                 .w = xcalloc((size_t)N * K, sizeof(real)), .q = xcalloc((size_t)M * K, 1),
+                 .code = xcalloc((size_t)N * K, 1)};
+    for (int i = 0; i < M; i++) b.inv[i] = (real)1e-2;
+    for (size_t i = 0; i < (size_t)M * K; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
+    for (size_t i = 0; i < (size_t)N * K; i++) {
+        b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
+        b.w[i] = (real)1e-2 * b.code[i];
+    }
+    panels_pack(&b.forward, mat_t(b.w, (size_t)K), K, N);
+    panels_pack(&b.back, mat(b.w, (size_t)K), N, K);
+    int_pack(&b.ints, b.code, N, K);
+    printf("%-10s %5d %5d", name, N, K);
+    for (int kind = BENCH_KINDS; kind-- > 0;) { /* integers first: they fill y */
+        double rate[BENCH_RUNS], share[BENCH_RUNS];
+        for (int run = 0; run < BENCH_RUNS; run++) {
+            const double peak = fp32_peak(), t = now();
+            int times = 0;
+            for (; now() - t < 0.02 || !times; times++) product(&b, kind, M);
+            rate[run] = 2e-9 * times * M * N * K / (now() - t);
+            share[run] = 1e11 * rate[run] / peak;
+        }
+        printf("   %7.0f %4.0f%%", median(rate, BENCH_RUNS), median(share, BENCH_RUNS));
+    }
+    puts("");
+    free(b.x), free(b.y), free(b.inv), free(b.w), free(b.q), free(b.code);
+    free(b.forward.panel), free(b.back.panel), free(b.ints.panel);
+}
+static void bench_step(const Config *c) {
+    static const char *const names[] = {
+#define X(part, name) name,
+        GOLF_PARTS(X)
+#undef X
+    };
+    Golf m;
+    golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
+    int *x = xcalloc(2 * m.N, sizeof(int)), *y = x + m.N;
+    double norm, all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
+    const double flops = flops_per_token(c) * (double)m.N;
+    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
+        for (size_t i = 0; i < 2 * m.N; i++)
+            x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
+        const double peak = fp32_peak(), t = part_since = now();
+        memset(part_seconds, 0, sizeof part_seconds);
+        part_timing = 1;
+        golf_step(&m, x, y, run + 2, &norm);
+        part_timing = 0;
+        if (run < 0) continue;
+        all[run] = now() - t, share[run] = 100 * flops / all[run] / peak;
+        part_seconds[PART_REST] += now() - part_since;
+        for (int p = 0; p < PARTS; p++) part[p][run] = part_seconds[p];
+    }
+    const double ms = 1e3 * median(all, BENCH_RUNS);
+    printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
+           1e3 * (double)m.N / ms);
+    printf("%.2f MFLOP per token: %.0f GFLOP/s, %.0f%% of the fp32 peak\n",
+           1e-6 * flops_per_token(c), 1e-6 * flops / ms, median(share, BENCH_RUNS));
+    double sum = 0;
+    for (int p = 1; p <= PARTS; p++) { /* the rest last */
+        const double part_ms = 1e3 * median(part[p % PARTS], BENCH_RUNS);
+        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms, 100 * part_ms / ms);
+        if (p > PART_ATTENTION) sum += part_ms;
+    }
+    printf("not a matmul, nor attention: %.1f%% of the step; peak memory %.0f MB\n", 100 * sum / ms,
+           peak_memory_mb());
+    golf_free(&m), free(x);
+}
+int bench_main(int argc, char **argv) {
+    static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
+    Config config, *c = &config;
+    const char *preset = parse_options(c, argc, argv, MODEL | TRAIN);
+    double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
+    const size_t n = (size_t)1 << 26;
+    real *big = xcalloc(n, sizeof(real));
+    if (!c->width) c->width = fit_width(*c);
+    config_check(c);
+    for (int run = 0; run < BENCH_RUNS; run++) {
+        fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
+        memory[run] = 1e-9 * read_bandwidth(big, n);
+    }
+    free(big);
+    printf("%d threads, %s, medians of %d\nfp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), "
+           "memory %.1f GB/s\n\nproducts of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the "
+           "fp32 peak\n%-10s %5s %5s   %12s   %12s   %12s   %12s\n", omp_get_max_threads(),
+           GOLF_ISA, BENCH_RUNS, median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+           median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
+           "K", "integer y", "dW", "dX", "y");
+    for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
+    Golf m;
+    golf_layout(&m, c);
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
+    printf("\n%s: C=%d H=%d F=%d, %d blocks applied %d times, V=%d, T=%d", preset, c->width,
+           c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
+    bench_step(c);
+    return 0;
+}
+
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
     const int help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
@@ -2701,9 +2909,11 @@ int main(int argc, char **argv) {
     const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
     if (!strcmp(command, "help")) return help_main();
+    if (!strcmp(command, "bench")) return bench_main(argc - 2, argv + 2);
     int (*run)(const char *, int, char **) = !strcmp(command, "eval") ? eval_main
         : !strcmp(command, "sample") ? sample_main : !strcmp(command, "info") ? info_main : NULL;
-    if (!run) die("unknown command '%s'; expected train, eval, sample, info or help", command);
+    if (!run)
+        die("unknown command '%s'; expected train, eval, sample, info, bench or help", command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, argc - 3, argv + 3);
 }
