@@ -384,7 +384,7 @@ int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
 int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
-int bench_main(int argc, char **argv);
+int bench_main(const char *what, int argc, char **argv); /* what: "step" or NULL */
 int help_main(void);
 
 /* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md). */

@@ -2336,7 +2336,7 @@ static void parse_option(Config *c, const char *text, int mask) {
         die("expected --key=value, found '%.80s'; see ./train_golf help", text);
     snprintf(key, sizeof key, "%.*s", (int)(value++ - text - 2), text + 2);
     EACH_OPTION(o, mask) {
-        const int distance = o->mask & FIXED ? 64 : edit_distance(o->name, key);
+        const int distance = o->mask & ~mask & FIXED ? 64 : edit_distance(o->name, key);
         if (distance < least) least = distance, near = o;
     }
     if (strcmp(near->name, key))
@@ -2373,7 +2373,7 @@ int help_main(void) {
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
-         "       ./train_golf bench  [--preset=NAME] [--key=value ...]\n"
+         "       ./train_golf bench  [step] [--preset=NAME] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
@@ -2870,31 +2870,34 @@ static void bench_step(const Config *c) {
            peak_memory_mb());
     golf_free(&m), free(x);
 }
-int bench_main(int argc, char **argv) {
+int bench_main(const char *what, int argc, char **argv) {
     static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
     Config config, *c = &config;
-    const char *preset = parse_options(c, argc, argv, MODEL | TRAIN);
+    const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
+    if (what && strcmp(what, "step")) die("usage: ./train_golf bench [step] [--key=value ...]");
     double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
     const size_t n = (size_t)1 << 26;
-    real *big = xcalloc(n, sizeof(real));
     if (!c->width) c->width = fit_width(*c);
     config_check(c);
-    for (int run = 0; run < BENCH_RUNS; run++) {
-        fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
-        memory[run] = 1e-9 * read_bandwidth(big, n);
+    printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA, BENCH_RUNS);
+    if (!what) {
+        real *big = xcalloc(n, sizeof(real));
+        for (int run = 0; run < BENCH_RUNS; run++) {
+            fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
+            memory[run] = 1e-9 * read_bandwidth(big, n);
+        }
+        free(big);
+        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\nproducts "
+               "of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n%-10s %5s %5s   "
+               "%12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+               median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
+               "K", "integer y", "dW", "dX", "y");
+        for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
+        Golf m;
+        golf_layout(&m, c);
+        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+            if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
     }
-    free(big);
-    printf("%d threads, %s, medians of %d\nfp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), "
-           "memory %.1f GB/s\n\nproducts of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the "
-           "fp32 peak\n%-10s %5s %5s   %12s   %12s   %12s   %12s\n", omp_get_max_threads(),
-           GOLF_ISA, BENCH_RUNS, median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
-           median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
-           "K", "integer y", "dW", "dX", "y");
-    for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
-    Golf m;
-    golf_layout(&m, c);
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
     printf("\n%s: C=%d H=%d F=%d, %d blocks applied %d times, V=%d, T=%d", preset, c->width,
            c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
     bench_step(c);
@@ -2909,7 +2912,7 @@ int main(int argc, char **argv) {
     const char *file = argc > 2 && strncmp(argv[2], "--", 2) ? argv[2] : NULL;
     if (!strcmp(command, "train")) return train_main(argc - 1 - named, argv + 1 + named);
     if (!strcmp(command, "help")) return help_main();
-    if (!strcmp(command, "bench")) return bench_main(argc - 2, argv + 2);
+    if (!strcmp(command, "bench")) return bench_main(file, argc - 2 - !!file, argv + 2 + !!file);
     int (*run)(const char *, int, char **) = !strcmp(command, "eval") ? eval_main
         : !strcmp(command, "sample") ? sample_main : !strcmp(command, "info") ? info_main : NULL;
     if (!run)

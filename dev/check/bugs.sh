@@ -56,33 +56,36 @@ in_() { echo "/^[A-Za-z].* \**$1(/,/^}/"; } # sed address: the body of function 
 
 bug none double "" ""
 # gradients
-bug dW-of-last-phase-only double gradients "$(in_ linear_backward)s/rows, K, N, 1);/rows, K, N, 0);/"
+bug dW-of-last-phase-only double gradients "$(in_ linear_dw)s/rows, K, N, 1}/rows, K, N, 0}/"
 bug interface-of-last-phase-only double gradients "$(in_ fold)s/ += m->dix/ = m->dix/"
 bug phase-vector-one-early double gradients \
     "$(in_ block_forward)s/IX(gate_attn)/ix_of(m, T_gate_attn, p ? p - 1 : 0)/"
-bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/dot \*= rn \* rn/dot *= 0 * rn/"
+bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/sum_lanes(sum) \*/0 * sum_lanes(sum) */"
 bug gate-gradient-2-percent double "layer gradients" \
-    "$(in_ gate_backward)s/sum\[i\] += dout/sum[i] += (real)1.02 * dout/"
+    "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
 bug ste-masks-large-weights double gradients \
     "/^static void ste_identity/s/{ .*/{ for (size_t i = 0; i < n; i++) if (fabs(w[i]) > (real)0.4) dw[i] = 0; }/"
-bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/ - dout\(.*\)sn/ + dout\1sn/"
+bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/"
 bug rope-sign-both double "layer gradients" \
-    "$(in_ qk_forward)s/ + x2 \* sn/ - x2 * sn/; $(in_ qk_forward)s/ - x1 \* sn/ + x1 * sn/" \
-    "$(in_ qk_backward)s/ - dout\(.*\)sn/ + dout\1sn/" \
-    "$(in_ qk_backward)s/= dout\[i\] \* sn\[i\] +/= -dout[i] * sn[i] +/"
+    "$(in_ qk_forward)s/ + x2 \* d/ - x2 * d/; $(in_ qk_forward)s/ - x1 \* d/ + x1 * d/" \
+    "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/; $(in_ qk_backward)s/d1 \* d + d2 \* c/d2 * c - d1 * d/"
 bug dW-from-unquantized-input double gradients \
-    "$(in_ linear_backward)s/^    gemm(m->g/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
+    "$(in_ linear_dw)s/^    return/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
 bug codes-without-their-step double gradients \
-    "$(in_ linear_backward)s/act_mat(m, x, K), rows/m->freeze || !x->q ? act_mat(m, x, K) : mat_q(x->q, m->ones, K), rows/"
+    "$(in_ linear_dw)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
 bug embedding-without-x0-path double "model gradients" \
-    "$(in_ golf_backward)s/gate_forward(m->dx0, m->dx0, m->dh,.*/memcpy(m->dx0, m->dh, sizeof(real) * (size_t)N * C);/"
-bug embedding-without-head double "model gradients" "$(in_ golf_backward)s/gemm(m->g + at/if (0) &/"
+    "$(in_ golf_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
+bug embedding-without-head double "model gradients" "$(in_ head)s/if (learn) gemm/if (0) gemm/"
+bug head-of-the-last-part-only double "large batch" "$(in_ head)s/part, h0 > 0/part, 0/"
 bug softcap-derivative double "layer gradients" "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
-bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|h / (H / KV)|h % KV|"
+bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|pack_a(kp, mat(k + (size_t)b \* Tk \* ldk + kv|pack_a(kp, mat(k + (size_t)b * Tk * ldk + (kv + 1) % KV|"
 bug attention-sees-the-next-token double "layer gradients" \
-    "s/seen = keys - rows + i + 1/seen = keys - rows + i + (i + 1 < rows ? 2 : 1)/"
-bug chunk-edge-lost double "layer gradients" "$(in_ add_chunks)s/j < CEIL(N, CHUNK)/j < MIN(1, CEIL(N, CHUNK))/"
+    "$(in_ unseen)s/l < t - keys + rows/l < t - keys + rows - 1/"
+bug chunk-edge-lost double "model gradients" "$(in_ add_chunks)s/j < chunks; j++)/j < MIN(1, chunks); j++)/"
+bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block_forward(m, p, B, T)/block_forward(m, p + 1, B, T)/"
+bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
+bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[i\] = mu \* m->m\[at + i\] + (1 - mu) \* g/x[i] = m->m[at + i]/"
 # everything else
 bug scale-not-bf16 float quantizers "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
 bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
