@@ -268,6 +268,7 @@ static inline real mat_get(Mat x, size_t i, size_t j) {
 typedef struct {
     uint8_t *panel;
     int rows, cols;
+    uint32_t *stream; /* 2 bits per code, for one token at a time */
 } IntWeights;
 
 /* b(k,n) packed for gemm_panels, once per optimizer step. */
@@ -286,6 +287,7 @@ void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc
 void panels_pack(Panels *p, Mat b, int k, int n);
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m); /* c = a b */
 void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
+void int_pack_stream(IntWeights *w);
 /* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *code,
                     real s, int n, int m, int k);
@@ -326,7 +328,7 @@ typedef struct { FORWARD_REALS(REAL_FIELD) BACKWARD_REALS(REAL_FIELD) } Flow;
 typedef struct { IntWeights codes; Panels forward, back; } Packed; /* W for y, else y and dx */
 
 enum {
-    CHUNK = 64,      /* tokens that one thread takes through layer after layer */
+    CHUNK = 42,      /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = 28, /* the same for the head, whose rows are V long */
     HEAD = 1024      /* tokens whose logits exist at one time; a multiple of KC */
 };
@@ -354,7 +356,6 @@ typedef struct {
     real *logits;            /* (min(N,HEAD),V) */
     real *partial;           /* (chunks,n_x) gradients of the interface, of one phase */
     real *rope, *ones;       /* (seq,D) cos | sin, (F) */
-    real *muon;              /* scratch of golf_muon: two of the largest projection, two squares */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */

@@ -234,13 +234,15 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     gemm_int_naive(ref, ldy, x, inv, code, s, n, m, k);
     gemm_int(y, ldy, x, inv, &w, s, n);
     const int i = dice(n);
+    if (dice(2)) int_pack_stream(&w); /* 2 bits a code, for single rows */
     gemm_int(one, ldy, x + (size_t)i * (size_t)k, inv + i, &w, s, 1);
     CHECK(!memcmp(ref, y, len * sizeof(real)) &&
               !memcmp(ref + (size_t)i * ldy, one, (size_t)m * sizeof(real)),
           "integer product %d %d %d differs from the exact sum", n, m, k);
     for (int p = k; p-- > 0;) sum += (double)x[p] * (double)code[p]; /* the naive twin itself */
     CHECK(ref[0] == (real)sum * (s * inv[0]), "naive integer product %d %d %d", n, m, k);
-    free(x), free(code), free(inv), free(y), free(ref), free(one), free(w.panel);
+    free(x), free(code), free(inv), free(y), free(ref), free(one);
+    free(w.panel), free(w.stream);
 }
 
 static void test_matmul(void) {

@@ -257,6 +257,41 @@ INLINE qvec load_codes(const int8_t *p, int have) {
 #endif
     return memcpy(&q, p, have), q;
 }
+/* Transpose WORDS x WORDS: log2(WORDS) times, interleave the first half with the second. */
+INLINE void transpose(ivec *t) {
+    for (int s = 1; s < WORDS; s *= 2) {
+        ivec u[WORDS];
+        for (int i = 0; i < WORDS / 2; i++) {
+            u[2 * i] = ZIP(t[i], t[i + WORDS / 2], 0);
+            u[2 * i + 1] = ZIP(t[i], t[i + WORDS / 2], WORDS / 2);
+        }
+        for (int i = 0; i < WORDS; i++) t[i] = u[i];
+    }
+}
+/* Multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products to it. On x86 one
+ * side is unsigned: w is a code + OFFSET. */
+INLINE ivec dot4(ivec s, ivec w, ivec x) {
+#if VB == 64 && defined(__AVX512VNNI__)
+#define OFFSET 128
+    return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
+#elif VB == 32 && defined(__AVXVNNI__)
+#define OFFSET 128
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
+#elif VB == 32 && defined(__AVX2__)
+#define OFFSET 1 /* codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits */
+    __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+    return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
+#define OFFSET 0
+    return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
+#else
+#define OFFSET 0
+    typedef uint32_t bits VEC(VB);
+    for (int b = 0; b <= 24; b += 8) /* a byte to the top, then down again with its sign */
+        s += ((ivec)((bits)w << b) >> 24) * ((ivec)((bits)x << b) >> 24);
+    return s;
+#endif
+}
 
 /* ==== 2. Matmul =============================================================================== */
 /* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
@@ -292,56 +327,43 @@ void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc)
         }
 }
 
-/* Transpose WORDS x WORDS: log2(WORDS) times, interleave the first half with the second. */
-INLINE void transpose(ivec *t) {
-    for (int s = 1; s < WORDS; s *= 2) {
-        ivec u[WORDS];
-        for (int i = 0; i < WORDS / 2; i++) {
-            u[2 * i] = ZIP(t[i], t[i + WORDS / 2], 0);
-            u[2 * i + 1] = ZIP(t[i], t[i + WORDS / 2], WORDS / 2);
-        }
-        for (int i = 0; i < WORDS; i++) t[i] = u[i];
-    }
-}
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
     const qvec q = load_codes(x.q + row * x.ld + col, have);
     const wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
     return __builtin_convertvector(w, vec) * x.inv[row];
 }
-/* Panels of W: panel p starts at p * STRIDE(W, depth); its element k*W + i is element p*W + i
- * across and k down the depth, zeros after the first `have` across. deep: the depth runs along
- * the stored rows, so the copy is a transpose. Else stored rows are read front to back and four
- * rows ahead are asked for: without that, operands of 16 MB cost dW 8 %. When W is no multiple
- * of LANES the last vector of a line spills into the next line, which is written later: so lines
- * go up, in a transposed block vectors go down, and the stride has room for the last spill. */
-#define STRIDE(W, depth) ((W) * (depth) + LANES)
+/* Panels of W: panel p starts at p * STRIDE(W, depth); its element k * WIDE(W) + i is element p*W + i
+ * across and k down the depth. A line is whole vectors, so that none is split between cache lines;
+ * what lies behind its first W, or `have`, is never used. deep: the depth runs along the stored rows,
+ * so the copy is a transpose. Else stored rows are read front to back, and twelve rows ahead are
+ * asked for: operands of 16 MB would cost dW a tenth. */
+#define WIDE(W) (CEIL(W, LANES) * LANES)
+#define STRIDE(W, depth) (WIDE(W) * (depth) + LANES) /* no power of two: lines would share sets */
 INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth) {
     for (int k = 0; !deep && k < depth; k++) {
-        real *line = panel + k * W;
+        real *line = panel + k * WIDE(W);
         for (int p = 0; p < have; p += W, line += STRIDE(W, depth))
             for (int i = 0; i < W; i += LANES) {
                 size_t ahead = (k + 12) * x.ld + p + i; /* past the end does no harm */
-                __builtin_prefetch(x.f ? (const void *)(x.f + ahead) : x.q + ahead);
-                *(uvec *)(line + i) = p + i < have ? load(x, k, p + i, have - p - i) : (vec){0};
+                __builtin_prefetch(x.f ? (const void *)(x.f + ahead) : x.q + ahead, 0, 2);
+                *(vec *)(line + i) = p + i < have ? load(x, k, p + i, have - p - i) : (vec){0};
             }
     }
     for (int p = 0; deep && p < have; p += W, panel += STRIDE(W, depth))
         for (int k = 0; k < depth; k += LANES)
-            for (int i = (W - 1) / LANES * LANES; i >= 0; i -= LANES) {
+            for (int i = 0; i < W; i += LANES) {
                 ivec t[WORDS];
                 for (int r = 0; r < LANES; r++)
                     t[r] = i + r < MIN(W, have - p) ? (ivec)load(x, p + i + r, k, depth - k)
                                                     : (ivec){0};
                 if (sizeof(real) == 4) transpose(t);
-                else for (int r = 0; r < LANES; r++) /* the double build may be slow */
-                    for (int l = 0; l < r; l++) {
-                        vec u = (vec)t[r], v = (vec)t[l];
-                        real swap = u[l];
-                        u[l] = v[r], v[r] = swap, t[r] = (ivec)u, t[l] = (ivec)v;
-                    }
-                for (int r = 0; r < MIN(LANES, depth - k); r++)
-                    *(uivec *)(panel + (k + r) * W + i) = t[r];
+                for (int r = 0; r < MIN(LANES, depth - k); r++) {
+                    vec line = (vec)t[r]; /* the double build may be slow: element by element */
+                    for (int l = 0; l < (sizeof(real) == 4 ? 0 : LANES); l++)
+                        line[l] = ((vec)t[l])[r];
+                    *(vec *)(panel + (k + r) * WIDE(W) + i) = line;
+                }
             }
 }
 NOINLINE void pack_a(real *to, Mat a, int m, int k) { pack(to, MR, a, !a.trans, m, k); }
@@ -391,17 +413,17 @@ typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows
 #define TILE_HEIGHTS(NAME, AI, AK) \
     HEIGHTS(NAME, (real *c, size_t ldc, const real *a, const real *b, int rows, int cols, \
                    int depth, int add), tile_of, AI, AK, c, ldc, a, b, rows, cols, depth, add)
-TILE_HEIGHTS(packed, 1, MR)  /* a from panels */
+TILE_HEIGHTS(packed, 1, WIDE(MR)) /* a from panels */
 TILE_HEIGHTS(by_row, NR, 1)  /* a as it is, rows NR apart */
 TILE_HEIGHTS(by_col, 1, NR)  /* a transposed, columns NR apart */
 
-/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step. Per
- * panel of a, sweep those of b: every 14 cycles of multiply-adds take 128 bytes from L2. */
+/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step. A panel
+ * of b stays in L1 (32 KB) while those of a pass by, 56 bytes from L2 per 14 cycles of work. */
 static void sweep(const Tile *tiles, real *c, size_t ldc, const real *a, size_t a_step,
                   const real *b, size_t b_step, int rows, int cols, int depth, int add) {
-    for (int i = 0; i < rows; i += MR, a += a_step)
-        for (int j = 0; j < cols; j += NR)
-            tiles[HEIGHT(rows - i)](c + i * ldc + j, ldc, a, b + j / NR * b_step,
+    for (int j = 0; j < cols; j += NR, b += b_step)
+        for (int i = 0; i < rows; i += MR)
+            tiles[HEIGHT(rows - i)](c + i * ldc + j, ldc, a + i / MR * a_step, b,
                                     MIN(rows - i, MR), MIN(cols - j, NR), depth, add);
 }
 
@@ -424,37 +446,31 @@ void panels_pack(Panels *p, Mat b, int k, int n) {
             pack_b(p->panel + k0 / KC * block + j / NR * STRIDE(NR, MIN(k - k0, KC)),
                    mat_at(b, k0, j), MIN(n - j, 4 * NR), MIN(k - k0, KC));
 }
-/* One thread, c(m,n) = a(m,k) b. */
-void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
-    static _Thread_local real *ap; /* allocated once per thread, kept till the end */
-    const size_t block = CEIL(b->n, NR) * STRIDE(NR, MIN(b->k, KC));
-    if (!ap) ap = xcalloc(MC / MR * STRIDE(MR, KC), sizeof(real));
-    for (int i = 0; i < m; i += MC)
-        for (int k = 0; k < b->k; k += KC) {
-            const int rows = MIN(m - i, MC), depth = MIN(b->k - k, KC);
-            const size_t step = STRIDE(NR, depth);
-            pack_a(ap, mat_at(a, i, k), rows, depth);
-            for (int j = 0; j < b->n; j += NC)
-                sweep(packed, c + i * ldc + j, ldc, ap, STRIDE(MR, depth), b->panel + k / KC * block
-                      + j / NR * step, step, rows, MIN(b->n - j, NC), depth, k > 0);
-        }
-}
-/* One thread, both operands used once. */
-void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+/* One thread; b from panels, or packed here, NC columns at a time. */
+static void gemm_one(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, int m, int n, int k,
+                     int acc) {
     enum { A_SIZE = MC / MR * STRIDE(MR, KC), B_SIZE = NC / NR * STRIDE(NR, KC) };
-    static _Thread_local real *bp;
+    static _Thread_local real *bp; /* allocated once per thread, kept till the end */
     if (!bp) bp = xcalloc(B_SIZE + A_SIZE, sizeof(real));
-    real *ap = bp + B_SIZE;
-    for (int j0 = 0; j0 < n; j0 += NC)
+    const size_t block = CEIL(n, NR) * STRIDE(NR, MIN(k, KC));
+    const int nc = ready ? n : NC;
+    for (int j = 0; j < n; j += nc)
         for (int k0 = 0; k0 < k; k0 += KC) {
-            int cols = MIN(n - j0, NC), depth = MIN(k - k0, KC);
-            pack_b(bp, mat_at(b, k0, j0), cols, depth);
-            for (int i0 = 0; i0 < m; i0 += MC) {
-                pack_a(ap, mat_at(a, i0, k0), MIN(m - i0, MC), depth);
-                sweep(packed, c + i0 * ldc + j0, ldc, ap, STRIDE(MR, depth), bp,
-                      STRIDE(NR, depth), MIN(m - i0, MC), cols, depth, acc || k0);
+            const int cols = MIN(n - j, nc), depth = MIN(k - k0, KC);
+            if (!ready) pack_b(bp, mat_at(b, k0, j), cols, depth);
+            for (int i = 0; i < m; i += MC) {
+                pack_a(bp + B_SIZE, mat_at(a, i, k0), MIN(m - i, MC), depth);
+                sweep(packed, c + i * ldc + j, ldc, bp + B_SIZE, STRIDE(MR, depth),
+                      ready ? ready->panel + k0 / KC * block : bp, STRIDE(NR, depth),
+                      MIN(m - i, MC), cols, depth, acc || k0);
             }
         }
+}
+void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    gemm_one(c, ldc, a, b, NULL, m, n, k, acc);
+}
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
+    gemm_one(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
 }
 
 /* All threads, several products at once. A task packs for itself: an element of b serves all its
@@ -488,38 +504,14 @@ void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
 }
 
-/* Integers: y = x w^T of int8 codes with exact int32 sums. One instruction multiplies 4 codes by
- * 4 codes in each 32-bit lane and adds the products to it: the work of 4 FMAs. On x86 one side is
- * unsigned: panels hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
+/* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels hold
+ * w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
  * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes. */
-INLINE ivec dot4(ivec s, ivec w, ivec x) {
-#if VB == 64 && defined(__AVX512VNNI__)
-#define OFFSET 128
-    return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
-#elif VB == 32 && defined(__AVXVNNI__)
-#define OFFSET 128
-    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
-#elif VB == 32 && defined(__AVX2__)
-#define OFFSET 1 /* codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits */
-    __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
-    return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-#elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
-#define OFFSET 0
-    return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
-#else
-#define OFFSET 0
-    typedef uint32_t bits VEC(VB);
-    for (int b = 0; b <= 24; b += 8) /* a byte to the top, then down again with its sign */
-        s += ((ivec)((bits)w << b) >> 24) * ((ivec)((bits)x << b) >> 24);
-    return s;
-#endif
-}
-
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     int panels = CEIL(rows, NRI), words = CEIL(cols, 4);
     if (!w->panel || w->rows != rows || w->cols != cols) {
-        free(w->panel);
-        *w = (IntWeights){xcalloc((size_t)panels * words, NRI * 4), rows, cols};
+        free(w->panel), free(w->stream);
+        *w = (IntWeights){xcalloc((size_t)panels * words, NRI * 4), rows, cols, NULL};
     }
     #pragma omp parallel for num_threads(threads_for((double)rows * cols * 8))
     for (int j = 0; j < panels * NRI; j++) {
@@ -529,6 +521,35 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
             if (OFFSET == 1 && (code < -1 || code > 1)) die("code %d: only -1, 0, 1 here", code);
             out[k / 4 * NRI * 4 + k % 4] = (uint8_t)(code + OFFSET);
         }
+    }
+}
+
+/* Ternary codes again, 16 in a 32-bit lane: byte b of word j is code + 1 in bits 2j + 8b. To decode a
+ * token all weights are read for one row of x, and a quarter of the bytes is a quarter of the time. */
+void int_pack_stream(IntWeights *w) {
+    const int words = CEIL(w->cols, 4), quads = CEIL(words, 4);
+    free(w->stream);
+    w->stream = xcalloc((size_t)CEIL(w->rows, NRI) * quads, NRI * 4);
+    for (int i = 0; i < CEIL(w->rows, NRI) * words * NRI * 4; i++) { /* panel, word, output, byte */
+        const int byte = i % 4, output = i / 4 % NRI, word = i / 4 / NRI % words;
+        w->stream[(i / 4 / NRI / words * quads + word / 4) * NRI + output] |=
+            (uint32_t)(uint8_t)(w->panel[i] - OFFSET + 1) << (word % 4 * 2 + byte * 8);
+    }
+}
+static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t start, real scale) {
+    typedef int8_t bytes VEC(VB);
+    const uint32_t *in = w->stream;
+    for (int j = 0; j < w->rows; j += NRI) {
+        ivec s[4] = {(ivec){0} + start, (ivec){0} + start};
+        rvec out[2];
+        for (int k = 0; k < CEIL(w->cols, 4); k += 4, in += NRI)
+            UNROLL for (int i = 0; i < 8; i++) {
+                const ivec code1 = *(const ivec *)(in + i % 2 * WORDS) >> i / 2 * 2 & 0x03030303;
+                const bytes code = (bytes)code1 + (int8_t)(OFFSET - 1);
+                s[i % 4] = dot4(s[i % 4], (ivec)code, (ivec){0} + x[k + i / 2]);
+            }
+        for (int i = 0; i < 2; i++) out[i] = __builtin_convertvector(s[i] + s[i + 2], rvec) * scale;
+        memcpy(y + j, out, MIN(w->rows - j, NRI) * sizeof(real));
     }
 }
 
@@ -598,6 +619,12 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
         const int rows = MIN(n - i, MR);
         int32_t start[MR + WORDS] = {0};
         real scale[MR] = {0};
+        if (n == 1 && w->stream) {
+            for (int q = 0; q < k; q++) start[0] -= OFFSET * x[q];
+            memset((int8_t *)memcpy(xp, x, k) + k, 0, CEIL(k, 16) * 16 - k);
+            stream_int(y, xp, w, start[0], s * *inv);
+            return;
+        }
         for (int r = 0; r < rows; r++) scale[r] = s * inv[i + r];
         pack_codes(xp, x + (size_t)i * k, k, rows);
         ivec sum = {0}, offset = (ivec){0} + (int32_t)(0x01010101u * OFFSET);
@@ -1103,7 +1130,7 @@ static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); 
 void golf_free(Golf *m) {
     const Config *c = &m->c;
     for (int i = 0; m->packed && i < 3 * N_TENSORS * BLOCKS; i++) {
-        free(m->packed[i].codes.panel);
+        free(m->packed[i].codes.panel), free(m->packed[i].codes.stream);
         free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
     }
     free(m->head.panel), free(m->head_back.panel);
@@ -1157,10 +1184,6 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
     m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, PHASES * m->n_x);
-    size_t most = 0;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS && c->optimizer == OPT_MUON; t++)
-        if (t->role == PROJ && t->copy_n > most) most = t->copy_n;
-    m->muon = owned_reals(m, 4 * most); /* a square of the smaller side is no larger */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
         const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
@@ -1281,8 +1304,10 @@ static void golf_pack(Golf *m) {
             const size_t at = t->at + ((size_t)(jr / 3) * t->rows + first) * K;
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
-            if (in_integers(m)) int_pack(&w->codes, m->code + at, rows, K);
-            else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
+            if (in_integers(m)) {
+                int_pack(&w->codes, m->code + at, rows, K);
+                if (!m->train) int_pack_stream(&w->codes);
+            } else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
             if (m->train) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
         }
     }
@@ -1618,7 +1643,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
 static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
     const int tall = rows > cols, k = MIN(rows, cols);
     const size_t n = (size_t)rows * cols;
-    const real norm = (real)(1 / (sqrt(block_sum(x, n, 1)) + 1e-7));
+    const real norm = 1 / (sqrt(inner(x, x, rows * cols)) + (real)1e-7);
     for (size_t i = 0; i < n; i++) x[i] *= norm;
     for (int round = 0; round < 5; round++) {
         const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols);
@@ -1637,20 +1662,22 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     const Config *c = &m->c;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
     const real mu = (real)c->momentum, gs = (real)grad_scale;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
-            const size_t at = t->at + j * t->copy_n, n = t->copy_n;
-            const int k = MIN(t->rows, t->cols);
-            real *x = m->muon, *a = x + 2 * n;
-            for (size_t i = 0; i < n; i++) { /* Nesterov's momentum, as an average */
-                const real g = m->g[at + i] * gs;
-                m->m[at + i] = mu * m->m[at + i] + (1 - mu) * g;
-                x[i] = mu * m->m[at + i] + (1 - mu) * g;
-            }
-            x = orthogonal(x, x + n, a, a + (size_t)k * k, t->rows, t->cols);
-            const real lr = (real)(rate * sqrt(fmax(1, (double)t->rows / t->cols)));
-            for (size_t i = 0; i < n; i++) m->w[at + i] = (real)keep * m->w[at + i] - lr * x[i];
+    #pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < N_TENSORS * m->blocks; i++) { /* a matrix per thread: they are small */
+        const Tensor *t = m->t + i / m->blocks;
+        if (t->role != PROJ) continue;
+        const size_t n = t->copy_n, at = t->at + i % m->blocks * n;
+        const int k = MIN(t->rows, t->cols);
+        real *x = scratch(2 * n + (size_t)2 * k * k), *a = x + 2 * n, *mom = m->m + at;
+        for (size_t e = 0; e < n; e++) { /* Nesterov's momentum, as an average */
+            const real g = m->g[at + e] * gs;
+            mom[e] = mu * mom[e] + (1 - mu) * g;
+            x[e] = mu * mom[e] + (1 - mu) * g;
         }
+        x = orthogonal(x, x + n, a, a + (size_t)k * k, t->rows, t->cols);
+        const real lr = (real)(rate * sqrt(fmax(1, (double)t->rows / t->cols)));
+        for (size_t e = 0; e < n; e++) m->w[at + e] = (real)keep * m->w[at + e] - lr * x[e];
+    }
 }
 
 /* ==== 7. Tokenizer and data =================================================================== */

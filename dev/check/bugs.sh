@@ -85,7 +85,7 @@ bug attention-sees-the-next-token double "layer gradients" \
 bug chunk-edge-lost double "model gradients" "$(in_ add_chunks)s/j < chunks; j++)/j < MIN(1, chunks); j++)/"
 bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block_forward(m, p, B, T)/block_forward(m, p + 1, B, T)/"
 bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
-bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[i\] = mu \* m->m\[at + i\] + (1 - mu) \* g/x[i] = m->m[at + i]/"
+bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[e\] = mu \* mom\[e\] + (1 - mu) \* g/x[e] = mom[e]/"
 # everything else
 bug scale-not-bf16 float quantizers "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
 bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
