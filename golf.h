@@ -39,10 +39,10 @@ enum {
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "104", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
-    X(MODEL, INT, heads, "4", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
+    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
+    X(MODEL, INT, heads, "3", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
-    X(MODEL, INT, mlp, "4", "1 to 16", "hidden width of the MLP = mlp * width") \
+    X(MODEL, INT, mlp, "10", "1 to 16", "hidden width of the MLP = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "3", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
@@ -65,11 +65,11 @@ enum {
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
-    X(TRAIN, INT, steps, "5000", "1 to 100000000", "optimizer steps; every schedule counts these") \
+    X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps, which schedules count") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
-    X(TRAIN, INT, optimizer, "adamw", "adamw|muon", "of the projections; AdamW trains the rest") \
-    X(TRAIN, NUM, lr, "0.002", "0 to 10", "AdamW peak learning rate of the projections") \
+    X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; AdamW trains the rest") \
+    X(TRAIN, NUM, lr, "0.004", "0 to 10", "AdamW peak learning rate of the projections") \
     X(TRAIN, NUM, lr_muon, "0.02", "0 to 10", "Muon peak learning rate of the projections") \
     X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "Muon's") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \

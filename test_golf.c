@@ -68,7 +68,7 @@ static Config config_of(const char *text) {
     char copy[1024], option[256], *save;
     config_defaults(&c);
     c.width = 256, c.repeat = 4, c.embed_bits = 8, c.xgain = MODE_VECTOR; /* not pocket's */
-    c.batch = 16, c.steps = 500;
+    c.heads = c.mlp = 4, c.batch = 16, c.steps = 500, c.optimizer = OPT_ADAMW, c.lr = 0.002;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
         snprintf(option, sizeof option, "--%s", w);

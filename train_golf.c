@@ -268,8 +268,8 @@ INLINE void transpose(ivec *t) {
         for (int i = 0; i < WORDS; i++) t[i] = u[i];
     }
 }
-/* Multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products to it. On x86 one
- * side is unsigned: w is a code + OFFSET. */
+/* Multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products to it. On x86
+ * one side is unsigned: w is a code + OFFSET. */
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
 #if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
@@ -333,11 +333,11 @@ INLINE vec load(Mat x, size_t row, size_t col, int have) {
     const wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
     return __builtin_convertvector(w, vec) * x.inv[row];
 }
-/* Panels of W: panel p starts at p * STRIDE(W, depth); its element k * WIDE(W) + i is element p*W + i
- * across and k down the depth. A line is whole vectors, so that none is split between cache lines;
- * what lies behind its first W, or `have`, is never used. deep: the depth runs along the stored rows,
- * so the copy is a transpose. Else stored rows are read front to back, and twelve rows ahead are
- * asked for: operands of 16 MB would cost dW a tenth. */
+/* Panels of W: panel p starts at p * STRIDE(W, depth); its element k * WIDE(W) + i is element
+ * p*W + i across and k down the depth. A line is whole vectors, so that none is split between cache
+ * lines; what lies behind its first W, or `have`, is never used. deep: the depth runs along the
+ * stored rows, so the copy is a transpose. Else stored rows are read front to back, and twelve rows
+ * ahead are asked for: operands of 16 MB would cost dW a tenth. */
 #define WIDE(W) (CEIL(W, LANES) * LANES)
 #define STRIDE(W, depth) (WIDE(W) * (depth) + LANES) /* no power of two: lines would share sets */
 INLINE void pack(real *panel, const int W, Mat x, int deep, int have, int depth) {
@@ -417,8 +417,8 @@ TILE_HEIGHTS(packed, 1, WIDE(MR)) /* a from panels */
 TILE_HEIGHTS(by_row, NR, 1)  /* a as it is, rows NR apart */
 TILE_HEIGHTS(by_col, 1, NR)  /* a transposed, columns NR apart */
 
-/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step. A panel
- * of b stays in L1 (32 KB) while those of a pass by, 56 bytes from L2 per 14 cycles of work. */
+/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step. A
+ * panel of b stays in L1 (32 KB) while those of a pass by, 64 bytes from L2 for 14 cycles. */
 static void sweep(const Tile *tiles, real *c, size_t ldc, const real *a, size_t a_step,
                   const real *b, size_t b_step, int rows, int cols, int depth, int add) {
     for (int j = 0; j < cols; j += NR, b += b_step)
@@ -504,8 +504,8 @@ void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
 }
 
-/* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels hold
- * w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
+/* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels
+ * hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
  * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     int panels = CEIL(rows, NRI), words = CEIL(cols, 4);
@@ -524,8 +524,9 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     }
 }
 
-/* Ternary codes again, 16 in a 32-bit lane: byte b of word j is code + 1 in bits 2j + 8b. To decode a
- * token all weights are read for one row of x, and a quarter of the bytes is a quarter of the time. */
+/* Ternary codes again, 16 in a 32-bit lane: byte b of word j is code + 1 in bits 2j + 8b. To decode
+ * a token all weights are read for one row of x: where memory is the limit, 2 bits are 4 times
+ * faster than 8. */
 void int_pack_stream(IntWeights *w) {
     const int words = CEIL(w->cols, 4), quads = CEIL(words, 4);
     free(w->stream);
@@ -805,8 +806,8 @@ static void scores(real *s, const real *panels, const real *q, real *room, size_
     pack_b(room, mat_t(q, ldq), rows, D);
     sweep(packed, s, NR, panels, STRIDE(MR, D), room, 0, keys, NR, D, 0);
 }
-/* Sets what the block's queries must not see: lane l sees key t when l >= t - (keys - rows). A score
- * of UNLIKELY has a weight that vanishes in any sum; then it is set to 0. */
+/* Sets what the block's queries must not see: lane l sees key t when l >= t - (keys - rows). A
+ * score of UNLIKELY has a weight that vanishes in any sum; then it is set to 0. */
 #define UNLIKELY ((real)-1e30)
 static void unseen(real *s, int rows, int keys, real value) {
     for (int t = keys - rows + 1; t < keys; t++)
@@ -1394,7 +1395,7 @@ static void add_chunks(Golf *m, int p, size_t chunks) {
     memset(m->partial, 0, chunks * m->n_x * sizeof(real));
 }
 
-/* A projection's input: RMSNorm(x) * g if `norm`, else x, quantized.  x, room (N,K), r (N), g (K) */
+/* A projection's input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K), r (N), g (K) */
 static void input_of(const Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
                      int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
@@ -1501,15 +1502,15 @@ static void block_backward(Golf *m, int p, int B, int T) {
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
     }
     attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, m->datt,
-                       all->lse, all->qk, ldqk, all->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV, B,
-                       T, H, KV, D);
+                       all->lse, all->qk, ldqk, all->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV,
+                       B, T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
         real *di = each ? u + (size_t)CHUNK * C : du;
         qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, IX(q_gain), m->rope, n0, n, T, H, KV, D);
-        /* q, k, v from in_q, or each from its RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
+        /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) {
             linear_dx(m, di, f.dqkv, QKV, T_wqkv, b, i, n);
@@ -1533,8 +1534,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
 
-/* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time, so
- * that logits and their gradients never leave the cache. dh and dE result. */
+/* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time,
+ * so that logits and their gradients never leave the cache. dh and dE result. */
 static void head(Golf *m, const int *targets, int N, int learn) {
     TIMED(HEAD_MATMUL);
     const int C = m->c.width, V = m->c.vocab;
@@ -2337,8 +2338,10 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
 /* ==== 10. Command line and training loop ====================================================== */
 static const struct { const char *name, *options, *help; } presets[] = {
     {"pocket", "", "recursive and ternary, under 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"flat", "unique=3 repeat=1 width=fit", "the same without sharing, at the same bytes"},
-    {"reference", "width=256 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 cap=1000000",
+    {"flat", "unique=3 repeat=1 heads=2 mlp=13 width=fit",
+     "the same without sharing, at the same bytes"},
+    {"reference", "width=256 heads=4 mlp=4 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 "
+     "optimizer=adamw lr=0.002 cap=1000000",
      "the recipe that was compared with PyTorch; data of 1,024 pieces"},
     {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30", "seconds, for tests"},
 };
@@ -2914,9 +2917,9 @@ int bench_main(const char *what, int argc, char **argv) {
             memory[run] = 1e-9 * read_bandwidth(big, n);
         }
         free(big);
-        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\nproducts "
-               "of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n%-10s %5s %5s   "
-               "%12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
+               "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
+               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
                median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
                "K", "integer y", "dW", "dX", "y");
         for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);

@@ -65,6 +65,8 @@ for t in 2 3; do
     column threads$t 3 > "$tmp/b"
     check "train_loss with $t threads" cmp "$tmp/a" "$tmp/b"
 done
+status 0 train recompute --steps=30 --recompute=1
+check "--recompute=1" cmp "$tmp/threads1/model.golf" "$tmp/recompute/model.golf"
 check "30 rows in log.tsv" [ "$(column threads1 1 | wc -l)" -eq 30 ]
 
 echo "== stop and resume"
@@ -193,7 +195,11 @@ done
 check "the same seed, the same text" cmp "$tmp/sample1.1" "$tmp/sample1.2"
 check "another seed, another text" [ "$(cksum < "$tmp/sample1.1")" != "$(cksum < "$tmp/sample2.3")" ]
 check "the text starts with the prompt" grep -q '^the ' "$tmp/sample1.1"
-keys="name preset seed steps tokens seconds tok_per_s threads val_loss val_bpb val_tokens val_bytes memory_val_bpb
+status 0 ./train_golf bench --preset=tiny --vocab=300
+for line in '^fp32 peak [0-9]* GFLOP/s' '^wdown  *32  *64  *[0-9]' ' tokens/s$' '^  attention  *[0-9.]* ms  *[0-9.]*%$'; do
+    check "bench prints $line" grep -q "$line" "$tmp/out"
+done
+keys="name preset seed steps tokens seconds tok_per_s peak_memory_mb threads val_loss val_bpb val_tokens val_bytes memory_val_bpb
       roundtrip_gap bytes_model bytes_code bytes_total cap fits params_stored params_ternary flops_per_token bytes
       phases zero_fraction flip_rate config git_rev compiler isa"
 if command -v python3 > /dev/null; then

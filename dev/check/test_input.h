@@ -395,7 +395,7 @@ static const char *const command_errors[][2] = {
     {"train --width", "--key=value|--width"},
     {"train --preset=pokcet", "unknown preset|pokcet"},
     {RUN, "@/run|holds a run|--resume=1|--overwrite=1"},
-    {RUN " --resume=1 --lr=0.1", "ckpt.bin|--lr=0.002|now it is 0.1|same options"},
+    {RUN " --resume=1 --lr=0.1", "ckpt.bin|--lr=0.004|now it is 0.1|same options"},
     {RUN " --resume=1 --wq=none", "ckpt.bin|--wq=ternary|now it is none"},
     {RUN "3 --resume=1", "run3/ckpt.bin|checksum|damaged"},
     {RUN "4 --resume=1", "run4/ckpt.bin|expected a checkpoint"},
