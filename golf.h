@@ -70,7 +70,7 @@ enum {
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; AdamW trains the rest") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "AdamW peak learning rate of the projections") \
-    X(TRAIN, NUM, lr_muon, "0.02", "0 to 10", "Muon peak learning rate of the projections") \
+    X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "Muon peak learning rate of the projections") \
     X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "Muon's") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \

@@ -245,7 +245,28 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     free(w.panel), free(w.stream);
 }
 
+/* Relative L2 error of the float products against sums in double. */
+static void check_precision(int k) {
+    enum { M = 30, N = 70 };
+    const Mat a = operand(M, k, 0, 0), b = operand(k, N, 0, 0);
+    real *c = reals(M * N, 0);
+    double num = 0, den = 0;
+    gemm(c, N, a, b, M, N, k, 0);
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            double sum = 0;
+            for (int p = 0; p < k; p++)
+                sum += (double)mat_get(a, (size_t)i, (size_t)p)
+                       * (double)mat_get(b, (size_t)p, (size_t)j);
+            num += (sum - (double)c[i * N + j]) * (sum - (double)c[i * N + j]), den += sum * sum;
+        }
+    CHECK(sqrt(num / den) <= (DOUBLE ? 1e-14 : 1e-6), "gemm, k %d: error %.3g", k, sqrt(num / den));
+    if (k == 4096) printf("relative error of a product with k = 4096: %.2g\n", sqrt(num / den));
+    operand_free(a), operand_free(b);
+}
+
 static void test_matmul(void) {
+    for (int k = 64; k <= 4096; k *= 4) check_precision(k);
     static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14, 15,  16,  17,
                                 28, 29, 31, 32, 33, 47, 63, 64, 65, 100, 257, 300, 530};
     enum { S = sizeof sizes / sizeof *sizes };

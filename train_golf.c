@@ -147,7 +147,8 @@ double now(void) {
  * its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench` looks. */
 #define GOLF_PARTS(X) \
     X(REST, "rest") X(INT, "integer matmul") X(DX, "dX matmul") X(DW, "dW matmul") \
-    X(HEAD_MATMUL, "head matmul") X(ATTENTION, "attention") X(LOSS, "softcap, softmax, loss") \
+    X(HEAD_MATMUL, "head matmul") X(MUON, "Muon matmul") X(ATTENTION, "attention") \
+    X(LOSS, "softcap, softmax, loss") \
     X(NORMS, "norms, gates, RoPE, relu^2") X(QUANT, "quantization, packing") \
     X(OPTIMIZER, "optimizer")
 #define X(part, name) PART_##part,
@@ -1642,6 +1643,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
  * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
  * smaller of X X^T and X^T X is used: (a + b A + c A^2) may stand on either side. */
 static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
+    TIMED(MUON);
     const int tall = rows > cols, k = MIN(rows, cols);
     const size_t n = (size_t)rows * cols;
     const real norm = 1 / (sqrt(inner(x, x, rows * cols)) + (real)1e-7);
@@ -2919,7 +2921,8 @@ int bench_main(const char *what, int argc, char **argv) {
         free(big);
         printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
                "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS),
+               median(i8, BENCH_RUNS),
                median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
                "K", "integer y", "dW", "dX", "y");
         for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
