@@ -311,9 +311,9 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
 #endif
 enum {
     NRI = 2 * WORDS, NR = 2 * LANES,           /* columns of a tile: two vectors of them */
-    KC = 256,                                  /* a panel of a: 14 x 256 x 4 = 14 KB, in L1 */
+    KC = 256,                                  /* a panel of b: 32 x 256 x 4 = 32 KB, in L1 */
     NC = 512,                                  /* columns of b per packing: 512 KB, half of L2 */
-    MC = 18 * MR                               /* rows of a per packing: 252 KB */
+    MC = 18 * MR                               /* rows of a per packing: 288 KB, a quarter of it */
 };
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define CEIL(a, b) (((a) + (b) - 1) / (b))
@@ -328,6 +328,7 @@ void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc)
         }
 }
 
+/* A vector of a stored row, as numbers. */
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
     const qvec q = load_codes(x.q + row * x.ld + col, have);
@@ -474,9 +475,10 @@ void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
     gemm_one(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
 }
 
-/* All threads, several products at once. A task packs for itself: an element of b serves all its
- * rows, which is cheaper than to wait for another thread. So tasks should be few and near square:
- * a product is halved, the longer side first, until none is over half of a thread's share. */
+/* All threads, several products in one parallel loop. A task packs for itself: an element of b
+ * serves all its rows, which is cheaper than to wait for another thread. So tasks should be few and
+ * near square: a product is halved, the longer side first, until none is over half of a thread's
+ * share. */
 static int cut(const Gemm *g, double most, int *mb, int *nb) {
     *mb = g->m, *nb = MIN(g->n, NC);
     while ((double)*mb * *nb * g->k > most && (*mb > MR || *nb > NR))
