@@ -39,7 +39,7 @@ enum {
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit = widest multiple of 8 under --cap") \
+    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit: widest multiple of 8 and heads in cap") \
     X(MODEL, INT, heads, "3", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "10", "1 to 16", "hidden width of the MLP = mlp * width") \
@@ -65,13 +65,13 @@ enum {
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
-    X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps, which schedules count") \
+    X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
-    X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; AdamW trains the rest") \
-    X(TRAIN, NUM, lr, "0.004", "0 to 10", "AdamW peak learning rate of the projections") \
-    X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "Muon peak learning rate of the projections") \
-    X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "Muon's") \
+    X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
+    X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW") \
+    X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
+    X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "decay of Muon's average of gradients") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
@@ -340,7 +340,7 @@ typedef struct {
     Tensor t[N_TENSORS];
     int phases, blocks;
     size_t n_params, n_x, n_scales; /* n_x: expanded interface numbers of a phase */
-    real *w, *g, *m, *v;     /* (n_params) masters, gradients, AdamW moments; absent when loaded */
+    real *w, *g, *m, *v;     /* (n_params) masters, gradients, moments; absent if loaded */
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
     int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
     real *scale;             /* (n_scales) */

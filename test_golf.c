@@ -1143,7 +1143,8 @@ int main(void) {
 #ifdef GOLF_DOUBLE
         {"layer gradients", test_layer_gradients}, {"model gradients", test_model_gradients},
 #endif
-        {"large batch", test_large_batch}, {"phases", test_phase_order}, {"quantizers: ternary", test_ternary},
+        {"large batch", test_large_batch}, {"phases", test_phase_order},
+        {"quantizers: ternary", test_ternary},
         {"quantizers: integers", test_integers}, {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},
         {"shards", test_shards},

@@ -146,7 +146,7 @@ double now(void) {
 /* Where the time of a step goes, as the first thread sees it. TIMED(WHAT) charges what follows in
  * its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench` looks. */
 #define GOLF_PARTS(X) \
-    X(REST, "rest") X(INT, "integer matmul") X(DX, "dX matmul") X(DW, "dW matmul") \
+    X(REST, "rest") X(Y, "y matmul") X(DX, "dX matmul") X(DW, "dW matmul") \
     X(HEAD_MATMUL, "head matmul") X(MUON, "Muon matmul") X(ATTENTION, "attention") \
     X(LOSS, "softcap, softmax, loss") \
     X(NORMS, "norms, gates, RoPE, relu^2") X(QUANT, "quantization, packing") \
@@ -157,8 +157,8 @@ enum { GOLF_PARTS(X) PARTS };
 static double part_seconds[PARTS], part_since;
 static int part_now, part_timing;
 static int part_enter(int part) {
-    const int before = part_now;
     if (!part_timing || omp_get_thread_num()) return -1;
+    const int before = part_now;
     const double t = now();
     part_seconds[before] += t - part_since;
     part_since = t, part_now = part;
@@ -168,7 +168,7 @@ static void part_leave(const int *before) {
     if (*before >= 0) part_enter(*before);
 }
 #define TIMED(part) \
-    __attribute__((cleanup(part_leave))) const int before_##part = part_enter(PART_##part)
+    __attribute__((cleanup(part_leave), unused)) const int before_##part = part_enter(PART_##part)
 
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r whose error
  * is below 2e-7. Straight-line, so loops over it vectorise; libm's expf call would not. */
@@ -299,8 +299,8 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
  * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
  * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
  * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
- * k. No lane, edge, task or thread splits or reorders that chain: a row has the same bits alone or
- * among 4096, on 1 thread or on 64. Only k decides the arithmetic.
+ * k (attention: all terms one block). No lane, edge, task or thread splits or reorders that chain: a
+ * row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides the arithmetic.
  * Per step of k a tile loads 2 vectors of b and broadcasts MR values of a for 2 MR multiply-adds.
  * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
  * two start per cycle: 8 independent sums or more keep them busy. */
@@ -482,7 +482,7 @@ void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
 static int cut(const Gemm *g, double most, int *mb, int *nb) {
     *mb = g->m, *nb = MIN(g->n, NC);
     while ((double)*mb * *nb * g->k > most && (*mb > MR || *nb > NR))
-        if (*nb >= *mb && *nb > NR) *nb = CEIL(*nb, 2 * NR) * NR;
+        if (*nb > NR && (*nb >= *mb || *mb <= MR)) *nb = CEIL(*nb, 2 * NR) * NR;
         else *mb = CEIL(*mb, 2 * MR) * MR;
     return CEIL(g->m, *mb) * CEIL(g->n, *nb);
 }
@@ -509,7 +509,7 @@ void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
 
 /* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels
  * hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
- * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes. */
+ * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes, on a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     int panels = CEIL(rows, NRI), words = CEIL(cols, 4);
     if (!w->panel || w->rows != rows || w->cols != cols) {
@@ -534,14 +534,15 @@ void int_pack_stream(IntWeights *w) {
     const int words = CEIL(w->cols, 4), quads = CEIL(words, 4);
     free(w->stream);
     w->stream = xcalloc((size_t)CEIL(w->rows, NRI) * quads, NRI * 4);
-    for (int i = 0; i < CEIL(w->rows, NRI) * words * NRI * 4; i++) { /* panel, word, output, byte */
-        const int byte = i % 4, output = i / 4 % NRI, word = i / 4 / NRI % words;
+    const size_t n = (size_t)CEIL(w->rows, NRI) * words * NRI * 4;
+    for (size_t i = 0; i < n; i++) { /* panel, word, output, byte */
+        const size_t byte = i % 4, output = i / 4 % NRI, word = i / 4 / NRI % words;
         w->stream[(i / 4 / NRI / words * quads + word / 4) * NRI + output] |=
             (uint32_t)(uint8_t)(w->panel[i] - OFFSET + 1) << (word % 4 * 2 + byte * 8);
     }
 }
 static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t start, real scale) {
-    typedef int8_t bytes VEC(VB);
+    typedef uint8_t bytes VEC(VB);
     const uint32_t *in = w->stream;
     for (int j = 0; j < w->rows; j += NRI) {
         ivec s[4] = {(ivec){0} + start, (ivec){0} + start};
@@ -549,7 +550,7 @@ static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t s
         for (int k = 0; k < CEIL(w->cols, 4); k += 4, in += NRI)
             UNROLL for (int i = 0; i < 8; i++) {
                 const ivec code1 = *(const ivec *)(in + i % 2 * WORDS) >> i / 2 * 2 & 0x03030303;
-                const bytes code = (bytes)code1 + (int8_t)(OFFSET - 1);
+                const bytes code = (bytes)code1 + (uint8_t)(OFFSET - 1);
                 s[i % 4] = dot4(s[i % 4], (ivec)code, (ivec){0} + x[k + i / 2]);
             }
         for (int i = 0; i < 2; i++) out[i] = __builtin_convertvector(s[i] + s[i + 2], rvec) * scale;
@@ -1206,6 +1207,7 @@ static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
     const int D = HEAD_DIM, F = HIDDEN;
+    if (m->freeze && c->recompute) die("a frozen pass needs --recompute=0: residuals per phase");
     m->N = N;
 #define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
 #define PHASE_ACT(name, n) act_alloc(m, &s->name, N, (size_t)(n));
@@ -1351,7 +1353,7 @@ void golf_quantize(Golf *m) {
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
                            int N) {
-    TIMED(INT);
+    TIMED(Y);
     const Tensor *t = m->t + k;
     const Packed *w = packed_of(m, k, j, r);
     int first;
@@ -1538,7 +1540,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
 }
 
 /* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time,
- * so that logits and their gradients never leave the cache. dh and dE result. */
+ * so that logits and their gradients need not leave the cache (16 MB at V = 4096) and never exist
+ * for all tokens. dh and dE result. */
 static void head(Golf *m, const int *targets, int N, int learn) {
     TIMED(HEAD_MATMUL);
     const int C = m->c.width, V = m->c.vocab;
@@ -1601,7 +1604,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     }
 }
 
-/* ==== 6. Optimizer: AdamW (1711.05101), schedules as functions of the step, clipping ========== */
+/* ==== 6. Optimizer: AdamW (1711.05101), Muon, schedules, clipping ============================= */
 /* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves aim at 0
  * at the end, the second from 2/3 of the rate, and only the first half decays weights. */
 double lr_factor(const Config *c, int step) {
@@ -2114,6 +2117,8 @@ static void config_check(const Config *c) {
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
+    if ((double)W * HIDDEN > 1 << 30)
+        die("--width=%d with --mlp=%d: expected at most 2^30 weights a matrix", W, c->mlp);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
@@ -2229,6 +2234,9 @@ int64_t ckpt_load(Golf *m, const char *path) {
     EACH_OPTION(o, MODEL | TRAIN) {
         char a[64], b[64];
         const char *was = option_text(&c, o, a), *is = option_text(&m->c, o, b);
+        if (o->mask & FIXED && strcmp(was, is))
+            die("%s: the run was started with a tokenizer of %s pieces, now it has %s; give the "
+                "--data it was started with", path, was, is);
         if (!(o->mask & RESUME) && strcmp(was, is))
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
                 "options, or use another --out", path, o->name, was, is);
@@ -2345,7 +2353,7 @@ static const struct { const char *name, *options, *help; } presets[] = {
     {"flat", "unique=3 repeat=1 heads=2 mlp=13 width=fit",
      "the same without sharing, at the same bytes"},
     {"reference", "width=256 heads=4 mlp=4 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 "
-     "optimizer=adamw lr=0.002 cap=1000000",
+     "optimizer=adamw lr=0.002 cap=1300000",
      "the recipe that was compared with PyTorch; data of 1,024 pieces"},
     {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30", "seconds, for tests"},
 };
@@ -2404,10 +2412,10 @@ int help_main(void) {
     const struct { int mask; const char *title; } groups[] = {{TRAIN, "train"}, {EVAL, "eval"},
         {SAMPLE, "sample"}, {INFO, "info"}, {MODEL, "model (train; kept in the artifact)"}};
     puts("usage: ./train_golf [train] [--preset=NAME] [--key=value ...]\n"
-         "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=64]\n"
+         "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=N]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
-         "       ./train_golf bench  [step] [--preset=NAME] [--key=value ...]\n"
+         "       ./train_golf bench  [step] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
@@ -2441,11 +2449,14 @@ static double peak_memory_mb(void) {
 static int fit_width(Config wanted) {
     Config *c = &wanted;
     int best = 0;
-    for (c->width = 8; c->width <= 16384 && artifact_bytes(c) <= (size_t)c->cap; c->width += 8)
-        if (c->width % c->heads == 0 && HEAD_DIM % 2 == 0) best = c->width;
+    for (c->width = 8; c->width <= 16384; c->width += 8) {
+        if (c->width % c->heads || HEAD_DIM % 2) continue;
+        if (artifact_bytes(c) > (size_t)c->cap) break;
+        best = c->width;
+    }
     if (!best)
-        die("--cap=%d: no width fits, %d needs %zu bytes; raise --cap or lower --embed_bits",
-            c->cap, c->width, artifact_bytes(c));
+        die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
+            "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     return best;
 }
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
@@ -2527,7 +2538,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     const double norm = *grad_norm = golf_grad_norm(m);
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
-            "was; try a lower --lr or a smaller --clip", step, loss, norm);
+            "was; try lower rates (--lr, --lr_muon) or a smaller --clip", step, loss, norm);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
@@ -2596,7 +2607,8 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     const double started = now(), N = (double)m->N;
     signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
     for (int stop = 0; run->steps < c->steps && !stop;) {
-        const double t0 = now(), rate = c->lr * lr_factor(c, run->steps);
+        const double t0 = now(), peak = c->optimizer == OPT_MUON ? c->lr_muon : c->lr;
+        const double rate = peak * lr_factor(c, run->steps);
         double norm;
         char bpb[32] = "";
         batch_at(train, c, run->steps, x, y);
@@ -2668,8 +2680,9 @@ int train_main(int argc, char **argv) {
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
         return printf("%s is finished: nothing to do\n", c->out), 0;
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
-    printf("%s: C=%d H=%d F=%d, %d blocks applied %d times, %zu parameters, %s weights\n", run.name,
-           c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params, c->wq ? "ternary" : "bf16");
+    printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
+           "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
+           c->wq ? "ternary" : "bf16");
     printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n"
            "%lld training tokens, %d steps of %zu from step %d; into %s\n", l.total, c->cap,
            (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
@@ -2900,15 +2913,14 @@ static void bench_step(const Config *c) {
         printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms, 100 * part_ms / ms);
         if (p > PART_ATTENTION) sum += part_ms;
     }
-    printf("not a matmul, nor attention: %.1f%% of the step; peak memory %.0f MB\n", 100 * sum / ms,
-           peak_memory_mb());
+    printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
     golf_free(&m), free(x);
 }
 int bench_main(const char *what, int argc, char **argv) {
     static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
     Config config, *c = &config;
     const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
-    if (what && strcmp(what, "step")) die("usage: ./train_golf bench [step] [--key=value ...]");
+    if (what && strcmp(what, "step")) die("bench: expected nothing or 'step', found '%s'", what);
     double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
     const size_t n = (size_t)1 << 26;
     if (!c->width) c->width = fit_width(*c);
@@ -2933,9 +2945,10 @@ int bench_main(const char *what, int argc, char **argv) {
         for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
             if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
     }
-    printf("\n%s: C=%d H=%d F=%d, %d blocks applied %d times, V=%d, T=%d", preset, c->width,
-           c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
+    printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
+           c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
     bench_step(c);
+    if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
     return 0;
 }
 

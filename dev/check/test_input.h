@@ -373,7 +373,7 @@ static const char *const command_errors[][2] = {
     {TINY "--data=@/cut", "cut/x_train_000000.bin|expected|found|get.sh"},
     {TINY "--data=@/few", "@/few|--seq=32|found 20"},
     {TINY "--seq=500", "@/d|--seq=500|found 900|100"},
-    {TINY "--cap=1000 --width=fit", "--cap=1000|no width fits|needs|raise --cap"},
+    {TINY "--cap=1000 --width=fit", "--cap=1000|no multiple of 8|needs|raise --cap"},
     {TINY "--cap=5000", "would have|--cap=5000|--width=fit"},
     {TINY "--width=36 --heads=4", "--width=36|--heads=4|head_dim 9|even"},
     {TINY "--width=34 --heads=4", "--width=34|--heads=4|multiple"},
