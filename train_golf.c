@@ -299,8 +299,8 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
  * twins are the definition. The fast ones pack operands into zero-padded panels read front to back;
  * a tile of MR x NR outputs stays in registers while k runs; the driver cuts C into tasks.
  * An output is ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of
- * k (attention: all terms one block). No lane, edge, task or thread splits or reorders that chain: a
- * row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides the arithmetic.
+ * k (attention: all terms, one block). No lane, edge, task or thread splits or reorders that chain:
+ * a row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides the arithmetic.
  * Per step of k a tile loads 2 vectors of b and broadcasts MR values of a for 2 MR multiply-adds.
  * 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6 (12 + 3). An FMA takes 4 cycles,
  * two start per cycle: 8 independent sums or more keep them busy. */
