@@ -96,7 +96,7 @@ bug epochs-in-file-order float shards "s/shuffled(row % windows, windows, key)/(
 bug space-counted-after-bos float bpb "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
 bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if (0/"
 bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
-bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, N/m->rope, 0, N/"
+bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
 bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
