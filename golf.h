@@ -165,7 +165,7 @@ enum { GOLF_TENSORS(X) N_TENSORS };
 /* A parameter tensor at run time. Every stored copy is (rows, cols), row-major. */
 typedef struct {
     const char *name;
-    int role, copies, rows, cols; /* what layers see: copies = 1, blocks or phases */
+    int role, rows, cols; /* what layers see */
     int mode;
     int stored_copies, stored_cols; /* what is trained and stored (see expand in section 5) */
     double init;
@@ -283,7 +283,6 @@ typedef struct {
     real *c; size_t ldc; Mat a, b; int m, n, k, acc;
 } Gemm;
 void gemm_all(const Gemm *g, int count); /* independent products */
-void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
 void panels_pack(Panels *p, Mat b, int k, int n);
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m); /* c = a b */
 void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);

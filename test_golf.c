@@ -189,7 +189,7 @@ static void check_gemm(int m, int n, int k, int kind, int acc) {
     int good = 1, bits = 1;
     for (int j = 0; j < 4; j++) c[j] = exactly(len, sizeof(real));
     for (size_t i = 0; i < len; i++) c[0][i] = c[1][i] = c[2][i] = c[3][i] = (real)dice(100) / 100;
-    gemm_serial(c[1], ldc, a, b, m, n, k, acc);
+    gemm_serial(c[1], ldc, a, b, NULL, m, n, k, acc);
     gemm(c[2], ldc, a, b, m, n, k, acc);
     gemm_naive(c[3], ldc, a, b, m, n, k, acc);
     for (size_t i = 0; i < len; i++) /* terms are at most 1; between the rows nothing is written */
@@ -272,6 +272,12 @@ static void test_matmul(void) {
     enum { S = sizeof sizes / sizeof *sizes };
     for (int z = 0; z < 256; z++)
         check_gemm(sizes[dice(S - 4)], sizes[dice(S - 4)], sizes[dice(S)], z & 15, z >> 4 & 1);
+    for (int m = 1; m < 40; m++) /* cutting ends, at one tile, and loses nothing */
+        for (int n = 1, mb, nb; n < 40; n++) {
+            const int tasks = cut(&(Gemm){.m = m, .n = n, .k = 9}, 1, &mb, &nb);
+            CHECK(mb > 0 && nb > 0 && mb <= MR && nb <= NR && tasks == CEIL(m, mb) * CEIL(n, nb),
+                  "cut %d %d: %d tasks of %d %d", m, n, tasks, mb, nb);
+        }
     check_gemm(70, 1100, 260, 2, 1);
     check_gemm(300, 33, 530, 1, 1);
     for (int z = 0; z < 150; z++)
@@ -839,7 +845,7 @@ static void test_muon(void) {
                 CHECK(untouched, "Muon moved %s", t->name);
                 continue;
             }
-            for (int j = 0; j < t->copies; j++) {
+            for (int j = 0; j < t->stored_copies; j++) {
                 double *uj = u + t->at + (size_t)j * t->copy_n;
                 naive_muon(uj, t->rows, t->cols);
                 for (size_t i = 0; i < t->copy_n; i++) trace += uj[i] * uj[i];
@@ -847,7 +853,8 @@ static void test_muon(void) {
             const double lr = 0.1 * sqrt(fmax(1, (double)t->rows / t->cols));
             for (size_t i = t->at; i < t->at + t->n; i++)
                 worst = fmax(worst, fabs((double)w[i] * 0.95 - lr * u[i] - (double)m.w[i]));
-            trace /= t->copies * (t->rows < t->cols ? t->rows : t->cols); /* mean square of them */
+            /* the mean square of the singular values */
+            trace /= t->stored_copies * (t->rows < t->cols ? t->rows : t->cols);
             CHECK(worst < (DOUBLE ? 1e-12 : 2e-5), "Muon of %s: off by %.3g", t->name, worst);
             CHECK(trace > 0.6 && trace < 1.3, "Muon of %s: singular values %.3g", t->name, trace);
         }

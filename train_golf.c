@@ -449,8 +449,8 @@ void panels_pack(Panels *p, Mat b, int k, int n) {
                    mat_at(b, k0, j), MIN(n - j, 4 * NR), MIN(k - k0, KC));
 }
 /* One thread; b from panels, or packed here, NC columns at a time. */
-static void gemm_one(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, int m, int n, int k,
-                     int acc) {
+static void gemm_serial(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, int m, int n,
+                        int k, int acc) {
     enum { A_SIZE = MC / MR * STRIDE(MR, KC), B_SIZE = NC / NR * STRIDE(NR, KC) };
     static _Thread_local real *bp; /* allocated once per thread, kept till the end */
     if (!bp) bp = xcalloc(B_SIZE + A_SIZE, sizeof(real));
@@ -468,11 +468,8 @@ static void gemm_one(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, int
             }
         }
 }
-void gemm_serial(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    gemm_one(c, ldc, a, b, NULL, m, n, k, acc);
-}
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
-    gemm_one(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
+    gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
 }
 
 /* All threads, several products in one parallel loop. A task packs for itself: an element of b
@@ -499,7 +496,7 @@ void gemm_all(const Gemm *g, int count) {
         int at = t;
         for (int n; at >= (n = cut(x, most, &mb, &nb)); x++) at -= n;
         const int i = at / CEIL(x->n, nb) * mb, j = at % CEIL(x->n, nb) * nb;
-        gemm_serial(x->c + i * x->ldc + j, x->ldc, mat_at(x->a, i, 0), mat_at(x->b, 0, j),
+        gemm_serial(x->c + i * x->ldc + j, x->ldc, mat_at(x->a, i, 0), mat_at(x->b, 0, j), NULL,
                     MIN(x->m - i, mb), MIN(x->n - j, nb), x->k, x->acc);
     }
 }
@@ -1146,12 +1143,11 @@ void golf_free(Golf *m) {
 
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
-    const int copies_of[] = {1, BLOCKS, PHASES}; /* what layers see, and what is stored: */
     const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS};
     *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS};
     Tensor *t = m->t;
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
-    *t++ = (Tensor){.name = #name_, .role = role_, .copies = copies_of[of], .rows = rows_, \
+    *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
                     .cols = cols_, .mode = mode_, .stored_copies = stored_of[of], .init = init_};
     GOLF_TENSORS(X)
 #undef X
