@@ -39,10 +39,11 @@ enum {
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit: widest multiple of 8 and heads in cap") \
+    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
     X(MODEL, INT, heads, "3", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "10", "1 to 16", "hidden width of the MLP = mlp * width") \
+    X(MODEL, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "3", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
@@ -58,6 +59,7 @@ enum {
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
     X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
     X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
+    X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
     X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
@@ -88,6 +90,8 @@ enum {
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
+    X(EVAL, NUM, drift, "0", "-1 to 1", "residual stream * (1 + drift) before each application") \
+    X(EVAL, NUM, noise, "0", "0 to 10", "projections + noise * their scale * N(0,1)") \
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
     X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
@@ -130,7 +134,7 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
 #define QKV_ROWS ((c->heads + 2 * KV_HEADS) * HEAD_DIM)
 #define QK_ROWS ((c->heads + KV_HEADS) * HEAD_DIM)
 #define EACH_COLS (c->extra_norm == XN_EACH ? c->width : 0)
-#define HIDDEN (c->mlp * c->width)
+#define HIDDEN (c->hidden ? c->hidden : c->mlp * c->width)
 #define LOOP_PHASES (c->unique * c->repeat)
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
 #define BLOCKS (c->prelude + c->unique + c->coda)
@@ -379,6 +383,11 @@ double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */
 
+/* Section 9. Errors that a model of golf_load is then evaluated with, to see what depth makes of
+ * them: h *= 1 + drift before every application; W += noise * scale(W) * N(0,1), one draw per
+ * stored matrix, so that a shared block repeats its error. scale(W): ternary's, or mean|W|. */
+void golf_perturb(Golf *m, double drift, double noise);
+
 /* Section 10: the commands; argv without the program, the command and the file. */
 int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
@@ -445,7 +454,7 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
 
 /* Sections 8-10: bytes of an artifact by purpose, a score, what a run ends with. */
 typedef struct {
-    size_t core, embedding, interface, header, total;
+    size_t core, embedding, interface, protect, header, total;
 } Ledger;
 
 typedef struct {

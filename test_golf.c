@@ -89,7 +89,8 @@ static void run_steps(Golf *m, int from, int to) {
     for (int s = from; s < to; s++) golf_step(m, x, y, s, &norm);
 }
 
-#include "dev/check/test_input.h" /* tests of everything that is read from outside */
+#include "dev/check/test_input.h"   /* tests of everything that is read from outside */
+#include "dev/check/test_studies.h" /* and of what comparisons rest on: equal bytes, perturbation */
 
 /* ---------------------------------------------------------------------------------------------
  * Numbers
@@ -536,6 +537,7 @@ static void test_model_gradients(void) {
         "extra_norm=each", "extra_norm=each kv_heads=1 unique=2 repeat=1 wq=none aq=none",
         "heads=4 kv_heads=2", "heads=4 kv_heads=1 wq=none", "wq=none aq=none", "wq=none", "aq=none",
         "wq=none aq=none extra_norm=none gain=none gate=none mix=none qgain=none embed_bits=16",
+        "protect=wo:4,wdown:8,wqkv:16", "protect=wup:5 hidden=24 unique=2 repeat=1",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
@@ -987,7 +989,8 @@ static void test_export(void) {
         "", "wq=none", "aq=none", "wq=none aq=none embed_bits=16", "embed_bits=4", "embed_bits=5",
         "embed_bits=6 width=24", "embed_bits=7", "gate=scalar gain=none mix=none qgain=scalar",
         "extra_norm=each xgain=scalar phase=0 repeat=3", "extra_norm=none", "phase_embed=1 mlp=3",
-        "unique=2 order=sequence prelude=1 coda=1", "heads=1 kv_heads=0"};
+        "unique=2 order=sequence prelude=1 coda=1", "heads=1 kv_heads=0",
+        "protect=wdown:8", "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2", "protect=wo:5 aq=none"};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);
@@ -1011,7 +1014,13 @@ static void test_export(void) {
         CHECK(!stat(IN("model.golf"), &st) && (size_t)st.st_size == artifact_bytes(&m.c) &&
                   l.total == artifact_bytes(&m.c), "%s: %zu bytes announced, %zu written", arms[a],
               l.total, (size_t)st.st_size);
-        CHECK(l.core + l.embedding + l.interface + l.header == l.total, "%s: ledger", arms[a]);
+        CHECK(l.core + l.embedding + l.interface + l.protect + l.header == l.total &&
+                  !l.protect == !strstr(arms[a], "protect"), "%s: ledger", arms[a]);
+        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) /* what is stored as NAME:BITS? */
+            CHECK(t->role != PROJ || !protected_bits(&m.c, t->name) ||
+                      t->copy_bytes == (t->bits == 16 ? 2 * t->copy_n
+                                        : 2 * (size_t)t->rows + t->copy_n * (size_t)t->bits / 8),
+                  "%s: %s has %zu bytes", arms[a], t->name, t->copy_bytes);
         CHECK(in_memory.nll == in_file.nll && in_memory.bpb == in_file.bpb && crc == tok->crc &&
                   in_file.tokens == 320 && !memcmp(m.eff, b.eff, m.n_params * sizeof(real)),
               "%s: %.17g in memory, %.17g from the file", arms[a], in_memory.nll, in_file.nll);
@@ -1155,7 +1164,8 @@ int main(void) {
         {"quantizers: integers", test_integers}, {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},
         {"shards", test_shards},
-        {"training", test_training}, {"export", test_export}, {"bpb", test_bpb},
+        {"training", test_training}, {"export", test_export}, {"fit", test_fit},
+        {"perturb", test_perturb}, {"bpb", test_bpb},
         {"sampling", test_sampling}, {"errors", test_errors}, {"corruption", test_corruption},
     };
     const char *only = getenv("GOLF_TEST_ONLY"), *where = getenv("TMPDIR");

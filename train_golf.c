@@ -1096,9 +1096,17 @@ static const Quantizer quantizers[] = { /* bits 0: --embed_bits */
 };
 enum { Q_BF16, Q_TERNARY, Q_INT };
 
-static const Quantizer *quantizer_of(const Config *c, int role) {
-    if (role == PROJ && c->wq == WQ_TERNARY) return quantizers + Q_TERNARY;
-    return quantizers + (role == EMBED && c->embed_bits < 16 ? Q_INT : Q_BF16);
+/* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
+static int protected_bits(const Config *c, const char *name) {
+    const size_t len = strlen(name);
+    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',')
+        if (!strncmp(p, name, len) && p[len] == ':') return atoi(p + len + 1);
+    return 0;
+}
+static const Quantizer *quantizer_of(const Config *c, const Tensor *t, int *bits) {
+    *bits = t->role == EMBED ? c->embed_bits : t->role == PROJ ? protected_bits(c, t->name) : 16;
+    if (t->role == PROJ && !*bits) *bits = c->wq == WQ_TERNARY ? 2 : 16;
+    return quantizers + (*bits == 2 ? Q_TERNARY : *bits < 16 ? Q_INT : Q_BF16);
 }
 
 /* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
@@ -1153,8 +1161,7 @@ static void golf_layout(Golf *m, const Config *c) {
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
-        t->quant = quantizer_of(c, t->role);
-        t->bits = t->quant->bits ? t->quant->bits : c->embed_bits;
+        t->quant = quantizer_of(c, t, &t->bits);
         t->copy_n = (size_t)t->rows * t->stored_cols;
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
@@ -1292,7 +1299,10 @@ static int row_range(const Config *c, int k, int r, int *first) {
 static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->blocks + j) * 3 + r;
 }
-static int in_integers(const Golf *m) { return m->c.wq && m->c.aq && !m->freeze; }
+static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
+static int in_integers(const Golf *m, const Tensor *t) {
+    return ternary(t) && m->c.aq && !m->freeze;
+}
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
 static void golf_pack(Golf *m) {
@@ -1306,7 +1316,7 @@ static void golf_pack(Golf *m) {
             const size_t at = t->at + ((size_t)(jr / 3) * t->rows + first) * K;
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
-            if (in_integers(m)) {
+            if (in_integers(m, t)) {
                 int_pack(&w->codes, m->code + at, rows, K);
                 if (!m->train) int_pack_stream(&w->codes);
             } else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
@@ -1338,7 +1348,7 @@ void golf_quantize(Golf *m) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
                                m->w + t->at + j * t->copy_n, t);
-        for (size_t i = t->at; t->role == PROJ && m->quantized && i < t->at + t->n; i++)
+        for (size_t i = t->at; ternary(t) && m->quantized && i < t->at + t->n; i++)
             m->flips += m->before[i] != m->code[i];
     }
     m->quantized = 1;
@@ -1354,7 +1364,7 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     const Packed *w = packed_of(m, k, j, r);
     int first;
     row_range(&m->c, k, r, &first);
-    if (in_integers(m))
+    if (in_integers(m, t))
         gemm_int(y + first, ldy, x->q, x->inv, &w->codes, *scale_of(m, t, j), N);
     else
         gemm_panels(y + first, ldy, x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)t->cols)
@@ -2106,8 +2116,25 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
     if (config_text(c, mask, again) != len || memcmp(again, text, len))
         die("%s: its configuration lacks options of this one: written by another version", path);
 }
-/* What option_set cannot see: relations between options. */
+/* What option_set cannot see: lists, and relations between options. */
+static void protect_check(const Config *c) {
+    Golf m;
+    golf_layout(&m, c);
+    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        char name[32] = "";
+        int bits = 0, n = 0;
+        sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
+        const Tensor *t = m.t, *end = m.t + N_TENSORS;
+        while (t < end && (t->role != PROJ || strcmp(t->name, name))) t++;
+        if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16))
+            die("--protect=%s: expected NAME:BITS[,NAME:BITS...] with wqkv, wo, wup or wdown and 4 "
+                "to 8 or 16 bits, found '%.40s'", c->protect, p);
+        if (t->bits != bits) die("--protect=%s: %s is there twice", c->protect, name);
+    }
+    if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
+}
 static void config_check(const Config *c) {
+    protect_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
@@ -2127,8 +2154,9 @@ static Ledger ledger_of(const Config *c) {
     Ledger l = {.header = ARTIFACT_FIXED + config_text(c, MODEL, text) + 8 * N_TENSORS + 4};
     golf_layout(&m, c);
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        *(t->role == PROJ ? &l.core : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
-    l.total = l.core + l.embedding + l.interface + l.header;
+        *(t->role == PROJ ? protected_bits(c, t->name) ? &l.protect : &l.core
+          : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
+    l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
 }
 size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
@@ -2292,6 +2320,22 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
     return s;
 }
+void golf_perturb(Golf *m, double drift, double noise) {
+    for (Tensor *t = m->t; noise > 0 && t < m->t + N_TENSORS; t++) {
+        const uint64_t key = hash64(0x6E6F697365, crc32_of(0, t->name, strlen(t->name)));
+        for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
+            const size_t at = t->at + j * t->copy_n;
+            const double mean = block_sum(m->eff + at, t->copy_n, 0) / (double)t->copy_n;
+            const double size = noise * (ternary(t) ? (double)*scale_of(m, t, j) : mean);
+            FOR_RANGE(i, at, t->copy_n) m->eff[i] += (real)(size * normal01(key, i - t->at));
+        }
+        if (t->role == PROJ) t->quant = quantizers + Q_BF16; /* eff are no codes any more */
+    }
+    golf_pack(m);
+    for (int p = 0; p < m->phases; p++) /* h = mix0 * h + ... with the drift in mix0 */
+        for (int i = 0; i < m->c.width; i++)
+            m->ix[p * m->n_x + m->t[T_mix0].at_x + i] *= (real)(1 + drift);
+}
 static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
     const real x = **(real *const *)a, y = **(real *const *)b;
     return (x < y) - (x > y);
@@ -2441,10 +2485,11 @@ static double peak_memory_mb(void) {
     return (double)use.ru_maxrss / 1e3; /* Linux counts in kB */
 #endif
 }
-/* The widest model whose file fits. The size grows with the width. */
-static int fit_width(Config wanted) {
-    Config *c = &wanted;
+/* The widest model whose file fits; its size grows with the width. What is then left of the cap
+ * goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are equal bytes. */
+static void fit_width(Config *c) {
     int best = 0;
+    protect_check(c);
     for (c->width = 8; c->width <= 16384; c->width += 8) {
         if (c->width % c->heads || HEAD_DIM % 2) continue;
         if (artifact_bytes(c) > (size_t)c->cap) break;
@@ -2453,7 +2498,10 @@ static int fit_width(Config wanted) {
     if (!best)
         die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
-    return best;
+    c->width = best;
+    if (c->hidden) return;
+    for (c->hidden = CEIL(HIDDEN, 8) * 8; artifact_bytes(c) <= (size_t)c->cap;) c->hidden += 8;
+    if ((c->hidden -= 8) <= c->mlp * best) c->hidden = 0; /* as --mlp says */
 }
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
     static char out[6 * 1024 + 3] = "\"";
@@ -2472,7 +2520,7 @@ static void write_result(const Golf *m, const Run *r) {
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (size_t i = t->at; t->role == PROJ && c->wq && i < t->at + t->n; i++, trits++)
+        for (size_t i = t->at; ternary(t) && i < t->at + t->n; i++, trits++)
             zeros += !m->code[i];
     const double total = (double)l.total, weights = trits ? (double)trits : 1; /* 0 of 1 is 0 */
     const struct { const char *key; double value; } numbers[] = {
@@ -2496,8 +2544,8 @@ static void write_result(const Golf *m, const Run *r) {
     for (size_t i = 0; i < COUNT(numbers); i++)
         fprintf(f, "  \"%s\": %.17g,\n", numbers[i].key, numbers[i].value);
     fprintf(f, "  \"fits\": %s,\n  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": "
-            "%zu, \"protected\": 0, \"header\": %zu},\n  \"phases\": [",
-            total <= c->cap ? "true" : "false", l.core, l.embedding, l.interface, l.header);
+            "%zu, \"protected\": %zu, \"header\": %zu},\n  \"phases\": [", total <= c->cap
+            ? "true" : "false", l.core, l.embedding, l.interface, l.protect, l.header);
     for (int p = 0; p < m->phases; p++) fprintf(f, "%s%.9g", p ? ", " : "", r->rms[p]);
     fputs("],\n  \"config\": {", f);
     EACH_OPTION(o, MODEL | TRAIN)
@@ -2650,7 +2698,7 @@ int train_main(int argc, char **argv) {
     Tokenizer *tok = tokenizer_load(*c->tokenizer ? c->tokenizer : beside);
     if ((c->vocab = tok->vocab) > 65536)
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
-    if (!c->width) c->width = fit_width(*c);
+    if (!c->width) fit_width(c);
     config_check(c);
     const Ledger l = ledger_of(c);
     if (l.total > (size_t)c->cap)
@@ -2722,6 +2770,7 @@ int eval_main(const char *path, int argc, char **argv) {
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = open_split(&how, tok, "val");
     golf_buffers(&m, (size_t)16 * m.c.seq);
+    if (how.drift != 0 || how.noise > 0) golf_perturb(&m, how.drift, how.noise);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
     printf("val_loss %.12f\nval_bpb %.12f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
            s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
@@ -2752,8 +2801,9 @@ int info_main(const char *path, int argc, char **argv) {
                          t->n, t->bytes);
     }
     const long long spare = how.cap - (long long)l.total;
-    printf("\ncore %zu\nembedding %zu\ninterface %zu\nheader %zu\ntotal %zu\ncap %d\n%s by %lld "
-           "bytes\n", l.core, l.embedding, l.interface, l.header, l.total, how.cap,
+    printf("\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n"
+           "cap %d\n%s by %lld bytes\n", l.core, l.embedding, l.interface, l.protect, l.header,
+           l.total, how.cap,
            spare >= 0 ? "FITS" : "OVER", llabs(spare));
     return 0;
 }
@@ -2919,7 +2969,7 @@ int bench_main(const char *what, int argc, char **argv) {
     if (what && strcmp(what, "step")) die("bench: expected nothing or 'step', found '%s'", what);
     double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
     const size_t n = (size_t)1 << 26;
-    if (!c->width) c->width = fit_width(*c);
+    if (!c->width) fit_width(c);
     config_check(c);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA, BENCH_RUNS);
     if (!what) {

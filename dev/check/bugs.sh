@@ -15,7 +15,7 @@ plant() {
     name=$1 numbers=$2 group=$3 dir=$tmp/$1
     shift 3
     mkdir -p "$dir/dev/check"
-    cp train_golf.c golf.h test_golf.c "$dir" && cp dev/check/test_input.h "$dir/dev/check"
+    cp train_golf.c golf.h test_golf.c "$dir" && cp dev/check/test_*.h "$dir/dev/check"
     for script; do
         for file in train_golf.c golf.h; do
             sed "$script" "$dir/$file" > "$dir/new" && mv "$dir/new" "$dir/$file"
@@ -98,6 +98,9 @@ bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if 
 bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
+bug protected-as-codes double gradients "$(in_ in_integers)s/return ternary(t)/return t->bits < 16/"
+bug noise-of-another-size float perturb "$(in_ golf_perturb)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
+bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8;/c->hidden += 16;/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
 bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
 wait

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# study.sh N: runs the study dev/studies/N_*: every arm of its plan.tsv with every seed, in turn of seeds, so that a
+# study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
+#   SEEDS=7   seeds 1..7 for every arm (default: the plan's own column)     JOBS=2   runs at a time, one thread each
+#   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
+# A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
+#
+# plan.tsv: arm, seeds, options, separated by tabs; arm * stands for all and comes first. A later option wins.
+# evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
+set -u
+cd "$(dirname "$0")/../.."
+fail() { echo "study.sh: error: $*" >&2; exit 1; }
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "expected bash 5.1 or newer, found $BASH_VERSION"
+[ "${1:-}" ] || fail "expected the number of a study: make study N=1; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
+study=$(ls -d dev/studies/"$1"_* 2> /dev/null | head -n 1)
+[ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
+[ -x ./train_golf ] || fail "no ./train_golf: run make"
+jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} quick=${QUICK:+-quick}
+[[ "$jobs${SEEDS:-1}" =~ ^[0-9]+$ ]] || fail "JOBS and SEEDS are numbers, found '$jobs' and '${SEEDS:-}'"
+runs=runs/studies/$(basename "$study")$quick
+mkdir -p "$runs"
+
+# One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
+exec 9> "$runs/lock"
+flock -n 9 || { echo "waiting for what an earlier start of this study left running"; flock 9; }
+
+column() { awk -F'\t' -v want="$2" '!/^#/ && NF > 1 && $1 != "*" { print $want }' "$1"; }
+options_of() {  # of an arm: what * says, then its own, then what QUICK shortens
+    awk -F'\t' -v arm="$1" '!/^#/ && ($1 == "*" || $1 == arm) { printf "%s ", $3 }' "$study/plan.tsv"
+}
+value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
+config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
+
+train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why in $dir/log on failure.
+    local arm=$1 seed=$2 dir=$runs/$1/$2 options steps short= name how
+    mkdir -p "$dir"
+    options=$(options_of "$arm")
+    [ -z "$quick" ] || {
+        steps=$(echo "$options" | sed -n 's/.*--steps=\([0-9]*\).*/\1/p')
+        short="--steps=$((steps / 50 > 10 ? steps / 50 : 10)) --val_tokens=4096"
+    }
+    [ -f "$dir/result.json" ] || [ -f "$dir/diverged" ] ||
+        OMP_NUM_THREADS=1 ./train_golf train $options $short --seed="$seed" --out="$dir" --resume=1 > "$dir/log" 2>&1 || {
+            grep -q "training diverged" "$dir/log" || return 1
+            tail -n 1 "$dir/log" > "$dir/diverged"
+        }
+    [ -f "$study/evals.tsv" ] && [ ! -f "$dir/evals.tsv" ] && [ ! -f "$dir/diverged" ] || return 0
+    column "$study/evals.tsv" 1 | while read -r name; do
+        how=$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$study/evals.tsv")
+        printf '%s\t' "$name"
+        OMP_NUM_THREADS=1 ./train_golf eval "$dir/model.golf" $(echo "$options" | grep -o -- '--data=[^ ]*' | tail -n 1) \
+            $how ${quick:+--val_tokens=4096} 2>> "$dir/log" | sed -n 's/^val_bpb //p' | grep . || return 1
+    done > "$dir/evals.part" && mv "$dir/evals.part" "$dir/evals.tsv"
+}
+
+row_of() {  # ARM SEED: a row of results.tsv
+    local dir=$runs/$1/$2 key
+    printf '%s\t%s' "$1" "$2"
+    if [ -f "$dir/result.json" ]; then
+        for key in val_bpb roundtrip_gap bytes_model steps tokens seconds tok_per_s flops_per_token; do
+            printf '\t%s' "$(value "$dir" $key)"
+        done
+        printf '\t%s\t%s\t%s' "$(config "$dir" width)" "$(config "$dir" hidden)" "$(value "$dir" git_rev)"
+    else
+        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
+    fi
+    [ ! -f "$study/evals.tsv" ] || column "$study/evals.tsv" 1 | while read -r name; do
+        printf '\t%s' "$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$dir/evals.tsv" 2> /dev/null || echo -)"
+    done
+    echo
+}
+
+collect() {  # all finished runs, in the order of the plan
+    local to=$1 arm seed
+    {
+        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev'
+        [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
+        echo
+        column "$study/plan.tsv" 1 | while read -r arm; do
+            for seed in $(ls "$runs/$arm" 2> /dev/null | sort -n); do
+                [ -f "$runs/$arm/$seed/result.json" ] || [ -f "$runs/$arm/$seed/diverged" ] || continue
+                [ -f "$runs/$arm/$seed/diverged" ] || [ ! -f "$study/evals.tsv" ] || [ -f "$runs/$arm/$seed/evals.tsv" ] || continue
+                row_of "$arm" "$seed"
+            done
+        done
+    } > "$to.part" && mv "$to.part" "$to"
+}
+
+# The corpora of the plan: data/sotuN is the default text with N pieces.
+for data in $(grep -o -- '--data=[^ ]*' "$study/plan.tsv" | sed 's/--data=//' | sort -u); do
+    [ -f "$data/tokenizer.model" ] || OUT=$data VOCAB=$(basename "$data" | tr -dc 0-9) data/get.sh sotu > /dev/null || exit 1
+done
+
+# What is to be done, seed by seed.
+todo=() most=0
+while read -r arm seeds; do
+    seeds=${SEEDS:-$seeds}
+    [ -z "$quick" ] || seeds=2
+    plan+=("$arm $seeds")
+    [ "$seeds" -le $most ] || most=$seeds
+done < <(awk -F'\t' '!/^#/ && NF > 1 && $1 != "*" { print $1, $2 }' "$study/plan.tsv")
+for ((seed = 1; seed <= most; seed++)); do
+    for entry in "${plan[@]}"; do
+        read -r arm seeds <<< "$entry"
+        dir=$runs/$arm/$seed
+        { [ -f "$dir/result.json" ] && { [ ! -f "$study/evals.tsv" ] || [ -f "$dir/evals.tsv" ]; }; } ||
+            [ -f "$dir/diverged" ] || [ "$seed" -gt "$seeds" ] || todo+=("$arm $seed")
+    done
+done
+
+echo "$study: ${#plan[@]} arms, ${#todo[@]} runs to do, $jobs at a time, in $runs"
+declare -A what
+started=$SECONDS done=0 broken=0
+reap() {  # waits for one run to end and reports it
+    local pid status arm seed
+    wait -n -p pid; status=$?
+    read -r arm seed <<< "${what[$pid]}"
+    unset "what[$pid]"
+    done=$((done + 1))
+    if [ $status -ne 0 ]; then
+        broken=1
+        echo "$arm, seed $seed: failed: $(tail -n 1 "$runs/$arm/$seed/log")" >&2
+        return
+    fi
+    local left=$(((SECONDS - started) * (${#todo[@]} - done) / done)) dir=$runs/$arm/$seed
+    printf '[%d/%d] %s, seed %s: %s  ETA %d:%02d:%02d\n' $done ${#todo[@]} "$arm" "$seed" \
+        "$([ -f "$dir/diverged" ] && echo diverged || value "$dir" val_bpb | cut -c1-7)" \
+        $((left / 3600)) $((left / 60 % 60)) $((left % 60))
+}
+for entry in "${todo[@]}"; do
+    [ ${#what[@]} -lt "$jobs" ] || reap
+    [ $broken -eq 0 ] || break
+    read -r arm seed <<< "$entry"
+    train_one "$arm" "$seed" &
+    what[$!]=$entry
+done
+while [ ${#what[@]} -gt 0 ]; do reap; done
+
+results=$study/results.tsv
+[ -z "$quick" ] || results=$runs/results.tsv
+collect "$results"
+[ $broken -eq 0 ] || fail "a run failed, see above; the finished ones are in $results"
+dev/studies/report.sh "$study" "$results"
