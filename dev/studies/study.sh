@@ -5,7 +5,8 @@
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
-# plan.tsv: arm, seeds, options, separated by tabs; arm * stands for all and comes first. A later option wins.
+# plan.tsv: arm, seeds (5: 1 to 5; or 101-102), options, separated by tabs; arm * stands for all and comes first. A later
+# option wins.
 # evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
 set -u
 cd "$(dirname "$0")/../.."
@@ -57,12 +58,14 @@ row_of() {  # ARM SEED: a row of results.tsv
     local dir=$runs/$1/$2 key
     printf '%s\t%s' "$1" "$2"
     if [ -f "$dir/result.json" ]; then
-        for key in val_bpb roundtrip_gap bytes_model steps tokens seconds tok_per_s flops_per_token; do
-            printf '\t%s' "$(value "$dir" $key)"
+        for key in val_bpb roundtrip_gap bytes_model; do printf '\t%s' "$(value "$dir" $key)"; done
+        for key in interface protected; do
+            printf '\t%s' "$(sed -n "s/^  \"bytes\": {.*\"$key\": \([0-9]*\).*/\1/p" "$dir/result.json")"
         done
+        for key in steps tokens seconds tok_per_s flops_per_token; do printf '\t%s' "$(value "$dir" $key)"; done
         printf '\t%s\t%s\t%s' "$(config "$dir" width)" "$(config "$dir" hidden)" "$(value "$dir" git_rev)"
     else
-        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
+        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
     fi
     [ ! -f "$study/evals.tsv" ] || column "$study/evals.tsv" 1 | while read -r name; do
         printf '\t%s' "$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$dir/evals.tsv" 2> /dev/null || echo -)"
@@ -73,7 +76,7 @@ row_of() {  # ARM SEED: a row of results.tsv
 collect() {  # all finished runs, in the order of the plan
     local to=$1 arm seed
     {
-        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev'
+        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev'
         [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
         echo
         column "$study/plan.tsv" 1 | while read -r arm; do
@@ -92,24 +95,26 @@ for data in $(grep -o -- '--data=[^ ]*' "$study/plan.tsv" | sed 's/--data=//' | 
 done
 
 # What is to be done, seed by seed.
-todo=() most=0
+todo=() plan=() most=0
 while read -r arm seeds; do
     seeds=${SEEDS:-$seeds}
-    [ -z "$quick" ] || seeds=2
-    plan+=("$arm $seeds")
-    [ "$seeds" -le $most ] || most=$seeds
+    [[ $seeds = *-* ]] || seeds=1-$seeds
+    first=${seeds%-*} last=${seeds#*-}
+    [ -z "$quick" ] || last=$((first + 1))
+    plan+=("$arm $first $last")
+    [ "$last" -le $most ] || most=$last
 done < <(awk -F'\t' '!/^#/ && NF > 1 && $1 != "*" { print $1, $2 }' "$study/plan.tsv")
 for ((seed = 1; seed <= most; seed++)); do
     for entry in "${plan[@]}"; do
-        read -r arm seeds <<< "$entry"
+        read -r arm first last <<< "$entry"
         dir=$runs/$arm/$seed
         { [ -f "$dir/result.json" ] && { [ ! -f "$study/evals.tsv" ] || [ -f "$dir/evals.tsv" ]; }; } ||
-            [ -f "$dir/diverged" ] || [ "$seed" -gt "$seeds" ] || todo+=("$arm $seed")
+            [ -f "$dir/diverged" ] || [ "$seed" -lt "$first" ] || [ "$seed" -gt "$last" ] || todo+=("$arm $seed")
     done
 done
 
 echo "$study: ${#plan[@]} arms, ${#todo[@]} runs to do, $jobs at a time, in $runs"
-declare -A what
+declare -A what=()
 started=$SECONDS done=0 broken=0
 reap() {  # waits for one run to end and reports it
     local pid status arm seed
