@@ -1,6 +1,7 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
+# make study N=1  one of dev/studies (SEEDS, QUICK)    make report     their tables and figures again
 # make info       what was found on this machine       make help       this text
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
@@ -67,6 +68,12 @@ baseline: train_golf
 	@data/get.sh sotu
 	@dev/baseline.sh
 
+study: train_golf
+	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
+
+report:
+	@dev/studies/report.sh
+
 asan:
 	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all'
 	@rm -f test_golf_double test_golf_float
@@ -83,4 +90,4 @@ help:
 clean:
 	rm -f train_golf data/prepare test_golf_double test_golf_float
 
-.PHONY: prepare test test-bugs check baseline asan info help clean
+.PHONY: prepare test test-bugs check baseline study report asan info help clean

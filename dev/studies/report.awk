@@ -4,8 +4,9 @@
 # results.tsv: arm, seed, val_bpb, ..., one row per run. A diverged run scores 8 bits per byte, what knowing nothing
 # costs, and is counted. contrasts.tsv: name, metric, terms: "+arm" and "-arm" separated by spaces. A contrast is computed
 # for every seed that all its arms have and is then treated as one sample: mean, deviation, 95 % interval by Student's t.
-# metric: bpb (val_bpb); NAME (a column); slope:NAME (least squares through the origin of what columns NAME0.1, NAME0.2,
+# metric: bpb (val_bpb); NAME (a column); per_kB (bpb lost per 1,000 bytes of interface gained); slope:NAME (least squares through the origin of what columns NAME0.1, NAME0.2,
 # ... add to val_bpb, against 0.1, 0.2, ...); ratio:NAME (the same, in logarithms: the result is a quotient of slopes).
+# With @A-B behind it, seeds A to B alone.
 BEGIN { FS = OFS = "\t" }
 
 function mean_of(x, n,   i, s) { for (i = 1; i <= n; i++) s += x[i]; return s / n }
@@ -46,9 +47,16 @@ function metric_of(metric, arm, seed,   name, k, eps, num, den, y) {
     return metric ~ /^slope/ ? y : y > 0 ? log(y) : "none"
 }
 # x[1..n] = the contrast, for every seed that all its arms have; returns n
-function pairs_of(terms, metric, x,   n, s, k, part, parts, sum, y, ok) {
+function pairs_of(terms, metric, x,   n, s, k, part, parts, sum, y, ok, only, bytes) {
     parts = split(terms, part, " ")
+    if (split(metric, only, "[@-]") == 3) metric = only[1]
+    if (metric == "per_kB") {
+        n = pairs_of(terms, "bpb", x); pairs_of(terms, "interface", bytes)
+        for (k = 1; k <= n; k++) x[k] = bytes[k] ? x[k] / (-bytes[k] / 1000) : 0
+        return n
+    }
     for (s = 1; s <= seeds; s++) {
+        if (only[3] && (seed_of[s] < only[2] + 0 || seed_of[s] > only[3] + 0)) continue
         sum = 0; ok = 1
         for (k = 1; k <= parts && ok; k++) {
             ok = ((substr(part[k], 2), seed_of[s]) in runs)
@@ -108,8 +116,20 @@ END {
         c_n[c] = pairs_of(c_terms[c], c_metric[c], x)
         if (!c_n[c]) continue
         c_mean[c] = mean_of(x, c_n[c]); c_ci[c] = half_width(x, c_n[c]); c_sd[c] = sd_of(x, c_n[c])
+        if (c_metric[c] !~ /^bpb/) continue
         if (c_mean[c] - c_ci[c] < least) least = c_mean[c] - c_ci[c]
         if (c_mean[c] + c_ci[c] > most) most = c_mean[c] + c_ci[c]
+    }
+    if (means) for (k = 1; k <= columns; k++) if (match(head[k], /^[a-z]+[0-9]/)) { # extra scores, at 0 nothing is added
+        if (!block++) print "\n\n#arm", "what", "eps", "added_bpb", "ci" > means
+        for (a = 1; a <= arms; a++) {
+            delete x
+            n = 0
+            for (s = 1; s <= seeds; s++) if ((arm[a], seed_of[s]) in runs && value[arm[a], seed_of[s], head[k]] != "-")
+                x[++n] = value[arm[a], seed_of[s], head[k]] - value[arm[a], seed_of[s], "val_bpb"]
+            if (n) printf "%s\t%s\t%s\t%.6f\t%.6f\n", arm[a], substr(head[k], 1, RLENGTH - 1), substr(head[k], RLENGTH),
+                mean_of(x, n), half_width(x, n) > means
+        }
     }
     if (!contrasts) exit
     print "\n| contrast | metric | pairs | mean | deviation | 95 % interval | |\n|---|---|---|---|---|---|---|"
@@ -117,10 +137,12 @@ END {
     for (c = 1; c <= contrasts; c++) {
         if (!c_n[c]) { print "| " c_name[c] " | " c_metric[c] " | 0 | | | | |"; continue }
         lo = c_mean[c] - c_ci[c]; hi = c_mean[c] + c_ci[c]; quotient = c_metric[c] ~ /^ratio:/
+        plain = c_metric[c] !~ /^bpb/
         if (quotient) shown = sprintf("%.3f | | %.3f to %.3f", exp(c_mean[c]), exp(lo), exp(hi))
+        else if (c_metric[c] == "interface") shown = signed(c_mean[c], 0) " | | "
         else shown = signed(c_mean[c], 4) " | " sprintf("%.4f", c_sd[c]) " | " signed(lo, 4) " to " signed(hi, 4)
         if (c_n[c] == 1) sub(/[^|]*$/, " ", shown)
-        print "| " c_name[c] " | " c_metric[c] " | " c_n[c] " | " shown " | `" (quotient ? " " : bars(lo, c_mean[c], hi, least, most)) "` |"
+        print "| " c_name[c] " | " c_metric[c] " | " c_n[c] " | " shown " | `" (plain ? " " : bars(lo, c_mean[c], hi, least, most)) "` |"
         if (means) printf "%s\t%d\t%.6f\t%.6f\t%.6f\n", c_name[c], c_n[c], c_mean[c], lo, hi > means
     }
 }
