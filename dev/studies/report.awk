@@ -102,8 +102,10 @@ END {
         pairs = a > 1 ? pairs_of("+" arm[a] " -" arm[1], "bpb", y) : 0
         speed = bytes = tokens = rate = 0
         for (s = 1; s <= seeds; s++) if ((arm[a], seed_of[s]) in runs && value[arm[a], seed_of[s], "bytes"] != "-") {
-            rate++; bytes = value[arm[a], seed_of[s], "bytes"]; tokens = value[arm[a], seed_of[s], "tokens"]
-            speed += value[arm[a], seed_of[s], "tok_per_s"]
+            bytes = value[arm[a], seed_of[s], "bytes"]; tokens = value[arm[a], seed_of[s], "tokens"]
+            if (value[arm[a], seed_of[s], "tok_per_s"] > 0) { # 0: resumed after its last step
+                rate++; speed += value[arm[a], seed_of[s], "tok_per_s"]
+            }
         }
         printf "| %s | %d%s | %.4f | %.4f | %s | %d | %.2fM | %.0f |\n", arm[a], n, (lost[arm[a]] ? " (" lost[arm[a]] " diverged)" : ""),
             mean_of(x, n), sd_of(x, n), (pairs ? signed(mean_of(y, pairs), 4) (pairs > 1 ? " ± " sprintf("%.4f", half_width(y, pairs)) : "") : ""),
