@@ -1086,7 +1086,7 @@ static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
     return 1;
 }
 
-static const Quantizer quantizers[] = { /* bits 0: --embed_bits */
+static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
     {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity,
      bf16_pack, bf16_unpack},
     {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize,
