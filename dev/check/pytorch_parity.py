@@ -19,7 +19,8 @@ n, n_tensors = u32(20), u32(24)
 cfg = dict(line.split("=") for line in raw[28:28 + n].decode().splitlines())
 num = lambda key: int(cfg[key])
 V, C, H, T, bits = (num(k) for k in "vocab width heads seq embed_bits".split())
-KV, D, hidden = num("kv_heads") or H, C // H, num("mlp") * C
+KV, D, hidden = num("kv_heads") or H, C // H, num("hidden") or num("mlp") * C
+assert not cfg["protect"], "protected tensors are not read here"
 U, R, pre, coda = (num(k) for k in "unique repeat prelude coda".split())
 phases, blocks = pre + U * R + coda, pre + U + coda
 
