@@ -1,13 +1,15 @@
-# bpb of shared and flat against the norms, ternary (left) and fp (right): parallel lines are no interaction.
+# bpb of shared and flat against the norms: ternary, ternary with four times the tokens, fp. Parallel lines: no interaction.
 load "dev/studies/style.gp"
-set multiplot layout 1,2
+set multiplot layout 1,3
 set xrange [-0.4:2.4]
 set xtics ("none" 0, "out" 1, "each" 2)
 set ylabel "bits per byte"
-array suffixes[2] = ["", "-fp"]
-do for [i=1:2] {
+array suffixes[3] = ["", "-4x", "-fp"]
+array titles[3] = ["ternary", "ternary, 4 x the tokens", "the shapes, not compressed"]
+do for [i=1:3] {
     suffix = suffixes[i]
-    set title (suffix eq "" ? "ternary, 128,000 bytes" : "the same shapes, not compressed")
+    set title titles[i]
+    set xtics ("none" 0, "out" 1, "each" 2)
     plot arms("^shared-(none|out|each)".suffix."$") using 0:3:5 with yerrorlines ls 1 title "shared", \
          arms("^flat-(none|out|each)".suffix."$") using 0:3:5 with yerrorlines ls 2 title "flat"
 }
