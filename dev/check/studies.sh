@@ -86,6 +86,15 @@ else
     cp dev/studies/9_check/table.md "$tmp/before.md"
     dev/studies/report.sh dev/studies/9_check > /dev/null
     check "the same table again from results.tsv" cmp "$tmp/before.md" dev/studies/9_check/table.md
+    rm -rf runs/studies/9_check/two dev/studies/9_check/results.tsv
+    dev/studies/study.sh 9 > "$tmp/term" 2>&1 &
+    pid=$!
+    sleep 0.3
+    kill -TERM $pid && wait $pid
+    check "SIGTERM ends with 143" [ $? = 143 ]
+    check "and leaves the results of what is finished" grep -q '^one' dev/studies/9_check/results.tsv
+    SEEDS=3 dev/studies/study.sh 9 > "$tmp/more" 2>&1   # waits for the trainer that is left, then goes on
+    check "after which it goes on" [ $? = 0 ]
     printf 'bad\t1\t--width=7\n' >> dev/studies/9_check/plan.tsv
     dev/studies/study.sh 9 > "$tmp/bad" 2>&1
     check "a wrong option is an error" [ $? != 0 ]

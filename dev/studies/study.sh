@@ -113,6 +113,16 @@ for ((seed = 1; seed <= most; seed++)); do
     done
 done
 
+results=$study/results.tsv
+[ -z "$quick" ] || results=$runs/results.tsv
+stopped() {  # Ctrl-C: what is finished is written down
+    collect "$results"
+    dev/studies/report.sh "$study" "$results" > /dev/null
+    echo "stopped; the runs that are finished are in $results"
+    exit $1
+}
+trap 'stopped 130' INT
+trap 'stopped 143' TERM
 echo "$study: ${#plan[@]} arms, ${#todo[@]} runs to do, $jobs at a time, in $runs"
 declare -A what=()
 started=$SECONDS done=0 broken=0
@@ -141,8 +151,6 @@ for entry in "${todo[@]}"; do
 done
 while [ ${#what[@]} -gt 0 ]; do reap; done
 
-results=$study/results.tsv
-[ -z "$quick" ] || results=$runs/results.tsv
 collect "$results"
 [ $broken -eq 0 ] || fail "a run failed, see above; the finished ones are in $results"
 dev/studies/report.sh "$study" "$results"
