@@ -2141,7 +2141,8 @@ static void config_check(const Config *c) {
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     if ((double)W * HIDDEN > 1 << 30)
-        die("--width=%d with --mlp=%d: expected at most 2^30 weights a matrix", W, c->mlp);
+        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
+            HIDDEN);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
@@ -2500,8 +2501,9 @@ static void fit_width(Config *c) {
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden) return;
-    for (c->hidden = CEIL(HIDDEN, 8) * 8; artifact_bytes(c) <= (size_t)c->cap;) c->hidden += 8;
-    if ((c->hidden -= 8) <= c->mlp * best) c->hidden = 0; /* as --mlp says */
+    for (c->hidden = HIDDEN; artifact_bytes(c) <= (size_t)c->cap;)
+        if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
+    if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
 }
 static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
     static char out[6 * 1024 + 3] = "\"";

@@ -100,7 +100,7 @@ bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
 bug protected-as-codes double gradients "$(in_ in_integers)s/return ternary(t)/return t->bits < 16/"
 bug noise-of-another-size float perturb "$(in_ golf_perturb)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
-bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8;/c->hidden += 16;/"
+bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8)/c->hidden += 16)/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
 bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
 wait

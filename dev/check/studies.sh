@@ -11,6 +11,7 @@ check() { # WHAT COMMAND...
     shift
     if "$@" > /dev/null 2>&1; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
 }
+add() { awk -v x="$1" -v y="$2" 'BEGIN { print x + y }'; }
 says() { check "$1: expected '$2' in $3" grep -qF -- "$2" "$3"; }
 
 # Student's t: published 97.5 % points for 1 to 100 degrees of freedom.
@@ -27,8 +28,8 @@ a=(0.7 -1.6 -0.2 -1.2 -0.1 3.4 3.7 0.8 0.0 2.0) b=(1.9 0.8 1.1 0.1 -0.1 4.4 5.5 
 {
     printf 'arm\tseed\tval_bpb\tbytes\ttokens\ttok_per_s\tinterface\tnoise0.1\tnoise0.2\n'
     for i in "${!a[@]}"; do
-        printf 'a\t%d\t%s\t100\t1000000\t10\t1000\t%s\t%s\n' $((i + 1)) "${a[i]}" "$(echo "${a[i]} + 0.3" | bc -l)" "$(echo "${a[i]} + 0.6" | bc -l)"
-        printf 'b\t%d\t%s\t200\t2000000\t20\t3000\t%s\t%s\n' $((i + 1)) "${b[i]}" "$(echo "${b[i]} + 0.1" | bc -l)" "$(echo "${b[i]} + 0.2" | bc -l)"
+        printf 'a\t%d\t%s\t100\t1000000\t10\t1000\t%s\t%s\n' $((i + 1)) "${a[i]}" "$(add ${a[i]} 0.3)" "$(add ${a[i]} 0.6)"
+        printf 'b\t%d\t%s\t200\t2000000\t20\t3000\t%s\t%s\n' $((i + 1)) "${b[i]}" "$(add ${b[i]} 0.1)" "$(add ${b[i]} 0.2)"
     done
     printf 'c\t1\tdiverged\t-\t-\t-\t-\t-\t-\n'
     printf 'c\t2\t1.0\t300\t3000000\t30\t0\t1\t1\n'
@@ -61,7 +62,7 @@ else
     printf 'noise0.5\t--noise=0.5 --val_tokens=2000\n' > dev/studies/9_check/evals.tsv
     dev/studies/study.sh 9 > "$tmp/quiet" 2>&1
     check "an undisturbed study ends well" [ $? = 0 ]
-    cut -f 1-3,7,9,16 dev/studies/9_check/results.tsv > "$tmp/quiet.tsv"
+    cut -f 1-5,8,9,12-14,16 dev/studies/9_check/results.tsv > "$tmp/quiet.tsv"
     check "one row per run" [ "$(wc -l < dev/studies/9_check/results.tsv)" = 6 ]
     check "the arm with a decay of 99 times the weights per step is shown as diverged" grep -q '^| lost | 1 (1 diverged) | 8.0000' dev/studies/9_check/table.md
     check "extra scores differ from the plain one" awk -F'\t' 'NR == 2 { exit !($NF > 1 && $NF != $3) }' dev/studies/9_check/results.tsv
@@ -76,7 +77,7 @@ else
     done
     timeout 120 dev/studies/study.sh 9 > "$tmp/again" 2>&1
     check "after three kills it ends well" [ $? = 0 ]
-    cut -f 1-3,7,9,16 dev/studies/9_check/results.tsv > "$tmp/again.tsv"
+    cut -f 1-5,8,9,12-14,16 dev/studies/9_check/results.tsv > "$tmp/again.tsv"
     check "the same results as undisturbed" cmp "$tmp/quiet.tsv" "$tmp/again.tsv"
     dev/studies/study.sh 9 > "$tmp/done" 2>&1
     says "what is finished is kept" ' 0 runs to do' "$tmp/done"

@@ -32,6 +32,10 @@ options_of() {  # of an arm: what * says, then its own, then what QUICK shortens
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
 
+finished() {  # ARM SEED
+    local dir=$runs/$1/$2
+    [ -f "$dir/diverged" ] || { [ -f "$dir/result.json" ] && { [ ! -f "$study/evals.tsv" ] || [ -f "$dir/evals.tsv" ]; }; }
+}
 train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why in $dir/log on failure.
     local arm=$1 seed=$2 dir=$runs/$1/$2 options steps short= name how
     mkdir -p "$dir"
@@ -45,7 +49,7 @@ train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why
             grep -q "training diverged" "$dir/log" || return 1
             tail -n 1 "$dir/log" > "$dir/diverged"
         }
-    [ -f "$study/evals.tsv" ] && [ ! -f "$dir/evals.tsv" ] && [ ! -f "$dir/diverged" ] || return 0
+    ! finished "$arm" "$seed" || return 0
     column "$study/evals.tsv" 1 | while read -r name; do
         how=$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$study/evals.tsv")
         printf '%s\t' "$name"
@@ -81,9 +85,7 @@ collect() {  # all finished runs, in the order of the plan
         echo
         column "$study/plan.tsv" 1 | while read -r arm; do
             for seed in $(ls "$runs/$arm" 2> /dev/null | sort -n); do
-                [ -f "$runs/$arm/$seed/result.json" ] || [ -f "$runs/$arm/$seed/diverged" ] || continue
-                [ -f "$runs/$arm/$seed/diverged" ] || [ ! -f "$study/evals.tsv" ] || [ -f "$runs/$arm/$seed/evals.tsv" ] || continue
-                row_of "$arm" "$seed"
+                ! finished "$arm" "$seed" || row_of "$arm" "$seed"
             done
         done
     } > "$to.part" && mv "$to.part" "$to"
@@ -107,9 +109,7 @@ done < <(awk -F'\t' '!/^#/ && NF > 1 && $1 != "*" { print $1, $2 }' "$study/plan
 for ((seed = 1; seed <= most; seed++)); do
     for entry in "${plan[@]}"; do
         read -r arm first last <<< "$entry"
-        dir=$runs/$arm/$seed
-        { [ -f "$dir/result.json" ] && { [ ! -f "$study/evals.tsv" ] || [ -f "$dir/evals.tsv" ]; }; } ||
-            [ -f "$dir/diverged" ] || [ "$seed" -lt "$first" ] || [ "$seed" -gt "$last" ] || todo+=("$arm $seed")
+        [ "$seed" -lt "$first" ] || [ "$seed" -gt "$last" ] || finished "$arm" "$seed" || todo+=("$arm $seed")
     done
 done
 
