@@ -2147,6 +2147,108 @@ static void config_check(const Config *c) {
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
 
+/* The last byte: an adaptive binary range coder over codes and scales. A symbol is a path down a
+ * tree of bits; every node has a probability that follows what it has seen. Which nodes: the first
+ * four bits of a code per column where there are 1,000 rows (a column of the embedding has a mean
+ * and a size of its own: 2.8 bits for 3.2 without, of 4), else one tree for all. Ternary: is it
+ * zero, then its sign. 16-bit numbers: the upper byte, then the lower one given the upper. The
+ * same functions write and read, so that both do the same to every probability. */
+typedef struct { uint16_t p, n; } Node; /* P(0) * 65536, or 0: not asked yet; times asked */
+typedef struct {
+    uint8_t *at, *end;
+    uint32_t low, range, code;
+    int reading, full;
+} Coder;
+INLINE void coder_shift(Coder *r) { /* a byte more */
+    r->full |= r->at == r->end;
+    if (r->reading) r->code = r->code << 8 | (r->full ? 0 : *r->at++);
+    else if (!r->full) *r->at++ = (uint8_t)(r->low >> 24);
+    r->low <<= 8;
+}
+INLINE int coded_bit(Coder *r, Node *node, int bit) {
+    if (!node->p) node->p = 1 << 15;
+    const uint32_t bound = (r->range >> 16) * node->p;
+    if (r->reading) bit = r->code >= bound;
+    if (!bit) r->range = bound;
+    else {
+        r->range -= bound, r->code -= bound, r->low += bound;
+        if (r->low < bound && !r->reading) /* a carry into what is written */
+            for (uint8_t *q = r->at - 1; ++*q == 0;) q--;
+    }
+    const int p = (int)((float)node->p + (float)((bit ? 0 : 65535) - node->p) / (node->n + 1.5f));
+    node->p = (uint16_t)(p < 36 ? 36 : p > 65500 ? 65500 : p);
+    node->n += node->n < 255;
+    for (; r->range < 1 << 24; r->range <<= 8) coder_shift(r);
+    return bit;
+}
+/* The lower `bits` of a symbol, most significant first, from node `at` of a tree on. */
+INLINE int coded_bits(Coder *r, Node *tree, int at, int bits, int symbol) {
+    while (bits-- > 0) at = at * 2 | coded_bit(r, tree + at, symbol >> bits & 1);
+    return at;
+}
+/* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
+static int coded_codes(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
+    const int bits = t->bits, top = MIN(bits, 4), half = 1 << (bits - 1), own = t->rows >= 1000;
+    Node *shared = xcalloc(256 + 16 * (size_t)t->stored_cols * own, sizeof(Node));
+    int good = 1;
+    for (size_t i = from; i < to; i++) {
+        const int c = code[i], u = bits > 2 ? c + half : c ? 2 + (c > 0) : 0;
+        Node *tree = own ? shared + 256 + 16 * (i % (size_t)t->stored_cols) : shared;
+        int node = coded_bits(r, tree, 1, top, u >> (bits - top));
+        node = coded_bits(r, shared, node, bits - top, u) - 2 * half;
+        good &= bits > 2 ? node > 0 : node != 1; /* integers have no -half, ternary has no 1 */
+        code[i] = (int8_t)(bits > 2 ? node - half : node ? 2 * node - 5 : 0);
+    }
+    free(shared);
+    return good;
+}
+static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, size_t to) {
+    Node *tree = xcalloc(257 << 8, sizeof(Node));
+    int good = 1;
+    for (size_t i = from; i < to; i++) {
+        const int u = to_bf16(scale[i]), upper = coded_bits(r, tree, 1, 8, u >> 8) - 256;
+        const int lower = coded_bits(r, tree + 256 * (upper + 1), 1, 8, u) - 256;
+        scale[i] = from_bf16((uint16_t)(upper << 8 | lower));
+        good &= isfinite(scale[i]) && (t->bits == 16 || scale[i] > 0);
+    }
+    free(tree);
+    return good;
+}
+/* All copies of a tensor, in streams of about a million numbers that threads take in parallel: the
+ * lengths of the streams (4 bytes each), then these. Writes at most t->bytes to buf and returns how
+ * many, or reads len of them. 0: does not fit, or is damaged. */
+static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t len, int reading) {
+    const size_t parts = 1 + (t->copy_n >> 20), n = parts * (size_t)t->stored_copies;
+    const size_t room = t->bytes / n + 4096, S = t->copy_scales, N = t->copy_n;
+    uint8_t *out = reading ? buf : xcalloc(n, room);
+    size_t *at = xcalloc(n + 1, sizeof(size_t));
+    int good = len >= 4 * n;
+    at[0] = 4 * n;
+    for (size_t i = 0; i < n && good && reading; i++) at[i + 1] = at[i] + get_u(buf + 4 * i, 4);
+    good &= !reading || at[n] == len;
+#pragma omp parallel for schedule(dynamic) reduction(& : good)
+    for (size_t i = 0; i < (good ? n : 0); i++) {
+        const size_t j = i / parts, part = i % parts, number = t->at + j * N;
+        uint8_t *from = reading ? buf + at[i] : out + i * room;
+        Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0};
+        for (int b = 0; b < 4 && reading; b++) coder_shift(&r);
+        good &= coded_scales(&r, t, scale_of(m, t, (int)j), S * part / parts, S * (part + 1) / parts);
+        if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, N * part / parts,
+                                              N * (part + 1) / parts);
+        for (int b = 0; b < 4 && !reading; b++) coder_shift(&r);
+        good &= !r.full && (!reading || r.at == r.end);
+        if (!reading) at[i + 1] = (size_t)(r.at - from);
+    }
+    for (size_t i = 0; i < n && good && !reading; i++) {
+        put_u(buf + 4 * i, at[i + 1], 4);
+        if ((at[i + 1] += at[i]) > len) good = 0;
+        else memcpy(buf + at[i], out + i * room, at[i + 1] - at[i]);
+    }
+    const size_t bytes = good ? at[n] : 0;
+    if (!reading) free(out);
+    return free(at), bytes;
+}
+
 enum { ARTIFACT_FIXED = 28 };
 
 static Ledger ledger_of(const Config *c) {
@@ -2164,20 +2266,23 @@ size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
 
 void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
     char text[CONFIG_TEXT];
-    const size_t size = artifact_bytes(&m->c), len = config_text(&m->c, MODEL, text);
-    uint8_t *file = xcalloc(size, 1);
-    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, N_TENSORS};
-    memcpy(file, GOLF_MAGIC, 8);
-    for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
-    memcpy(file + ARTIFACT_FIXED, text, len);
-    uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * N_TENSORS + 4;
+    const size_t len = config_text(&m->c, MODEL, text);
+    uint8_t *file = xcalloc(artifact_bytes(&m->c), 1), *table = file + ARTIFACT_FIXED + len;
+    uint8_t *row = table, *payload = row + 8 * N_TENSORS + 4;
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        for (int j = 0; t->n && j < t->stored_copies; j++)
+        size_t bytes = t->n ? coded_tensor(m, t, payload, t->bytes, 0) : 0;
+        for (int j = 0; !bytes && t->n && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
                            scale_of(m, t, j), t);
-        put_u(row, t->bytes, 4), put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
-        payload += t->bytes;
+        if (!bytes) bytes = t->bytes;
+        put_u(row, bytes, 4), put_u(row + 4, crc32_of(0, payload, bytes), 4);
+        printf("%s %zu of %zu\n", t->name, bytes, t->bytes);
+        payload += bytes;
     }
+    const size_t size = (size_t)(payload - file);
+    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, N_TENSORS};
+    memcpy(file, GOLF_MAGIC, 8), memcpy(file + ARTIFACT_FIXED, text, len);
+    for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
     put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
     write_file(path, file, size);
     free(file);
@@ -2205,16 +2310,21 @@ uint32_t golf_load(Golf *m, const char *path) {
     Config c;
     config_parse(&c, path, (char *)file + n, len, MODEL);
     config_check(&c);
-    if ((n = artifact_bytes(&c)) != size)
-        die("%s: its configuration needs %zu bytes, the file has %zu", path, n, size);
+    for (int i = 0; i < N_TENSORS; i++) n += get_u(row + 8 * i, 4);
+    if ((n += len + 8 * N_TENSORS + 4) != size || size > artifact_bytes(&c))
+        die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, n,
+            artifact_bytes(&c), size);
     golf_init(m, &c, 0);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; payload += t->bytes, t++, row += 8) {
-        if (get_u(row, 4) != t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, t->bytes))
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+        const size_t bytes = get_u(row, 4), coded = bytes < t->bytes;
+        if (bytes > t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
-        for (int j = 0; t->n && j < t->stored_copies; j++)
-            if (!t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
-                                  payload + j * t->copy_bytes, t))
-                die("%s: tensor %s holds an impossible code or scale", path, t->name);
+        int good = !coded || coded_tensor(m, t, payload, bytes, 1);
+        for (int j = 0; t->n && !coded && j < t->stored_copies; j++)
+            good &= t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                                     payload + j * t->copy_bytes, t);
+        if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
+        payload += bytes;
     }
     golf_use(m);
     free(file);
