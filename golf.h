@@ -176,7 +176,8 @@ typedef struct {
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
-    int bits;          /* and, per stored copy, numbers, scales and bytes; bytes of all copies */
+    int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    /* per stored copy: numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;
     const struct Quantizer *quant;
 } Tensor;

@@ -660,6 +660,7 @@ static const Tensor *shape(int quantizer, int rows, int cols, int bits) {
     static int k;
     k = (k + 1) & 3;
     t[k] = (Tensor){.rows = rows, .cols = cols, .stored_cols = cols, .bits = bits,
+                    .line = bits == 2 ? rows * cols : cols, .group = bits == 2 ? rows * cols : cols,
                     .copy_n = (size_t)rows * (size_t)cols, .quant = quantizers + quantizer};
     return &t[k];
 }

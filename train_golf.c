@@ -976,87 +976,69 @@ static double block_sum(const real *x, size_t n, int squares) {
     return total;
 }
 
-/* The straight-through estimator of BitNet (2402.17764, FAQ): the gradient of the quantized weight
- * is the gradient of the master, through rounding, clipping and scale; nothing is masked. */
-static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
+/* Codes on a grid, with one step per group of weights: eff = step * (code + half/2). A group is a
+ * whole copy, a row, or t->group weights of a row; steps are bf16. Rules for the step s:
+ *   ternary  max(mean|w|, 1e-5), codes -1, 0, 1 (BitNet b1.58, 2402.17764), 5 of them in a byte
+ *   int      max(max|w|, 1e-5) / top, codes -top..top, top = 2^(bits-1) - 1
+ * The straight-through estimator of BitNet's FAQ: the gradient of eff is that of w, through
+ * rounding, clipping and step; nothing is masked. */
+static size_t grid_scales(const Tensor *t) {
+    return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
+}
+static size_t grid_bytes(const Tensor *t) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
+    return 2 * grid_scales(t) +
+           (t->bits == 2 ? CEIL(t->copy_n, 5) : CEIL(t->copy_n * (size_t)t->bits, 8));
+}
+/* Where group g of a copy starts, and how long it is. */
+static size_t group_at(const Tensor *t, size_t g, int *n) {
+    const size_t per_line = CEIL((size_t)t->line, (size_t)t->group), at = g % per_line * t->group;
+    *n = (int)MIN((size_t)t->group, t->line - at);
+    return g / per_line * t->line + at;
+}
+#define FOR_GROUPS(g, at, n, t) \
+    PRAGMA(omp parallel for if (grid_scales(t) > 1 && (double)(t)->copy_n > SMALL)) \
+    for (size_t g = 0; g < grid_scales(t); g++) \
+        for (int n, once_ = 1; once_;) \
+            for (size_t at = group_at(t, g, &n); once_; once_ = 0)
 
-/* Ternary: s = max(mean|W|, 1e-5) rounded to bf16, q = clip(rint(W/s), -1, 1), eff = s*q. */
-static size_t ternary_scales(const Tensor *t) { return (void)t, 1; }
-static size_t ternary_bytes(const Tensor *t) { return 2 + (t->copy_n + 4) / 5; }
-static void ternary_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
-    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-    FOR_RANGE(i, 0, t->copy_n) {
-        const real q = rint(w[i] / s); /* ties to even, as torch.round */
-        code[i] = (int8_t)(q >= 1 ? 1 : q <= -1 ? -1 : 0);
-    }
-}
-static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    FOR_RANGE(i, 0, t->copy_n) eff[i] = *scale * (real)code[i];
-}
-static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    put_u(out, to_bf16(*scale), 2);
-    for (size_t i = 0; i < t->copy_n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
-        int byte = 0;
-        for (size_t k = 5; k-- > 0;) byte = 3 * byte + (i + k < t->copy_n ? code[i + k] + 1 : 0);
-        out[2 + i / 5] = (uint8_t)byte;
-    }
-}
-static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    *scale = from_bf16((uint16_t)get_u(in, 2));
-    if (!(*scale > 0) || !isfinite(*scale)) return 0;
-    for (size_t i = 0; i < t->copy_n; i += 5) {
-        int byte = in[2 + i / 5];
-        if (byte >= 243) return 0;
-        for (size_t k = 0; k < 5 && i + k < t->copy_n; k++, byte /= 3)
-            code[i + k] = (int8_t)(byte % 3 - 1);
-    }
-    return 1;
-}
-
-/* Integers of 4 to 8 bits, one bf16 scale per row: s = absmax/(2^(b-1)-1), q = rint(w/s). */
-static size_t int_scales(const Tensor *t) { return (size_t)t->rows; }
-static size_t int_bytes(const Tensor *t) {
-    return 2 * (size_t)t->rows + CEIL(t->copy_n * (size_t)t->bits, 8);
-}
-static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    const real top = (real)((1 << (t->bits - 1)) - 1);
-    const int cols = t->stored_cols;
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const size_t at = (size_t)r * cols;
-        const real absmax = larger(absmax_of(w + at, cols), (real)1e-5);
-        const real s = scale[r] = from_bf16(to_bf16(absmax / top));
-        FOR_COLUMNS(i, cols) { /* s may have been rounded down: clip */
+static void grid_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
+    const real top = (real)(t->bits == 2 ? 1 : (1 << (t->bits - 1)) - 1);
+    FOR_GROUPS(g, at, n, t) {
+        const double size = t->bits == 2 ? block_sum(w + at, (size_t)n, 0) / n
+                                         : (double)absmax_of(w + at, n);
+        const real least = (real)(size > 1e-5 ? size : 1e-5);
+        const real s = scale[g] = from_bf16(to_bf16(t->bits == 2 ? least : least / top));
+        FOR_COLUMNS(i, n) { /* ties to even, as torch.round; s may have been rounded down: clip */
             const real q = rint(w[at + i] / s);
             code[at + i] = (int8_t)(q > top ? top : q > -top ? q : -top);
         }
     }
 }
-static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    const int cols = t->stored_cols;
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const size_t at = (size_t)r * cols;
-        FOR_COLUMNS(i, cols) eff[at + i] = scale[r] * (real)code[at + i];
-    }
+static void grid_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    FOR_GROUPS(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * (real)code[at + i];
 }
-static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
-    for (int r = 0; r < t->rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
-    memset(out, 0, (n + 7) / 8);
-    for (size_t i = 0; i < n; i++) {
+static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
+static void grid_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = grid_scales(t), n = t->copy_n;
+    for (size_t g = 0; g < S; g++, out += 2) put_u(out, to_bf16(scale[g]), 2);
+    memset(out, 0, grid_bytes(t) - 2 * S);
+    for (size_t i = n; bits == 2 && i-- > 0;) out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
+    for (size_t i = 0; bits > 2 && i < n * bits; i++) {
         const int u = code[i / bits] + (1 << (bits - 1));
         out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
     }
 }
-static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    const size_t bits = (size_t)t->bits;
-    for (int r = 0; r < t->rows; r++, in += 2) {
-        scale[r] = from_bf16((uint16_t)get_u(in, 2));
-        if (!(scale[r] > 0) || !isfinite(scale[r])) return 0;
+static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = grid_scales(t);
+    for (size_t g = 0; g < S; g++, in += 2) {
+        scale[g] = from_bf16((uint16_t)get_u(in, 2));
+        if (!(scale[g] > 0) || !isfinite(scale[g])) return 0;
     }
-    for (size_t i = 0; i < t->copy_n; i++) {
+    for (size_t i = 0, byte = 0; i < t->copy_n && bits == 2; i++, byte /= 3) {
+        if (i % 5 == 0 && (byte = in[i / 5]) >= 243) return 0;
+        code[i] = (int8_t)((int)(byte % 3) - 1);
+    }
+    for (size_t i = 0; i < t->copy_n && bits > 2; i++) {
         int u = 0;
         for (size_t b = 0, at = i * bits; b < bits; b++, at++) u |= (in[at / 8] >> at % 8 & 1) << b;
         if (u == 0) return 0; /* -2^(bits-1) is never written */
@@ -1089,10 +1071,10 @@ static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
 static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
     {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity,
      bf16_pack, bf16_unpack},
-    {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize,
-     ste_identity, ternary_pack, ternary_unpack},
-    {"int", 0, int_scales, int_bytes, int_quantize, int_dequantize, ste_identity, int_pack_bits,
-     int_unpack_bits},
+    {"ternary", 2, grid_scales, grid_bytes, grid_quantize, grid_dequantize, ste_identity,
+     grid_pack, grid_unpack},
+    {"int", 0, grid_scales, grid_bytes, grid_quantize, grid_dequantize, ste_identity, grid_pack,
+     grid_unpack},
 };
 enum { Q_BF16, Q_TERNARY, Q_INT };
 
@@ -1163,6 +1145,7 @@ static void golf_layout(Golf *m, const Config *c) {
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
         t->quant = quantizer_of(c, t, &t->bits);
         t->copy_n = (size_t)t->rows * t->stored_cols;
+        t->line = t->group = t->bits == 2 ? (int)t->copy_n : t->stored_cols;
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_x, m->n_x += t->role == INTERFACE ? (size_t)t->cols : 0;
