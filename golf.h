@@ -58,9 +58,14 @@ enum {
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
     X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
-    X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
+    X(MODEL, INT, wq, "ternary", "none|ternary|binary|quest|int4|int5|int6|int7|int8", \
+      "projection weights; none: bf16") \
+    X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
+    X(MODEL, INT, wscale, "tensor", "tensor|row|group", "a scale per; group: 128 of a row") \
+    X(MODEL, INT, ste, "identity", "identity|clip|trust", "gradient: all | inside | near the grid") \
     X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
-    X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
+    X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
+    X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -100,8 +105,10 @@ enum {
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
 enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
-enum { WQ_NONE, WQ_TERNARY };
-enum { AQ_NONE, AQ_INT8 };
+enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
+enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
+enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
+enum { STE_IDENTITY, STE_CLIP, STE_TRUST };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
@@ -177,6 +184,7 @@ typedef struct {
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
     int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
     /* per stored copy: numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;
     const struct Quantizer *quant;
@@ -192,9 +200,9 @@ typedef struct Quantizer {
     int bits;                          /* nominal, per weight */
     size_t (*scales)(const Tensor *t); /* scales of a copy */
     size_t (*bytes)(const Tensor *t);  /* stored bytes of a copy, scales included */
-    void (*quantize)(int8_t *code, real *scale, const real *w, const Tensor *t);
+    void (*quantize)(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
     void (*dequantize)(real *eff, const int8_t *code, const real *scale, const Tensor *t);
-    void (*backward)(real *dw, const real *w, size_t n); /* d(eff) to d(w), in place */
+    void (*backward)(real *dw, const uint8_t *mask, const Tensor *t); /* d(eff) to d(w), in place */
     void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
     int (*unpack)(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
 } Quantizer; /* uses rows, stored_cols, copy_n and bits; unpack: 0 = not a possible pack */
@@ -305,6 +313,7 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
 typedef struct {
     real *x, *inv, *res;
     int8_t *q;
+    uint8_t *mask; /* (N,K) aq=quest: where the gradient passes */
 } Act;
 
 /* Buffers: name, numbers per token. First what the backward pass needs of one application of a
@@ -348,6 +357,7 @@ typedef struct {
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
     int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
     real *scale;             /* (n_scales) */
+    uint8_t *mask;           /* (n_params) where the gradient passes, or NULL: everywhere */
     Packed *packed;          /* per projection copy, 3 row ranges (q, k, v) */
     Panels head, head_back;  /* E^T and E */
     real *ix, *dix;          /* (phases,n_x) interface vectors as layers see them, gradients */

@@ -343,7 +343,7 @@ static double layer_loss(void *arg) {
         break;
     case LINEAR: /* row range D of the second block's wqkv */
         golf_quantize(l->m);
-        act_quant(&l->m->phase->in_q, in[0], N, K, l->m->c.aq, l->m->freeze);
+        input_of(l->m, &l->m->phase->in_q, T_wqkv, 0, NULL, in[0], NULL, N, K, NULL);
         linear_forward(l->m, l->out, l->n_out / (size_t)N, &l->m->phase->in_q, T_wqkv, 1, D, N);
     }
     for (size_t i = 0; i < l->n_out; i++) sum += l->out[i] * l->coef[i];
@@ -448,7 +448,7 @@ static void test_linear_gradient(const char *options_text) {
         real *dx = reals(N * C, 13);
         const size_t at = m.t[T_wqkv].at + (size_t)(QKV + first) * C, n = (size_t)rows * C;
         set_all(m.g, m.n_params, 0.25);
-        linear_dx(&m, dx, l.coef, (size_t)QKV, T_wqkv, 1, s, N);
+        linear_dx(&m, dx, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
         const Gemm dw = linear_dw(&m, l.coef, (size_t)QKV, &m.phase->in_q, T_wqkv, 1, s, N);
         gemm_all(&dw, 1);
         for (size_t i = 0; i < n; i++) m.g[at + i] -= 0.25;
@@ -538,6 +538,11 @@ static void test_model_gradients(void) {
         "heads=4 kv_heads=2", "heads=4 kv_heads=1 wq=none", "wq=none aq=none", "wq=none", "aq=none",
         "wq=none aq=none extra_norm=none gain=none gate=none mix=none qgain=none embed_bits=16",
         "protect=wo:4,wdown:8,wqkv:16", "protect=wup:5 hidden=24 unique=2 repeat=1",
+        "wscale=row", "wscale=group unique=2 repeat=1", "wq=binary", "wq=binary wscale=row",
+        "ste=clip", "ste=trust wscale=row", "wq=int4", "wq=int8 aq=none ste=clip", "aq=int4",
+        "wq=quest", "wq=quest wbits=1 unique=2", "wq=quest wbits=1.585 repeat=3", "wq=quest wbits=8",
+        "wq=quest wbits=3 aq=quest abits=3", "wq=quest wbits=1 aq=quest abits=1 repeat=3",
+        "aq=quest abits=1.585 extra_norm=each unique=2", "wq=none aq=quest abits=4 extra_norm=none",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
@@ -674,25 +679,25 @@ static void test_ternary(void) {
     int nonzero = 0, ok = 1;
     /* mean|w| = 8/8 = 1: the codes are rint(w) clipped; 0.5 is a tie, to the even 0 */
     const real w[] = {0.5, -0.5, 1.5, -1.5, 2, -2, 0, 0};
-    q->quantize(code, &s, w, t);
+    q->quantize(code, &s, NULL, w, t);
     CHECK(s == 1 && !memcmp(code, "\0\0\1\377\1\377\0\0", 8), "ternary values: scale %g",
           (double)s);
-    q->quantize(code, &s, huge, big);
+    q->quantize(code, &s, NULL, huge, big);
     CHECK(s == from_bf16(to_bf16((real)1e-5)) && !code[0] && !code[5], "all zero: %g", (double)s);
     for (int i = 0; i < 4096; i++) huge[i] = (real)(i == 77 ? 1e6 : 1e-3 * (i % 3 - 1));
-    q->quantize(code, &s, huge, big);
+    q->quantize(code, &s, NULL, huge, big);
     for (int i = 0; i < 4096; i++) nonzero += code[i] != 0;
     CHECK(code[77] == 1 && nonzero == 1 && near((double)s, 1e6 / 4096, 1), "one huge value");
     /* NaN: codes stay codes and the scale finite; golf_step stops a run before this matters */
     huge[5] = (real)NAN;
-    q->quantize(code, &s, huge, big);
+    q->quantize(code, &s, NULL, huge, big);
     CHECK(abs(code[5]) <= 1 && isfinite(s) && s > 0, "NaN: scale %g", (double)s);
     for (int n = 1; n <= 40; n++) { /* the rule, and ragged lengths */
         const real *r = reals((size_t)n, (uint64_t)n);
         double mean = 0;
         for (int i = 0; i < n; i++) mean += fabs((double)r[i]) / n;
         t = shape(Q_TERNARY, 1, n, 2);
-        q->quantize(code, &s, r, t);
+        q->quantize(code, &s, NULL, r, t);
         int good = near((double)s, mean, mean / 256) && bf16_exact(s);
         for (int i = 0; i < n; i++)
             good &= code[i] == (fabs((double)r[i] / (double)s) <= 0.5 ? 0 : r[i] > 0 ? 1 : -1);
@@ -704,7 +709,7 @@ static void test_ternary(void) {
         q->dequantize(eff, back, &s2, t);
         for (int i = 0; i < n; i++) good &= eff[i] == s * (real)code[i];
         good &= back[n] == 9;
-        q->quantize(back, &s2, eff, t); /* the same codes; a smaller scale, so files keep it */
+        q->quantize(back, &s2, NULL, eff, t); /* the same codes; a smaller scale, so files keep it */
         CHECK(good && !memcmp(code, back, (size_t)n) && s2 <= s, "ternary of %d numbers", n);
     }
     t = shape(Q_TERNARY, 1, 5, 2);
@@ -731,7 +736,7 @@ static void test_integers(void) {
     real s[8], s2[8], eff[512];
     uint8_t raw[1024];
     const real w[] = {127, 0.5, 1.5, 2.5, -0.5, -2.5}; /* absmax/127 = 1; ties to even */
-    q->quantize(code, s, w, shape(Q_INT, 1, 6, 8));
+    q->quantize(code, s, NULL, w, shape(Q_INT, 1, 6, 8));
     CHECK(s[0] == 1 && !memcmp(code, "\177\0\2\2\0\376", 6), "8 bits: scale %g", (double)s[0]);
     for (int bits = 4; bits <= 8; bits++)
         for (int cols = 1; cols <= 41; cols += 1 + cols / 3) {
@@ -741,7 +746,7 @@ static void test_integers(void) {
             real *r = reals(n, (uint64_t)(cols + 100 * bits));
             for (int i = 0; i < cols; i++) r[cols + i] = 0, r[3 * cols + i] = -1; /* whole rows */
             r[2 * cols] = (real)1e6;                                              /* one huge */
-            q->quantize(code, s, r, t);
+            q->quantize(code, s, NULL, r, t);
             memset(raw, 0xEE, sizeof raw), memset(back, 99, sizeof back);
             q->pack(raw, code, s, t);
             int good = bytes == 2 * ROWS + (n * (size_t)bits + 7) / 8 && raw[bytes] == 0xEE;
@@ -755,7 +760,7 @@ static void test_integers(void) {
                              0.5001 * (double)scale + fabs((double)r[i]) / 256);
             }
             good &= code[2 * cols] == top && code[cols] == 0 && code[3 * cols] == -top;
-            q->quantize(back, s2, eff, t); /* nothing left to round */
+            q->quantize(back, s2, NULL, eff, t); /* nothing left to round */
             good &= !memcmp(code, back, n);
             for (int i = 0; i < ROWS; i++) good &= i == 1 || s2[i] == s[i];
             CHECK(good, "%d bits, rows of %d", bits, cols);
@@ -764,12 +769,12 @@ static void test_integers(void) {
             CHECK(!q->unpack(back, s2, raw, t), "%d bits: the code 0 was accepted", bits);
         }
     const real nan_row[] = {(real)NAN, 1, -2}; /* as for ternary: finite codes and scale */
-    q->quantize(code, s, nan_row, shape(Q_INT, 1, 3, 8));
+    q->quantize(code, s, NULL, nan_row, shape(Q_INT, 1, 3, 8));
     CHECK(isfinite(s[0]) && code[2] == -127 && code[1] == 64, "NaN: %g %d", (double)s[0], code[2]);
 
     const Tensor *t = shape(Q_BF16, 5, 7, 16);
     real *r = reals(35, 9), x[35], y[35];
-    h->quantize(NULL, x, r, t), h->pack(raw, NULL, x, t);
+    h->quantize(NULL, x, NULL, r, t), h->pack(raw, NULL, x, t);
     int good = h->bytes(t) == 70 && h->unpack(NULL, y, raw, t) && !memcmp(x, y, sizeof x);
     for (int i = 0; i < 35; i++)
         good &= bf16_exact(x[i]) && near((double)x[i], (double)r[i], fabs((double)r[i]) / 256);
@@ -778,12 +783,12 @@ static void test_integers(void) {
 
     /* activations: a step per token, ties to even; a token of zeros; one huge value */
     real a[12] = {127, 0.5, 1.5, -2.5, 0, 0, 0, 0, 1e6, 1, -1e6, (real)1e-3}, inv[40];
-    act_quant(&(Act){.q = code, .inv = inv}, a, 3, 4, AQ_INT8, LIVE);
+    act_quant(&(Act){.q = code, .inv = inv}, a, 3, 4, 127, LIVE);
     CHECK(!memcmp(code, "\177\0\2\376\0\0\0\0\177\0\201\0", 12), "activation codes %d", code[3]);
     CHECK(inv[0] == 1 && near((double)inv[1] * 127, 1e-5, 1e-11) &&
               near((double)inv[2] * 127, 1e6, 1), "activation steps %g", (double)inv[1]);
     r = reals(480, 31);
-    act_quant(&(Act){.q = code, .inv = inv}, r, 40, 12, AQ_INT8, LIVE);
+    act_quant(&(Act){.q = code, .inv = inv}, r, 40, 12, 127, LIVE);
     for (int i = 0; i < 480; i++)
         good &= near((double)(code[i] * inv[i / 12]), (double)r[i], 0.501 * (double)inv[i / 12]);
     CHECK(good, "activation error over half a step");

@@ -982,12 +982,13 @@ static double block_sum(const real *x, size_t n, int squares) {
  *   int      max(max|w|, 1e-5) / top, codes -top..top, top = 2^(bits-1) - 1
  * The straight-through estimator of BitNet's FAQ: the gradient of eff is that of w, through
  * rounding, clipping and step; nothing is masked. */
+static int is_ternary(const Tensor *t) { return t->bits == 2 && !t->half; }
 static size_t grid_scales(const Tensor *t) {
     return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
 }
 static size_t grid_bytes(const Tensor *t) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
     return 2 * grid_scales(t) +
-           (t->bits == 2 ? CEIL(t->copy_n, 5) : CEIL(t->copy_n * (size_t)t->bits, 8));
+           (is_ternary(t) ? CEIL(t->copy_n, 5) : CEIL(t->copy_n * (size_t)t->bits, 8));
 }
 /* Where group g of a copy starts, and how long it is. */
 static size_t group_at(const Tensor *t, size_t g, int *n) {
@@ -1001,57 +1002,150 @@ static size_t group_at(const Tensor *t, size_t g, int *n) {
         for (int n, once_ = 1; once_;) \
             for (size_t at = group_at(t, g, &n); once_; once_ = 0)
 
-static void grid_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    const real top = (real)(t->bits == 2 ? 1 : (1 << (t->bits - 1)) - 1);
+static int grid_top(const Tensor *t) { return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1; }
+
+/* The code of z at step s: ties to even, as torch.round; s may have been rounded down: clip. */
+INLINE real grid_code(real z, real s, const Tensor *t) {
+    const real top = (real)grid_top(t), low = -top - (real)t->half, q = rint(z / s - (real)t->half / 2);
+    return q > top ? top : q > low ? q : low;
+}
+static void grid_codes(int8_t *code, const real *z, int n, real s, const Tensor *t) {
+    FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(z[i], s, t);
+}
+/* Part II: --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
+ * moved a weight by at most half a step (QuEST; for 1 bit, inside 1.3 times the grid). */
+static void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
+    const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
+    const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
+    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside;
+}
+static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     FOR_GROUPS(g, at, n, t) {
-        const double size = t->bits == 2 ? block_sum(w + at, (size_t)n, 0) / n
-                                         : (double)absmax_of(w + at, n);
+        const double size = is_ternary(t) ? block_sum(w + at, (size_t)n, 0) / n
+                                          : (double)absmax_of(w + at, n);
         const real least = (real)(size > 1e-5 ? size : 1e-5);
-        const real s = scale[g] = from_bf16(to_bf16(t->bits == 2 ? least : least / top));
-        FOR_COLUMNS(i, n) { /* ties to even, as torch.round; s may have been rounded down: clip */
-            const real q = rint(w[at + i] / s);
-            code[at + i] = (int8_t)(q > top ? top : q > -top ? q : -top);
-        }
+        scale[g] = from_bf16(to_bf16(least / (real)grid_top(t)));
+        grid_codes(code + at, w + at, n, scale[g], t);
+        if (mask) ste_mask(mask + at, w + at, n, scale[g], t);
     }
 }
 static void grid_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    FOR_GROUPS(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * (real)code[at + i];
+    const real shift = (real)t->half / 2;
+    FOR_GROUPS(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * ((real)code[at + i] + shift);
 }
-static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
+static void ste_identity(real *dw, const uint8_t *mask, const Tensor *t) {
+    for (size_t i = 0; mask && i < t->copy_n; i++) dw[i] = mask[i] ? dw[i] : 0;
+}
 static void grid_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, S = grid_scales(t), n = t->copy_n;
+    const size_t bits = (size_t)t->bits, S = grid_scales(t), n = t->copy_n, trits = is_ternary(t);
     for (size_t g = 0; g < S; g++, out += 2) put_u(out, to_bf16(scale[g]), 2);
     memset(out, 0, grid_bytes(t) - 2 * S);
-    for (size_t i = n; bits == 2 && i-- > 0;) out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
-    for (size_t i = 0; bits > 2 && i < n * bits; i++) {
+    for (size_t i = n; trits && i-- > 0;) out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
+    for (size_t i = 0; !trits && i < n * bits; i++) {
         const int u = code[i / bits] + (1 << (bits - 1));
         out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
     }
 }
 static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, S = grid_scales(t);
+    const size_t bits = (size_t)t->bits, S = grid_scales(t), trits = is_ternary(t);
     for (size_t g = 0; g < S; g++, in += 2) {
         scale[g] = from_bf16((uint16_t)get_u(in, 2));
         if (!(scale[g] > 0) || !isfinite(scale[g])) return 0;
     }
-    for (size_t i = 0, byte = 0; i < t->copy_n && bits == 2; i++, byte /= 3) {
+    for (size_t i = 0, byte = 0; i < t->copy_n && trits; i++, byte /= 3) {
         if (i % 5 == 0 && (byte = in[i / 5]) >= 243) return 0;
         code[i] = (int8_t)((int)(byte % 3) - 1);
     }
-    for (size_t i = 0; i < t->copy_n && bits > 2; i++) {
+    for (size_t i = 0; i < t->copy_n && !trits; i++) {
         int u = 0;
         for (size_t b = 0, at = i * bits; b < bits; b++, at++) u |= (in[at / 8] >> at % 8 & 1) << b;
-        if (u == 0) return 0; /* -2^(bits-1) is never written */
+        if (u == 0 && !t->half) return 0; /* -2^(bits-1) is never written */
         code[i] = (int8_t)(u - (1 << (bits - 1)));
     }
     return 1;
 }
 
+/* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
+static void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                            const Tensor *t) {
+    real *z = xcalloc(t->copy_n, sizeof(real));
+    double mean = 0;
+    for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
+    for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
+    FOR_GROUPS(g, at, n, t) {
+        const double size = 2 * block_sum(w + at, (size_t)n, 0) / n;
+        scale[g] = from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
+        grid_codes(code + at, z + at, n, scale[g], t);
+        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
+    }
+    free(z);
+}
+
+/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
+ * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
+ * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
+static int hadamard_block(int n) { /* the largest power of two up to 128 that divides n */
+    return n ? MIN(128, n & -n) : 0;
+}
+static void hadamard(real *x, int n, int block) { /* its own inverse */
+    for (int size = 1; size < block; size *= 2)
+        for (int i = 0; i < n; i++)
+            if (!(i & size)) {
+                const real a = x[i], b = x[i + size];
+                x[i] = a + b, x[i + size] = a - b;
+            }
+    const real norm = 1 / sqrt((real)block);
+    FOR_COLUMNS(i, n) x[i] *= norm;
+}
+/* Half the width of the best grid of 2^bits levels (ternary: its outer level) for N(0,1): argmin of
+ * E (x - q(x))^2. The authors' list has 3.8849 for 8 bits. */
+static real quest_alpha(double bits) {
+    static const double list[][2] = {{1, 0.797885}, {1.585, 1.224006}, {2, 1.493530},
+                                     {3, 2.051068}, {4, 2.514005}, {8, 3.922204}};
+    int i = 0;
+    while (list[i][0] < bits) i++;
+    return (real)list[i][1];
+}
+/* The step for rows of this RMS. */
+static real quest_step(double square, int n, const Tensor *t) {
+    const double bits = is_ternary(t) ? 1.585 : t->bits, levels = is_ternary(t) ? 3 : 1 << t->bits;
+    return (real)(2 * (double)quest_alpha(bits) * sqrt(square / n) / (levels - 1) + 1e-8);
+}
+static void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                           const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        const size_t at = (size_t)r * n;
+        real *z = memcpy(scratch((size_t)n), w + at, sizeof(real) * (size_t)n);
+        hadamard(z, n, t->had);
+        scale[r] = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
+        grid_codes(code + at, z, n, scale[r], t);
+        if (mask) ste_mask(mask + at, z, n, scale[r], t);
+    }
+}
+static void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    grid_dequantize(eff, code, scale, t);
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++)
+        hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
+}
+static void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        real *d = dw + (size_t)r * n;
+        hadamard(d, n, t->had);
+        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
+        hadamard(d, n, t->had);
+    }
+}
+
 /* bf16: every number is its own scale; there are no codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
-static void bf16_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    (void)code;
+static void bf16_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    (void)code, (void)mask;
     FOR_RANGE(i, 0, t->copy_n) scale[i] = from_bf16(to_bf16(w[i]));
 }
 static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
@@ -1075,8 +1169,12 @@ static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
      grid_pack, grid_unpack},
     {"int", 0, grid_scales, grid_bytes, grid_quantize, grid_dequantize, ste_identity, grid_pack,
      grid_unpack},
+    {"binary", 1, grid_scales, grid_bytes, binary_quantize, grid_dequantize, ste_identity,
+     grid_pack, grid_unpack},
+    {"quest", 0, grid_scales, grid_bytes, quest_quantize, quest_dequantize, quest_backward,
+     grid_pack, grid_unpack},
 };
-enum { Q_BF16, Q_TERNARY, Q_INT };
+enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_QUEST };
 
 /* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
 static int protected_bits(const Config *c, const char *name) {
@@ -1085,29 +1183,66 @@ static int protected_bits(const Config *c, const char *name) {
         if (!strncmp(p, name, len) && p[len] == ':') return atoi(p + len + 1);
     return 0;
 }
-static const Quantizer *quantizer_of(const Config *c, const Tensor *t, int *bits) {
-    *bits = t->role == EMBED ? c->embed_bits : t->role == PROJ ? protected_bits(c, t->name) : 16;
-    if (t->role == PROJ && !*bits) *bits = c->wq == WQ_TERNARY ? 2 : 16;
-    return quantizers + (*bits == 2 ? Q_TERNARY : *bits < 16 ? Q_INT : Q_BF16);
+/* How a tensor is stored: quantizer, bits, what shares a scale. */
+static void choose_quantizer(Tensor *t, const Config *c) {
+    static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
+    const int protect = t->role == PROJ ? protected_bits(c, t->name) : 0;
+    int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
+    t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
+              : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
+              : quantizers[q].bits;
+    if (t->bits == 16) q = Q_BF16;
+    const int wide = (q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR;
+    t->quant = quantizers + q;
+    t->line = wide ? (int)t->copy_n : t->stored_cols;
+    t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
+    t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
+    t->ste = q == Q_QUEST ? STE_TRUST : t->role == PROJ ? c->ste : STE_IDENTITY;
+    t->had = q == Q_QUEST ? hadamard_block(t->stored_cols) : 0;
 }
 
-/* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
- * for q * inv, inv = max(absmax, 1e-5)/127. The gradient passes as if nothing was rounded. With
- * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
- * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
-void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
+/* Inputs of the projections as integers -top..top, 127 of them for int8, with one step per token:
+ * q = rint(x * top/absmax), which stands for q * inv, inv = max(absmax, 1e-5)/top. The gradient
+ * passes as if nothing was rounded. top 0: the numbers are kept as they are. A frozen pass (gradient
+ * tests) records the residual Q(x) - x once, then computes x + residual: a smooth function with the
+ * same derivative.  (N,K) */
+void act_quant(Act *a, const real *x, int N, int K, int top, int freeze) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
-        if (aq == AQ_INT8 && freeze != REPLAY) {
-            const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = 127 / absmax;
+        if (top && freeze != REPLAY) {
+            const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = (real)top / absmax;
             int8_t *q = a->q + at;
-            a->inv[n] = absmax / 127;
+            a->inv[n] = absmax / (real)top;
             FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
         }
         for (int i = 0; i < K && freeze == RECORD; i++)
-            a->res[at + i] = aq == AQ_INT8 ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
-        for (int i = 0; i < K && (aq == AQ_NONE || freeze); i++)
+            a->res[at + i] = top ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
+        for (int i = 0; i < K && (!top || freeze); i++)
             a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
+    }
+}
+/* QuEST's, in the rotated domain: x becomes codes of the Gaussian grid, kept as numbers; mask says
+ * where the gradient passes. Frozen: mask * x_rotated + residual. */
+static void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) {
+    const Tensor grid = {.bits = (int)ceil(bits), .half = bits != 1.585, .ste = STE_TRUST};
+    TIMED(QUANT);
+    FOR_ROWS(n, N, K) {
+        real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
+        hadamard(z, K, hadamard_block(K));
+        const real s = quest_step((double)inner(z, z, K), K, &grid);
+        if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
+        for (int i = 0; i < K; i++) {
+            const real passes = a->mask[at + i] ? z[i] : 0, q = grid_code(z[i], s, &grid);
+            const real eff = s * (q + (real)grid.half / 2);
+            if (freeze == RECORD) a->res[at + i] = eff - passes;
+            z[i] = freeze == REPLAY ? passes + a->res[at + i] : eff;
+        }
+    }
+}
+static void inputs_backward(const Act *a, real *dx, int N, int K, int aq) {
+    if (aq == AQ_QUEST) FOR_ROWS(n, N, K) {
+        for (int i = 0; i < K; i++) dx[at + i] = a->mask[at + i] ? dx[at + i] : 0;
+        hadamard(dx + at, K, hadamard_block(K));
     }
 }
 
@@ -1143,9 +1278,8 @@ static void golf_layout(Golf *m, const Config *c) {
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
-        t->quant = quantizer_of(c, t, &t->bits);
         t->copy_n = (size_t)t->rows * t->stored_cols;
-        t->line = t->group = t->bits == 2 ? (int)t->copy_n : t->stored_cols;
+        choose_quantizer(t, c);
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_x, m->n_x += t->role == INTERFACE ? (size_t)t->cols : 0;
@@ -1174,6 +1308,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
+    m->mask = owned(m, m->n_params, 1);
     m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, PHASES * m->n_x);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
@@ -1184,9 +1319,15 @@ void golf_init(Golf *m, const Config *c, int train) {
     golf_quantize(m);
 }
 
+/* The largest code of a projection's inputs, 0 = no codes. int4 leaves the down projection, where
+ * the outliers are, 8 bits (BitNet's FAQ). */
+static int act_top(const Config *c, int k) {
+    return c->aq == AQ_INT8 || (c->aq == AQ_INT4 && k == T_wdown) ? 127 : c->aq == AQ_INT4 ? 7 : 0;
+}
 static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
-    if (m->c.aq == AQ_INT8) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
-    if (m->c.aq == AQ_NONE || m->freeze) a->x = owned_reals(m, N * K);
+    if (act_top(&m->c, 0)) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
+    if (!act_top(&m->c, 0) || m->freeze) a->x = owned_reals(m, N * K);
+    if (m->c.aq == AQ_QUEST) a->mask = owned(m, N * K, 1);
     if (m->freeze) a->res = owned_reals(m, N * K);
 }
 
@@ -1224,7 +1365,8 @@ void golf_buffers(Golf *m, size_t N) {
 /* The same buffers from token n0 on. */
 static Act act_at(const Act *a, size_t n0, size_t K) {
     return (Act){a->x ? a->x + n0 * K : NULL, a->inv ? a->inv + n0 : NULL,
-                 a->res ? a->res + n0 * K : NULL, a->q ? a->q + n0 * K : NULL};
+                 a->res ? a->res + n0 * K : NULL, a->q ? a->q + n0 * K : NULL,
+                 a->mask ? a->mask + n0 * K : NULL};
 }
 static Phase phase_at(const Golf *m, int p, size_t n0) {
     const Config *c = &m->c;
@@ -1284,7 +1426,7 @@ static Packed *packed_of(const Golf *m, int k, int j, int r) {
 }
 static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
 static int in_integers(const Golf *m, const Tensor *t) {
-    return ternary(t) && m->c.aq && !m->freeze;
+    return ternary(t) && t->copy_scales == 1 && act_top(&m->c, 0) && !m->freeze;
 }
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
@@ -1310,15 +1452,27 @@ static void golf_pack(Golf *m) {
     if (m->train) panels_pack(&m->head_back, mat(E, C), V, C);
 }
 
+static void each_copy_backward(const Golf *m, real *g) { /* d(eff) to d(w) */
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
+        for (int j = 0; j < (t->ste ? t->stored_copies : 0); j++) {
+            const size_t at = t->at + j * t->copy_n;
+            t->quant->backward(g + at, m->mask + at, t);
+        }
+}
 void golf_use(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
         }
-    for (size_t i = 0; m->freeze && i < m->n_params; i++) {
-        if (m->freeze == RECORD) m->res[i] = m->eff[i] - m->w[i];
-        m->eff[i] = m->w[i] + m->res[i];
+    if (m->freeze) { /* eff = (what the gradient passes of w) + residual */
+        real *w = memcpy(xcalloc(m->n_params, sizeof(real)), m->w, m->n_params * sizeof(real));
+        each_copy_backward(m, w);
+        for (size_t i = 0; i < m->n_params; i++) {
+            if (m->freeze == RECORD) m->res[i] = m->eff[i] - w[i];
+            m->eff[i] = w[i] + m->res[i];
+        }
+        free(w);
     }
     golf_pack(m);
 }
@@ -1330,6 +1484,7 @@ void golf_quantize(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                               t->ste ? m->mask + t->at + j * t->copy_n : NULL,
                                m->w + t->at + j * t->copy_n, t);
         for (size_t i = t->at; ternary(t) && m->quantized && i < t->at + t->n; i++)
             m->flips += m->before[i] != m->code[i];
@@ -1353,12 +1508,13 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
         gemm_panels(y + first, ldy, x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)t->cols)
                     : mat(x->x, (size_t)t->cols), &w->forward, N);
 }
-static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j, int r,
-                      int N) {
+static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
+                      int j, int r, int N) {
     TIMED(DX);
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
+    inputs_backward(x, dx, N, m->t[k].cols, m->c.aq);
 }
 static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
@@ -1390,10 +1546,12 @@ static void add_chunks(Golf *m, int p, size_t chunks) {
 }
 
 /* A projection's input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K), r (N), g (K) */
-static void input_of(const Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
+static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real *x, const real *g, int N,
                      int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
-    act_quant(a, norm ? room : x, N, K, m->c.aq, m->freeze);
+    if (norm) x = room;
+    if (m->c.aq == AQ_QUEST) quest_inputs(a, x, N, K, m->c.abits, m->freeze);
+    else act_quant(a, x, N, K, act_top(&m->c, k), m->freeze);
 }
 
 /* The residual stream that phase p starts from.  (N,C) */
@@ -1422,7 +1580,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
                     n, C);
         rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
-            input_of(m, in[i], each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
+            input_of(m, in[i], T_wqkv, each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
             linear_forward(m, s.qkv, QKV, in[i], T_wqkv, b, i, n);
         }
         qk_forward(s.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
@@ -1441,15 +1599,15 @@ static void block_forward(Golf *m, int p, int B, int T) {
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
         real *u = scratch((size_t)2 * CHUNK * F), *room = u + (size_t)CHUNK * F;
-        input_of(m, &s.in_o, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
+        input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
         linear_forward(m, s.o, C, &s.in_o, T_wo, b, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
         rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
-        input_of(m, &s.in_up, each, s.r_up, u, IX(x_up), n, C, room);
+        input_of(m, &s.in_up, T_wup, each, s.r_up, u, IX(x_up), n, C, room);
         linear_forward(m, s.f, F, &s.in_up, T_wup, b, 0, n);
         relu2_forward(u, s.f, n, F);
-        input_of(m, &s.in_down, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
+        input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
         linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
@@ -1475,14 +1633,14 @@ static void block_backward(Golf *m, int p, int B, int T) {
         real *du = scratch((size_t)2 * CHUNK * F), *u = du + (size_t)CHUNK * F;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
-        linear_dx(m, f.df, f.dy, C, T_wdown, b, 0, n);
+        linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, b, 0, n);
         if (c->extra_norm) {
             relu2_forward(u, s.f, n, F);
             rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
         }
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
-        linear_dx(m, du, f.df, F, T_wup, b, 0, n);
+        linear_dx(m, du, f.df, F, &s.in_up, T_wup, b, 0, n);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
             rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
@@ -1491,7 +1649,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
         gate_backward(f.d_o, DIX(gate_attn), f.dh, s.o, IX(gate_attn), n, C);
-        linear_dx(m, f.datt, f.d_o, C, T_wo, b, 0, n);
+        linear_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, b, 0, n);
         if (c->extra_norm)
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
     }
@@ -1503,11 +1661,12 @@ static void block_backward(Golf *m, int p, int B, int T) {
         const Flow f = flow_at(m, n0);
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
         real *di = each ? u + (size_t)CHUNK * C : du;
+        const Act *s_in[] = {&s.in_q, &s.in_k, &s.in_v};
         qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, IX(q_gain), m->rope, n0, n, T, H, KV, D);
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) {
-            linear_dx(m, di, f.dqkv, QKV, T_wqkv, b, i, n);
+            linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, b, i, n);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1589,8 +1748,8 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     embed_backward(m->g + embed->at, m->dy, tokens, N, C);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         fold(m, t);
-        t->quant->backward(m->g + t->at, m->w + t->at, t->n);
     }
+    each_copy_backward(m, m->g);
 }
 
 /* ==== 6. Optimizer: AdamW (1711.05101), Muon, schedules, clipping ============================= */
