@@ -75,6 +75,10 @@ enum {
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
+    X(TRAIN, STR, init_from, "", "", "ckpt.bin whose weights this run starts from") \
+    X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise") \
+    X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
+    X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
@@ -107,6 +111,7 @@ enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
+enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
 enum { STE_IDENTITY, STE_CLIP, STE_TRUST };
 enum { OPT_ADAMW, OPT_MUON };
@@ -362,7 +367,7 @@ typedef struct {
     Panels head, head_back;  /* E^T and E */
     real *ix, *dix;          /* (phases,n_x) interface vectors as layers see them, gradients */
     uint64_t flips;          /* ternary codes that changed since initialisation */
-    int quantized, freeze, train;
+    int quantized, freeze, train, step;
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
     FORWARD_REALS(REAL_FIELD)

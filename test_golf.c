@@ -783,12 +783,12 @@ static void test_integers(void) {
 
     /* activations: a step per token, ties to even; a token of zeros; one huge value */
     real a[12] = {127, 0.5, 1.5, -2.5, 0, 0, 0, 0, 1e6, 1, -1e6, (real)1e-3}, inv[40];
-    act_quant(&(Act){.q = code, .inv = inv}, a, 3, 4, 127, LIVE);
+    act_quant(&(Act){.q = code, .inv = inv}, a, 3, 4, 127, 1, LIVE);
     CHECK(!memcmp(code, "\177\0\2\376\0\0\0\0\177\0\201\0", 12), "activation codes %d", code[3]);
     CHECK(inv[0] == 1 && near((double)inv[1] * 127, 1e-5, 1e-11) &&
               near((double)inv[2] * 127, 1e6, 1), "activation steps %g", (double)inv[1]);
     r = reals(480, 31);
-    act_quant(&(Act){.q = code, .inv = inv}, r, 40, 12, 127, LIVE);
+    act_quant(&(Act){.q = code, .inv = inv}, r, 40, 12, 127, 1, LIVE);
     for (int i = 0; i < 480; i++)
         good &= near((double)(code[i] * inv[i / 12]), (double)r[i], 0.501 * (double)inv[i / 12]);
     CHECK(good, "activation error over half a step");

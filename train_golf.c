@@ -1203,10 +1203,11 @@ static void choose_quantizer(Tensor *t, const Config *c) {
 
 /* Inputs of the projections as integers -top..top, 127 of them for int8, with one step per token:
  * q = rint(x * top/absmax), which stands for q * inv, inv = max(absmax, 1e-5)/top. The gradient
- * passes as if nothing was rounded. top 0: the numbers are kept as they are. A frozen pass (gradient
+ * passes as if nothing was rounded. top 0: the numbers are kept as they are; lambda < 1: they are
+ * x + lambda * (Q(x) - x). A frozen pass (gradient
  * tests) records the residual Q(x) - x once, then computes x + residual: a smooth function with the
  * same derivative.  (N,K) */
-void act_quant(Act *a, const real *x, int N, int K, int top, int freeze) {
+void act_quant(Act *a, const real *x, int N, int K, int top, real lambda, int freeze) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         if (top && freeze != REPLAY) {
@@ -1216,33 +1217,41 @@ void act_quant(Act *a, const real *x, int N, int K, int top, int freeze) {
             FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
         }
         for (int i = 0; i < K && freeze == RECORD; i++)
-            a->res[at + i] = top ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
+            a->res[at + i] = top ? lambda * (a->q[at + i] * a->inv[n] - x[at + i]) : 0;
         for (int i = 0; i < K && (!top || freeze); i++)
             a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
+        for (int i = 0; i < K && top && !freeze && lambda < 1; i++)
+            a->x[at + i] = x[at + i] + lambda * (a->q[at + i] * a->inv[n] - x[at + i]);
     }
 }
-/* QuEST's, in the rotated domain: x becomes codes of the Gaussian grid, kept as numbers; mask says
- * where the gradient passes. Frozen: mask * x_rotated + residual. */
+/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
+static void quest_pass(real *x, const uint8_t *mask, int n) {
+    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
+    hadamard(x, n, hadamard_block(n));
+}
 static void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) {
     const Tensor grid = {.bits = (int)ceil(bits), .half = bits != 1.585, .ste = STE_TRUST};
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
+        real *q = freeze == RECORD ? a->res + at : z;
         hadamard(z, K, hadamard_block(K));
         const real s = quest_step((double)inner(z, z, K), K, &grid);
         if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
-        for (int i = 0; i < K; i++) {
-            const real passes = a->mask[at + i] ? z[i] : 0, q = grid_code(z[i], s, &grid);
-            const real eff = s * (q + (real)grid.half / 2);
-            if (freeze == RECORD) a->res[at + i] = eff - passes;
-            z[i] = freeze == REPLAY ? passes + a->res[at + i] : eff;
+        for (int i = 0; i < K && freeze != REPLAY; i++)
+            q[i] = s * (grid_code(z[i], s, &grid) + (real)grid.half / 2);
+        if (freeze != REPLAY) hadamard(q, K, hadamard_block(K));
+        if (freeze) quest_pass(z, a->mask + at, K);
+        for (int i = 0; i < K && freeze; i++) {
+            if (freeze == RECORD) a->res[at + i] -= z[i];
+            z[i] += a->res[at + i];
         }
     }
 }
-static void inputs_backward(const Act *a, real *dx, int N, int K, int aq) {
-    if (aq == AQ_QUEST) FOR_ROWS(n, N, K) {
-        for (int i = 0; i < K; i++) dx[at + i] = a->mask[at + i] ? dx[at + i] : 0;
+static void quest_inputs_backward(const Act *a, real *dx, int N, int K) {
+    FOR_ROWS(n, N, K) {
         hadamard(dx + at, K, hadamard_block(K));
+        quest_pass(dx + at, a->mask + at, K);
     }
 }
 
@@ -1324,9 +1333,18 @@ void golf_init(Golf *m, const Config *c, int train) {
 static int act_top(const Config *c, int k) {
     return c->aq == AQ_INT8 || (c->aq == AQ_INT4 && k == T_wdown) ? 127 : c->aq == AQ_INT4 ? 7 : 0;
 }
+/* How far quantization has set in (2505.08823): 0 = not, 1 = all of what the file will hold. The
+ * embedding takes part in qat=0 alone. Order of each: up, down, output, then q, k, v. */
+static int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
+static real lambda_of(const Golf *m, int k) {
+    const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
+    if (!m->train || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
+    const double x = m->step / (m->c.qat_ramp * m->c.steps), y = each ? 4 * x - turn : x;
+    return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
+}
 static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
     if (act_top(&m->c, 0)) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
-    if (!act_top(&m->c, 0) || m->freeze) a->x = owned_reals(m, N * K);
+    if (!act_top(&m->c, 0) || m->freeze || may_mix(&m->c)) a->x = owned_reals(m, N * K);
     if (m->c.aq == AQ_QUEST) a->mask = owned(m, N * K, 1);
     if (m->freeze) a->res = owned_reals(m, N * K);
 }
@@ -1426,7 +1444,8 @@ static Packed *packed_of(const Golf *m, int k, int j, int r) {
 }
 static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
 static int in_integers(const Golf *m, const Tensor *t) {
-    return ternary(t) && t->copy_scales == 1 && act_top(&m->c, 0) && !m->freeze;
+    return is_ternary(t) && t->quant == quantizers + Q_TERNARY && t->copy_scales == 1 &&
+           act_top(&m->c, 0) && !m->freeze && lambda_of(m, (int)(t - m->t)) == 1;
 }
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
@@ -1454,16 +1473,28 @@ static void golf_pack(Golf *m) {
 
 static void each_copy_backward(const Golf *m, real *g) { /* d(eff) to d(w) */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (int j = 0; j < (t->ste ? t->stored_copies : 0); j++) {
+        for (int j = 0; j < (t->ste && m->c.qat == 1 ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->backward(g + at, m->mask + at, t);
         }
+}
+/* eff = w + lambda * (Q(w) - w); or, with qat=noise, w and noise of the size of rounding. */
+static void soften(Golf *m, const Tensor *t, int j) {
+    const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
+    const size_t from = t->at + j * t->copy_n;
+    const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
+    if (m->c.qat == QAT_NOISE && t->bits < 16)
+        FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
+            m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
+    else if (lambda < 1)
+        FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
 }
 void golf_use(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
+            if (m->train && t->role != INTERFACE) soften(m, t, j);
         }
     if (m->freeze) { /* eff = (what the gradient passes of w) + residual */
         real *w = memcpy(xcalloc(m->n_params, sizeof(real)), m->w, m->n_params * sizeof(real));
@@ -1493,6 +1524,11 @@ void golf_quantize(Golf *m) {
     golf_use(m);
 }
 
+/* A projection's inputs, as codes or numbers. */
+static Mat inputs_of(const Golf *m, const Act *x, int k) {
+    const size_t K = (size_t)m->t[k].cols;
+    return x->q && !m->freeze && lambda_of(m, k) == 1 ? mat_q(x->q, x->inv, K) : mat(x->x, K);
+}
 /* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
@@ -1505,8 +1541,7 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     if (in_integers(m, t))
         gemm_int(y + first, ldy, x->q, x->inv, &w->codes, *scale_of(m, t, j), N);
     else
-        gemm_panels(y + first, ldy, x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)t->cols)
-                    : mat(x->x, (size_t)t->cols), &w->forward, N);
+        gemm_panels(y + first, ldy, inputs_of(m, x, k), &w->forward, N);
 }
 static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
                       int j, int r, int N) {
@@ -1514,15 +1549,14 @@ static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
-    inputs_backward(x, dx, N, m->t[k].cols, m->c.aq);
+    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0) quest_inputs_backward(x, dx, N, m->t[k].cols);
 }
 static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
     const Tensor *t = m->t + k;
     int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
     return (Gemm){m->g + t->at + ((size_t)j * t->rows + first) * K, (size_t)K,
-                  mat_t(dy + first, ldy), x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K)
-                                                             : mat(x->x, (size_t)K), rows, K, N, 1};
+                  mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K, N, 1};
 }
 
 /* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none.
@@ -1550,8 +1584,9 @@ static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real
                      int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
     if (norm) x = room;
-    if (m->c.aq == AQ_QUEST) quest_inputs(a, x, N, K, m->c.abits, m->freeze);
-    else act_quant(a, x, N, K, act_top(&m->c, k), m->freeze);
+    const real lambda = lambda_of(m, k);
+    if (m->c.aq == AQ_QUEST && lambda > 0) quest_inputs(a, x, N, K, m->c.abits, m->freeze);
+    else act_quant(a, x, N, K, act_top(&m->c, k), lambda, m->freeze);
 }
 
 /* The residual stream that phase p starts from.  (N,C) */
@@ -2489,9 +2524,8 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
 }
-/* Continues m, freshly initialised with the options asked for; returns the step. The run must be
- * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
-int64_t ckpt_load(Golf *m, const char *path) {
+/* The file, its config, its number of parameters and where they start: checked, but for the size. */
+static uint8_t *ckpt_open(const char *path, Config *c, size_t *count, size_t *at) {
     size_t size;
     uint8_t *file = read_file(path, &size);
     if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
@@ -2502,11 +2536,37 @@ int64_t ckpt_load(Golf *m, const char *path) {
             path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
-    const size_t n = get_u(file + 32, 8), len = get_u(file + 40, 4), bytes = n * sizeof(real);
-    if (len > size - CKPT_FIXED - 4)
-        die("%s: configuration of %zu bytes in %zu: the file is damaged", path, len, size);
+    const size_t n = *count = get_u(file + 32, 8), len = get_u(file + 40, 4);
+    if (len > size - CKPT_FIXED - 4 || n > size || size != CKPT_FIXED + len + 3 * n * sizeof(real) + 4)
+        die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged", path,
+            len, n, size);
+    config_parse(c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
+    *at = CKPT_FIXED + len;
+    return file;
+}
+/* --init_from: the weights of tensors that both models have; the others start as always. */
+void golf_init_from(Golf *m, const char *path) {
     Config c;
-    config_parse(&c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
+    Golf from;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    golf_layout(&from, &c);
+    for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
+        if (t->n && u->n && t->n != u->n)
+            die("%s: %s has %zu numbers there and %zu here; --init_from needs the same --width, "
+                "--mlp, --unique and data", path, t->name, u->n, t->n);
+        if (u->n) memcpy(m->w + t->at, file + at + u->at * sizeof(real), t->n * sizeof(real));
+    }
+    golf_quantize(m), m->flips = 0;
+    free(file);
+}
+/* Continues m, freshly initialised with the options asked for; returns the step. The run must be
+ * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
+int64_t ckpt_load(Golf *m, const char *path) {
+    Config c;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    const size_t bytes = n * sizeof(real);
     if (m->c.minutes > 0) m->c.steps = c.steps;
     EACH_OPTION(o, MODEL | TRAIN) {
         char a[64], b[64];
@@ -2518,12 +2578,11 @@ int64_t ckpt_load(Golf *m, const char *path) {
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
                 "options, or use another --out", path, o->name, was, is);
     }
-    if (n != m->n_params || size != CKPT_FIXED + len + 3 * bytes + 4)
-        die("%s: expected %zu parameters, found %zu in %zu bytes", path, m->n_params, n, size);
+    if (n != m->n_params) die("%s: expected %zu parameters, found %zu", path, m->n_params, n);
     real *const to[] = {m->w, m->m, m->v};
-    for (int i = 0; i < 3; i++) memcpy(to[i], file + CKPT_FIXED + len + i * bytes, bytes);
+    for (int i = 0; i < 3; i++) memcpy(to[i], file + at + i * bytes, bytes);
+    const int64_t step = m->step = (int)get_u(file + 16, 8);
     golf_quantize(m);
-    const int64_t step = (int64_t)get_u(file + 16, 8);
     m->flips = get_u(file + 24, 8);
     free(file);
     return step;
@@ -2838,6 +2897,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
             "was; try lower rates (--lr, --lr_muon) or a smaller --clip", step, loss, norm);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
+    m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
     golf_quantize(m);
@@ -2973,6 +3033,7 @@ int train_main(int argc, char **argv) {
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
     else if (c->minutes > 0) fit_minutes(&m, train, x, y);
+    if (*c->init_from && !run.steps) golf_init_from(&m, c->init_from);
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
