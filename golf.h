@@ -66,6 +66,10 @@ enum {
     X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
     X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
+    X(MODEL, INT, ffn_hi, "0", "0 to 65536", "hidden width of a second MLP in high precision") \
+    X(MODEL, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights") \
+    X(MODEL, INT, hi_experts, "1", "1 to 64", "copies of it, one of which each token uses") \
+    X(MODEL, INT, hi_route, "phase", "phase|token", "which: application p % N | learned, top-1") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -112,6 +116,7 @@ enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
+enum { ROUTE_PHASE, ROUTE_TOKEN };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
 enum { STE_IDENTITY, STE_CLIP, STE_TRUST };
 enum { OPT_ADAMW, OPT_MUON };
@@ -139,7 +144,7 @@ typedef struct {
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
 enum { EMBED, PROJ, INTERFACE }; /* roles; each has its own learning rate and quantizer */
-enum { ONCE, PER_BLOCK, PER_PHASE };
+enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 
 #define HEAD_DIM (c->width / c->heads)
 #define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
@@ -151,6 +156,9 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
 #define BLOCKS (c->prelude + c->unique + c->coda)
 #define DEEP (1 / sqrt(2.0 * PHASES)) /* output projections start smaller by the depth applied */
+#define HI(n) (c->ffn_hi ? (n) : 0)
+#define HI_COLS (c->hi_experts * c->ffn_hi)
+#define ROUTER_COLS (c->hi_route == ROUTE_TOKEN ? HI(c->hi_experts * c->width) : 0)
 #define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
 
 #define GOLF_TENSORS(X) \
@@ -172,7 +180,13 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
     X(g_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gain, 1) \
     X(x_up, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
     X(x_mlp, PER_PHASE, 1, HIDDEN, INTERFACE, XN_IF(XN_OUT), 1) \
-    X(gate_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1)
+    X(gate_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1) \
+    X(hi_up, PER_EXPERT, c->ffn_hi, HI(c->width), PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
+    X(hi_down, PER_EXPERT, HI(c->width), c->ffn_hi, PROJ, MODE_VECTOR, \
+      DEEP / sqrt(c->ffn_hi + 1e-9)) \
+    X(alpha, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), 2) \
+    X(beta, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), c->ffn_hi ? 0.2 : 1) \
+    X(router, PER_PHASE, 1, ROUTER_COLS, INTERFACE, HI(MODE_VECTOR), 0)
 
 #define X(name, copies, rows, cols, role, mode, init) T_##name,
 enum { GOLF_TENSORS(X) N_TENSORS };
@@ -329,15 +343,17 @@ typedef struct {
     X(att, c->width) X(lse, c->heads) /* heads side by side, log-sum-exp */ \
     X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
     X(r_mlp, 1) X(r_up, 1) X(f, HIDDEN) /* of mid, before up; before the activation */ \
-    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */
+    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
+    X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts))
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
     X(in_q, c->width) X(in_k, EACH_COLS) X(in_v, EACH_COLS) X(in_o, c->width) \
-    X(in_up, c->width) X(in_down, HIDDEN)
+    X(in_up, c->width) X(in_down, HIDDEN) X(hi_in, HI_COLS)
 #define FORWARD_REALS(X) \
     X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
-    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width)
+    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
+    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1))
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, n) Act name;
 

@@ -1179,6 +1179,7 @@ enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_QUEST };
 /* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
 static int protected_bits(const Config *c, const char *name) {
     const size_t len = strlen(name);
+    if (!strncmp(name, "hi_", 3)) return c->ffn_hi_bits;
     for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',')
         if (!strncmp(p, name, len) && p[len] == ':') return atoi(p + len + 1);
     return 0;
@@ -1264,8 +1265,7 @@ static void *owned(Golf *m, size_t n, size_t size) {
 static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); }
 
 void golf_free(Golf *m) {
-    const Config *c = &m->c;
-    for (int i = 0; m->packed && i < 3 * N_TENSORS * BLOCKS; i++) {
+    for (int i = 0; m->packed && i < 3 * N_TENSORS * m->blocks; i++) {
         free(m->packed[i].codes.panel), free(m->packed[i].codes.stream);
         free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
     }
@@ -1277,8 +1277,8 @@ void golf_free(Golf *m) {
 
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
-    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS};
-    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS};
+    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS, BLOCKS * c->hi_experts};
+    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS * c->hi_experts};
     Tensor *t = m->t;
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
     *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
@@ -1312,7 +1312,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->train = train;
     m->eff = owned_reals(m, m->n_params), m->code = owned(m, m->n_params, 1);
     m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, PHASES * m->n_x);
-    m->packed = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(Packed));
+    m->packed = owned(m, (size_t)3 * N_TENSORS * m->blocks, sizeof(Packed));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
@@ -1331,7 +1331,8 @@ void golf_init(Golf *m, const Config *c, int train) {
 /* The largest code of a projection's inputs, 0 = no codes. int4 leaves the down projection, where
  * the outliers are, 8 bits (BitNet's FAQ). */
 static int act_top(const Config *c, int k) {
-    return c->aq == AQ_INT8 || (c->aq == AQ_INT4 && k == T_wdown) ? 127 : c->aq == AQ_INT4 ? 7 : 0;
+    if (k == T_hi_down || (k == T_wdown && c->aq == AQ_INT4)) return c->aq ? 127 : 0;
+    return c->aq == AQ_INT8 ? 127 : c->aq == AQ_INT4 ? 7 : 0;
 }
 /* How far quantization has set in (2505.08823): 0 = not, 1 = all of what the file will hold. The
  * embedding takes part in qat=0 alone. Order of each: up, down, output, then q, k, v. */
@@ -1343,7 +1344,7 @@ static real lambda_of(const Golf *m, int k) {
     return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
 }
 static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
-    if (act_top(&m->c, 0)) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
+    if (m->c.aq) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
     if (!act_top(&m->c, 0) || m->freeze || may_mix(&m->c)) a->x = owned_reals(m, N * K);
     if (m->c.aq == AQ_QUEST) a->mask = owned(m, N * K, 1);
     if (m->freeze) a->res = owned_reals(m, N * K);
@@ -1433,7 +1434,8 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
 static int row_range(const Config *c, int k, int r, int *first) {
     const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
     const int split = k == T_wqkv && c->extra_norm == XN_EACH;
-    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : c->width;
+    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : k == T_hi_up ? c->ffn_hi
+                     : k == T_hi_down ? HI(c->width) : c->width;
     *first = split ? start[r] : 0;
     return split ? start[r + 1] - start[r] : r ? 0 : rows;
 }
@@ -1527,7 +1529,8 @@ void golf_quantize(Golf *m) {
 /* A projection's inputs, as codes or numbers. */
 static Mat inputs_of(const Golf *m, const Act *x, int k) {
     const size_t K = (size_t)m->t[k].cols;
-    return x->q && !m->freeze && lambda_of(m, k) == 1 ? mat_q(x->q, x->inv, K) : mat(x->x, K);
+    return act_top(&m->c, k) && !m->freeze && lambda_of(m, k) == 1 ? mat_q(x->q, x->inv, K)
+                                                                   : mat(x->x, K);
 }
 /* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
@@ -1598,6 +1601,119 @@ static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].ou
     for (int n0 = 0; n0 < (N); n0 += CHUNK) \
         for (int n = MIN((N) - n0, CHUNK), once_ = 1; once_; once_ = 0)
 
+static void matmul_dw(const Gemm *g, int count) {
+    TIMED(DW);
+    gemm_all(g, count);
+}
+
+/* pQuant (2602.22592): beside the MLP a second one, r = ffn_hi wide, in high precision:
+ *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
+ * alpha and beta learnable, from 2 and 0.2 ("feature scaling"); of E copies e each application has
+ * its own (e = p % E, w = 1) or each token chooses one (argmax of softmax(router u), w its
+ * probability). All E are computed, r is small. Inputs: in_up; hidden int8 with a step per token. */
+static Mat hi_hidden(const Golf *m, const Act *x, int e) {
+    Mat all = inputs_of(m, x, T_hi_down);
+    all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
+    return mat_at(all, 0, (size_t)e * m->c.ffn_hi);
+}
+static int hi_chosen(const Config *c, const real *prob, int p) {
+    int best = 0;
+    if (c->hi_route == ROUTE_PHASE) return p % c->hi_experts;
+    for (int e = 1; e < c->hi_experts; e++) if (prob[e] > prob[best]) best = e;
+    return best;
+}
+static void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta), *router = IX(router);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
+    for (int e = 0; e < E; e++)
+        gemm_panels(s->hi_f + e * r, (size_t)E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
+    relu2_forward(room, s->hi_f, n, E * r);
+    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
+    for (int i = 0; i < n; i++) {
+        real *prob = s->hi_p + (size_t)i * E, sum = 0, most = 0;
+        for (int e = 0; e < E; e++) {
+            prob[e] = 0;
+            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, (size_t)i, (size_t)k);
+            most = e ? larger(most, prob[e]) : prob[e];
+        }
+        for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
+        for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
+    }
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, (size_t)C, hi_hidden(m, &s->hi_in, e), &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
+        for (int i = 0; i < n; i++) {
+            const size_t at = (size_t)i * C;
+            const real w = s->hi_p[i * E + e];
+            if (hi_chosen(c, s->hi_p + (size_t)i * E, p) != e) continue;
+            for (int k = 0; k < C; k++) {
+                s->hi_y[at + k] = room[at + k];
+                s->y[at + k] = beta * s->hi_main[at + k] + alpha * w * room[at + k];
+            }
+        }
+    }
+}
+/* d(y) in f->dy becomes that of the MLP; d(hidden) of the experts; alpha, beta and the router. */
+static void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    memset(f->hi_dy, 0, sizeof(real) * (size_t)n * E * C);
+    for (int i = 0; i < n; i++) {
+        const real *prob = s->hi_p + (size_t)i * E;
+        const int chosen = hi_chosen(c, prob, p);
+        real *dy = f->dy + (size_t)i * C, *to = f->hi_dy + ((size_t)i * E + chosen) * C;
+        const real dw = inner(dy, s->hi_y + (size_t)i * C, C);
+        *DIX(alpha) += dw * prob[chosen];
+        *DIX(beta) += inner(dy, s->hi_main + (size_t)i * C, C);
+        for (int e = 0; e < E && token; e++) { /* w = softmax(z)[chosen] */
+            const real dz = alpha * dw * prob[chosen] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, (size_t)i, (size_t)k);
+        }
+        for (int k = 0; k < C; k++) to[k] = alpha * prob[chosen] * dy[k], dy[k] *= beta;
+        /* what hi_inputs needs of the router: d(w) */
+        if (token) f->hi_dw[i] = alpha * dw;
+    }
+    for (int e = 0; e < E; e++)
+        gemm_panels(f->hi_df + e * r, (size_t)E * r, mat(f->hi_dy + e * C, (size_t)E * C),
+                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
+    relu2_backward(f->hi_df, s->hi_f, n, E * r);
+}
+/* du += what reaches the inputs through the experts and the router. */
+static void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n, real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, (size_t)C, mat(f->hi_df + e * r, (size_t)E * r), &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
+        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
+    }
+    for (int i = 0; i < n && c->hi_route == ROUTE_TOKEN; i++) {
+        const real *prob = s->hi_p + (size_t)i * E;
+        const int chosen = hi_chosen(c, prob, p);
+        for (int e = 0; e < E; e++) {
+            const real dz = f->hi_dw[i] * prob[chosen] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * IX(router)[e * C + k];
+        }
+    }
+}
+static void hi_dw(const Golf *m, const Phase *all, int b, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    const Mat in = inputs_of(m, &all->in_up, T_wup);
+    Gemm dw[2 * 64];
+    for (int e = 0; e < E; e++) {
+        const size_t copy = (size_t)(b * E + e) * r * C;
+        dw[2 * e] = (Gemm){m->g + m->t[T_hi_down].at + copy, (size_t)r, mat_t(m->hi_dy + e * C, (size_t)E * C),
+                           hi_hidden(m, &all->hi_in, e), C, r, N, 1};
+        dw[2 * e + 1] = (Gemm){m->g + m->t[T_hi_up].at + copy, (size_t)C, mat_t(m->hi_df + e * r, (size_t)E * r),
+                               in, r, C, N, 1};
+    }
+    matmul_dw(dw, 2 * E);
+}
+
 /* One application of a block: prev (N,C) -> s->out (N,C). */
 static void block_forward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
@@ -1633,7 +1749,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     attention_forward(all->att, all->lse, all->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
-        real *u = scratch((size_t)2 * CHUNK * F), *room = u + (size_t)CHUNK * F;
+        real *u = scratch(CHUNK * (2 * (size_t)F + HI(HI_COLS + C))), *room = u + (size_t)CHUNK * F;
         input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
         linear_forward(m, s.o, C, &s.in_o, T_wo, b, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
@@ -1644,13 +1760,9 @@ static void block_forward(Golf *m, int p, int B, int T) {
         relu2_forward(u, s.f, n, F);
         input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
         linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
+        if (c->ffn_hi) hi_forward(m, &s, p, b, n, u);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
-}
-
-static void matmul_dw(const Gemm *g, int count) {
-    TIMED(DW);
-    gemm_all(g, count);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
@@ -1665,9 +1777,10 @@ static void block_backward(Golf *m, int p, int B, int T) {
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
-        real *du = scratch((size_t)2 * CHUNK * F), *u = du + (size_t)CHUNK * F;
+        real *du = scratch(CHUNK * (2 * (size_t)F + HI(C))), *u = du + (size_t)CHUNK * F;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
+        if (c->ffn_hi) hi_backward(m, &s, &f, p, b, n0, n);
         linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, b, 0, n);
         if (c->extra_norm) {
             relu2_forward(u, s.f, n, F);
@@ -1676,6 +1789,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
         linear_dx(m, du, f.df, F, &s.in_up, T_wup, b, 0, n);
+        if (c->ffn_hi) hi_inputs(m, &s, &f, du, p, b, n, du + (size_t)2 * CHUNK * F);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
             rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
@@ -1719,6 +1833,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
     matmul_dw(dw, each ? 6 : 4);
+    if (c->ffn_hi) hi_dw(m, all, b, N);
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
 
@@ -1856,7 +1971,7 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < N_TENSORS * m->blocks; i++) { /* a matrix per thread: they are small */
         const Tensor *t = m->t + i / m->blocks;
-        if (t->role != PROJ) continue;
+        if (t->role != PROJ || !t->n || i % m->blocks >= t->stored_copies) continue;
         const size_t n = t->copy_n, at = t->at + i % m->blocks * n;
         const int k = MIN(t->rows, t->cols);
         real *x = scratch(2 * n + (size_t)2 * k * k), *a = x + 2 * n, *mom = m->m + at;
