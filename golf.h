@@ -66,6 +66,7 @@ enum {
     X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
     X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
+    X(MODEL, STR, cluster, "", "", "G,N,shared|each: N vectors of G weights, per block | matrix") \
     X(MODEL, INT, ffn_hi, "0", "0 to 65536", "hidden width of a second MLP in high precision") \
     X(MODEL, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights") \
     X(MODEL, INT, hi_experts, "1", "1 to 64", "copies of it, one of which each token uses") \
@@ -203,6 +204,7 @@ typedef struct {
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
     int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    int vector, shared;    /* Part II: numbers of a codebook vector, or 0; codebook of wqkv */
     int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
     /* per stored copy: numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;

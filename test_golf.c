@@ -543,6 +543,7 @@ static void test_model_gradients(void) {
         "wq=quest", "wq=quest wbits=1 unique=2", "wq=quest wbits=1.585 repeat=3", "wq=quest wbits=8",
         "wq=quest wbits=3 aq=quest abits=3", "wq=quest wbits=1 aq=quest abits=1 repeat=3",
         "aq=quest abits=1.585 extra_norm=each unique=2", "wq=none aq=quest abits=4 extra_norm=none",
+        "cluster=2,9,each", "cluster=4,7,shared unique=2 repeat=2", "cluster=4,5,each protect=wo:8",
         "ffn_hi=5", "ffn_hi=6 hi_experts=2 repeat=3", "ffn_hi=5 hi_experts=3 hi_route=token unique=2",
         "ffn_hi=4 ffn_hi_bits=16 aq=none wq=binary", "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each",
         "ffn_hi=4 aq=quest abits=3",

@@ -1081,6 +1081,143 @@ static void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real
     free(z);
 }
 
+/* ClusComp (2503.13089): vectors of g weights, one below the other in a column of W, are entries of
+ * a codebook of n vectors (bf16), found by k-means on trained weights (--init_from) and then fixed;
+ * the codebook is trained. Masters of one entry are kept equal: their gradients are averaged, and
+ * the derivative of the average is what AdamW needs, whose steps do not depend on the gradient's
+ * size. Stored: the codebook and ceil(log2 n) bits per vector; the index is in two codes. */
+static int cluster_of(const Config *c, int *g, int *n) { /* 0 none, 1 each, 2 shared, -1 nonsense */
+    char how[16] = "";
+    int end = 0;
+    *g = *n = 1;
+    if (!*c->cluster) return 0;
+    if (sscanf(c->cluster, "%d,%d,%15s%n", g, n, how, &end) < 3 || c->cluster[end] || *g < 2 ||
+        *g > 16 || *n < 2 || *n > 65536) return -1;
+    return !strcmp(how, "each") ? 1 : !strcmp(how, "shared") ? 2 : -1;
+}
+static size_t vector_at(const Tensor *t, size_t v) { /* its first weight; the next is a row below */
+    const size_t K = (size_t)t->cols;
+    return v / K * t->vector * K + v % K;
+}
+static int index_of(const int8_t *code, const Tensor *t, size_t v) {
+    const size_t at = vector_at(t, v);
+    return (uint8_t)code[at] | (uint8_t)code[at + t->cols] << 8;
+}
+static void set_index(int8_t *code, const Tensor *t, size_t v, int index) {
+    const size_t at = vector_at(t, v);
+    code[at] = (int8_t)index, code[at + t->cols] = (int8_t)(index >> 8);
+}
+#define VECTORS(t) ((t)->copy_n / (size_t)(t)->vector)
+static size_t book_scales(const Tensor *t) {
+    return t->shared && strcmp(t->name, "wqkv") ? 0 : (size_t)t->group * t->vector;
+}
+static size_t book_bytes(const Tensor *t) {
+    return 2 * book_scales(t) + CEIL(VECTORS(t) * (size_t)t->bits, 8);
+}
+static void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) { /* the entry of each vector is what its masters are */
+    (void)mask;
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            scale[(size_t)k * t->vector + e] =
+                from_bf16(to_bf16(w[vector_at(t, v) + (size_t)e * t->cols]));
+}
+static void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            eff[vector_at(t, v) + (size_t)e * t->cols] = scale[(size_t)k * t->vector + e];
+}
+static void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, out += 2) put_u(out, to_bf16(scale[s]), 2);
+    memset(out, 0, book_bytes(t) - 2 * S);
+    for (size_t i = 0; i < VECTORS(t) * bits; i++)
+        out[i / 8] |= (uint8_t)((index_of(code, t, i / bits) >> i % bits & 1) << i % 8);
+}
+static int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, in += 2)
+        if (!isfinite(scale[s] = from_bf16((uint16_t)get_u(in, 2)))) return 0;
+    for (size_t v = 0; v < VECTORS(t); v++) {
+        int index = 0;
+        for (size_t b = 0, at = v * bits; b < bits; b++, at++) index |= (in[at / 8] >> at % 8 & 1) << b;
+        if (index >= t->group) return 0;
+        set_index(code, t, v, index);
+    }
+    return 1;
+}
+/* Codebooks of block j start at wqkv (shared) or at each tensor; u runs over the tensors of t's. */
+#define FOR_BOOKS(m, j, t) \
+    for (int j = 0; j < (m)->t[T_wqkv].stored_copies; j++) \
+        for (Tensor *t = (m)->t; t < (m)->t + N_TENSORS; t++) \
+            if (t->vector && (!t->shared || t == (m)->t + T_wqkv))
+#define FOR_VECTORS(m, j, t, u, v, at) \
+    for (Tensor *u = t; u < (m)->t + N_TENSORS; u++) \
+        for (size_t v = 0, at; u->vector && (u == t || u->shared) && v < VECTORS(u) && \
+             (at = u->at + (size_t)j * u->copy_n + vector_at(u, v), 1); v++)
+
+/* x := in each entry of a codebook, the mean over its vectors. Linear, and its own adjoint. */
+static void cluster_average(Golf *m, real *x) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector;
+        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double)), *count = sum + t->group * g;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++) sum[k * g + e] += (double)x[at + (size_t)e * u->cols];
+            count[k]++;
+        }
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++) x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
+        }
+        free(sum);
+    }
+}
+/* k-means, 20 rounds from vectors drawn at random; an entry that nobody chooses stays. */
+static void cluster_fit(Golf *m) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector, n = t->group;
+        size_t count = 0, i = 0;
+        FOR_VECTORS(m, j, t, u, v, at) count++, (void)at;
+        real *x = xcalloc(count * g, sizeof(real)), *book = xcalloc((size_t)n * (g + 1), sizeof(real));
+        real *square = book + (size_t)n * g;
+        int *chosen = xcalloc(count + (size_t)n, sizeof(int)), *members = chosen + count;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            for (int e = 0; e < g; e++) x[i * g + e] = m->w[at + (size_t)e * u->cols];
+            i++;
+        }
+        for (int k = 0; k < n; k++)
+            memcpy(book + (size_t)k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
+                   sizeof(real) * (size_t)g);
+        for (int round = 0; round < 20; round++) {
+            for (int k = 0; k < n; k++) square[k] = inner(book + (size_t)k * g, book + (size_t)k * g, g) / 2;
+#pragma omp parallel for
+            for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
+                real most = -INFINITY;
+                for (int k = 0; k < n; k++) {
+                    real score = -square[k];
+                    for (int e = 0; e < g; e++) score += x[v * g + e] * book[(size_t)k * g + e];
+                    if (score > most) most = score, chosen[v] = k;
+                }
+            }
+            double *sum = xcalloc((size_t)n * g, sizeof(double));
+            memset(members, 0, sizeof(int) * (size_t)n);
+            for (size_t v = 0; v < count; v++) {
+                members[chosen[v]]++;
+                for (int e = 0; e < g; e++) sum[chosen[v] * g + e] += (double)x[v * g + e];
+            }
+            for (int k = 0; k < n * g; k++)
+                if (members[k / g]) book[k] = (real)(sum[k] / members[k / g]);
+            free(sum);
+        }
+        i = 0;
+        FOR_VECTORS(m, j, t, u, v, at)
+            set_index(m->code + u->at + (size_t)j * u->copy_n, u, v, chosen[i++]), (void)at;
+        free(x), free(book), free(chosen);
+    }
+    cluster_average(m, m->w);
+}
+
 /* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
  * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
  * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
@@ -1171,10 +1308,12 @@ static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
      grid_unpack},
     {"binary", 1, grid_scales, grid_bytes, binary_quantize, grid_dequantize, ste_identity,
      grid_pack, grid_unpack},
+    {"codebook", 0, book_scales, book_bytes, book_quantize, book_dequantize, ste_identity,
+     book_pack, book_unpack},
     {"quest", 0, grid_scales, grid_bytes, quest_quantize, quest_dequantize, quest_backward,
      grid_pack, grid_unpack},
 };
-enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_QUEST };
+enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_BOOK, Q_QUEST };
 
 /* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
 static int protected_bits(const Config *c, const char *name) {
@@ -1193,6 +1332,12 @@ static void choose_quantizer(Tensor *t, const Config *c) {
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
               : quantizers[q].bits;
     if (t->bits == 16) q = Q_BF16;
+    int g, n, book = t->role == PROJ && !protect ? cluster_of(c, &g, &n) : 0;
+    if (book > 0) {
+        t->quant = quantizers + Q_BOOK, t->vector = g, t->group = n, t->shared = book == 2, t->line = 1;
+        for (t->bits = 1; 1 << t->bits < n;) t->bits++;
+        return;
+    }
     const int wide = (q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR;
     t->quant = quantizers + q;
     t->line = wide ? (int)t->copy_n : t->stored_cols;
@@ -1325,6 +1470,7 @@ void golf_init(Golf *m, const Config *c, int train) {
         FOR_RANGE(i, 0, t->n)
             m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init : t->init * normal01(key, i));
     }
+    cluster_fit(m);
     golf_quantize(m);
 }
 
@@ -1426,6 +1572,7 @@ static void fold(Golf *m, const Tensor *t) {
 }
 
 static real *scale_of(const Golf *m, const Tensor *t, int copy) {
+    if (t->shared) t = m->t + T_wqkv;
     return m->scale + t->at_scale + copy * t->copy_scales;
 }
 
@@ -1473,7 +1620,8 @@ static void golf_pack(Golf *m) {
     if (m->train) panels_pack(&m->head_back, mat(E, C), V, C);
 }
 
-static void each_copy_backward(const Golf *m, real *g) { /* d(eff) to d(w) */
+static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
+    cluster_average(m, g);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->ste && m->c.qat == 1 ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
@@ -1514,6 +1662,7 @@ void golf_use(Golf *m) {
 void golf_quantize(Golf *m) {
     TIMED(QUANT);
     memcpy(m->before, m->code, m->n_params);
+    if (m->freeze != REPLAY) cluster_average(m, m->w);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
@@ -2432,6 +2581,10 @@ static void config_check(const Config *c) {
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
+    int g, n;
+    if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || W % g || HIDDEN % g)
+        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width and the "
+            "hidden width, N from 2 to 65536", c->cluster);
     if ((double)W * HIDDEN > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
             HIDDEN);
@@ -2478,6 +2631,16 @@ INLINE int coded_bits(Coder *r, Node *tree, int at, int bits, int symbol) {
     while (bits-- > 0) at = at * 2 | coded_bit(r, tree + at, symbol >> bits & 1);
     return at;
 }
+static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
+    Node *tree = xcalloc((size_t)1 << t->bits, sizeof(Node));
+    int good = 1;
+    for (size_t v = from; v < to; v++) {
+        const int k = coded_bits(r, tree, 1, t->bits, index_of(code, t, v)) - (1 << t->bits);
+        good &= k < t->group;
+        set_index(code, t, v, k);
+    }
+    return free(tree), good;
+}
 /* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
 static int coded_codes(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
     const int bits = t->bits, top = MIN(bits, 4), half = 1 << (bits - 1), own = t->rows >= 1000;
@@ -2501,7 +2664,7 @@ static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, siz
         const int u = to_bf16(scale[i]), upper = coded_bits(r, tree, 1, 8, u >> 8) - 256;
         const int lower = coded_bits(r, tree + 256 * (upper + 1), 1, 8, u) - 256;
         scale[i] = from_bf16((uint16_t)(upper << 8 | lower));
-        good &= isfinite(scale[i]) && (t->bits == 16 || scale[i] > 0);
+        good &= isfinite(scale[i]) && (t->bits == 16 || t->vector || scale[i] > 0);
     }
     free(tree);
     return good;
@@ -2525,7 +2688,9 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
         Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0};
         for (int b = 0; b < 4 && reading; b++) coder_shift(&r);
         good &= coded_scales(&r, t, scale_of(m, t, (int)j), S * part / parts, S * (part + 1) / parts);
-        if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, N * part / parts,
+        if (t->vector) good &= coded_indices(&r, t, m->code + number, VECTORS(t) * part / parts,
+                                             VECTORS(t) * (part + 1) / parts);
+        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, N * part / parts,
                                               N * (part + 1) / parts);
         for (int b = 0; b < 4 && !reading; b++) coder_shift(&r);
         good &= !r.full && (!reading || r.at == r.end);
@@ -2672,6 +2837,7 @@ void golf_init_from(Golf *m, const char *path) {
                 "--mlp, --unique and data", path, t->name, u->n, t->n);
         if (u->n) memcpy(m->w + t->at, file + at + u->at * sizeof(real), t->n * sizeof(real));
     }
+    cluster_fit(m);
     golf_quantize(m), m->flips = 0;
     free(file);
 }
@@ -3144,11 +3310,13 @@ int train_main(int argc, char **argv) {
     run.rms = xcalloc((size_t)m.phases, sizeof(double));
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
     const char *path = path_of(c->out, "ckpt.bin");
+    if (*c->cluster && !*c->init_from)
+        die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
+    if (*c->init_from) golf_init_from(&m, c->init_from);
     if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
     else if (c->minutes > 0) fit_minutes(&m, train, x, y);
-    if (*c->init_from && !run.steps) golf_init_from(&m, c->init_from);
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
