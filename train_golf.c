@@ -2644,15 +2644,16 @@ static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, s
 /* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
 static int coded_codes(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
     const int bits = t->bits, top = MIN(bits, 4), half = 1 << (bits - 1), own = t->rows >= 1000;
+    const int trits = is_ternary(t);
     Node *shared = xcalloc(256 + 16 * (size_t)t->stored_cols * own, sizeof(Node));
     int good = 1;
     for (size_t i = from; i < to; i++) {
-        const int c = code[i], u = bits > 2 ? c + half : c ? 2 + (c > 0) : 0;
+        const int c = code[i], u = trits ? c ? 2 + (c > 0) : 0 : c + half;
         Node *tree = own ? shared + 256 + 16 * (i % (size_t)t->stored_cols) : shared;
         int node = coded_bits(r, tree, 1, top, u >> (bits - top));
         node = coded_bits(r, shared, node, bits - top, u) - 2 * half;
-        good &= bits > 2 ? node > 0 : node != 1; /* integers have no -half, ternary has no 1 */
-        code[i] = (int8_t)(bits > 2 ? node - half : node ? 2 * node - 5 : 0);
+        good &= trits ? node != 1 : node || t->half; /* integers have no -half, ternary no 1 */
+        code[i] = (int8_t)(trits ? node ? 2 * node - 5 : 0 : node - half);
     }
     free(shared);
     return good;
@@ -2698,7 +2699,7 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
     }
     for (size_t i = 0; i < n && good && !reading; i++) {
         put_u(buf + 4 * i, at[i + 1], 4);
-        if ((at[i + 1] += at[i]) > len) good = 0;
+        if ((at[i + 1] += at[i]) >= len) good = 0; /* as long as packed means packed */
         else memcpy(buf + at[i], out + i * room, at[i + 1] - at[i]);
     }
     const size_t bytes = good ? at[n] : 0;
