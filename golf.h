@@ -76,6 +76,7 @@ enum {
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
+    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "bytes: trust the range coder to leave this part") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
@@ -208,6 +209,7 @@ typedef struct {
     int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
     /* per stored copy: numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;
+    size_t coded;              /* bytes in the file, once it is saved or loaded */
     const struct Quantizer *quant;
 } Tensor;
 

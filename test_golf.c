@@ -853,6 +853,7 @@ static void test_muon(void) {
                 mom[i] = 0.9 * mom[i] + 0.1 * g, u[i] = 0.9 * mom[i] + 0.1 * g;
                 untouched &= m.w[i] == w[i];
             }
+            if (!t->n) continue;
             if (t->role != PROJ) {
                 CHECK(untouched, "Muon moved %s", t->name);
                 continue;
@@ -1000,7 +1001,11 @@ static void test_export(void) {
         "embed_bits=6 width=24", "embed_bits=7", "gate=scalar gain=none mix=none qgain=scalar",
         "extra_norm=each xgain=scalar phase=0 repeat=3", "extra_norm=none", "phase_embed=1 mlp=3",
         "unique=2 order=sequence prelude=1 coda=1", "heads=1 kv_heads=0",
-        "protect=wdown:8", "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2", "protect=wo:5 aq=none"};
+        "protect=wdown:8", "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2", "protect=wo:5 aq=none",
+        "wscale=row", "wscale=group", "wq=binary", "wq=binary wscale=group", "wq=int4 aq=int4",
+        "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
+        "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
+        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4"};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);
@@ -1020,9 +1025,9 @@ static void test_export(void) {
         golf_buffers(&b, 16);
         const Score in_memory = golf_eval(&m, tok, val, 0, 0);
         const Score in_file = golf_eval(&b, tok, val, 0, 0);
-        const Ledger l = ledger_of(&m.c);
-        CHECK(!stat(IN("model.golf"), &st) && (size_t)st.st_size == artifact_bytes(&m.c) &&
-                  l.total == artifact_bytes(&m.c), "%s: %zu bytes announced, %zu written", arms[a],
+        const Ledger l = ledger_of(&m);
+        CHECK(!stat(IN("model.golf"), &st) && (size_t)st.st_size == l.total &&
+                  l.total <= artifact_bytes(&m.c), "%s: %zu bytes announced, %zu written", arms[a],
               l.total, (size_t)st.st_size);
         CHECK(l.core + l.embedding + l.interface + l.protect + l.header == l.total &&
                   !l.protect == !strstr(arms[a], "protect"), "%s: ledger", arms[a]);

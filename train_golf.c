@@ -2709,32 +2709,34 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
 
 enum { ARTIFACT_FIXED = 28 };
 
-static Ledger ledger_of(const Config *c) {
-    Golf m;
+/* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
+static Ledger ledger_of(const Golf *m) {
     char text[CONFIG_TEXT];
-    Ledger l = {.header = ARTIFACT_FIXED + config_text(c, MODEL, text) + 8 * N_TENSORS + 4};
-    golf_layout(&m, c);
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        *(t->role == PROJ ? protected_bits(c, t->name) ? &l.protect : &l.core
-          : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
+    Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * N_TENSORS + 4};
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
+        *(t->role == PROJ ? protected_bits(&m->c, t->name) ? &l.protect : &l.core
+          : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
     l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
 }
-size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
+size_t artifact_bytes(const Config *c) {
+    Golf m;
+    golf_layout(&m, c);
+    return ledger_of(&m).total;
+}
 
-void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
+void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     char text[CONFIG_TEXT];
     const size_t len = config_text(&m->c, MODEL, text);
     uint8_t *file = xcalloc(artifact_bytes(&m->c), 1), *table = file + ARTIFACT_FIXED + len;
     uint8_t *row = table, *payload = row + 8 * N_TENSORS + 4;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
         size_t bytes = t->n ? coded_tensor(m, t, payload, t->bytes, 0) : 0;
         for (int j = 0; !bytes && t->n && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
                            scale_of(m, t, j), t);
-        if (!bytes) bytes = t->bytes;
+        t->coded = bytes = bytes ? bytes : t->bytes;
         put_u(row, bytes, 4), put_u(row + 4, crc32_of(0, payload, bytes), 4);
-        printf("%s %zu of %zu\n", t->name, bytes, t->bytes);
         payload += bytes;
     }
     const size_t size = (size_t)(payload - file);
@@ -2773,8 +2775,8 @@ uint32_t golf_load(Golf *m, const char *path) {
         die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, n,
             artifact_bytes(&c), size);
     golf_init(m, &c, 0);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        const size_t bytes = get_u(row, 4), coded = bytes < t->bytes;
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+        const size_t bytes = t->coded = get_u(row, 4), coded = bytes < t->bytes;
         if (bytes > t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
         int good = !coded || coded_tensor(m, t, payload, bytes, 1);
@@ -3082,11 +3084,12 @@ static double peak_memory_mb(void) {
 /* The widest model whose file fits; its size grows with the width. What is then left of the cap
  * goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are equal bytes. */
 static void fit_width(Config *c) {
+    const size_t most = (size_t)(c->cap / c->squeeze);
     int best = 0;
     protect_check(c);
     for (c->width = 8; c->width <= 16384; c->width += 8) {
         if (c->width % c->heads || HEAD_DIM % 2) continue;
-        if (artifact_bytes(c) > (size_t)c->cap) break;
+        if (artifact_bytes(c) > most) break;
         best = c->width;
     }
     if (!best)
@@ -3094,7 +3097,7 @@ static void fit_width(Config *c) {
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden) return;
-    for (c->hidden = HIDDEN; artifact_bytes(c) <= (size_t)c->cap;)
+    for (c->hidden = HIDDEN; artifact_bytes(c) <= most;)
         if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
     if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
 }
@@ -3109,7 +3112,7 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
 }
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
-    const Ledger l = ledger_of(c);
+    const Ledger l = ledger_of(m);
     char text[64], *json;
     size_t len, trits = 0, zeros = 0;
     FILE *f = open_memstream(&json, &len);
@@ -3125,7 +3128,7 @@ static void write_result(const Golf *m, const Run *r) {
         {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb},
         {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
-        {"bytes_model", total}, {"bytes_code", GOLF_CODE_BYTES},
+        {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)}, {"bytes_code", GOLF_CODE_BYTES},
         {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
         {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
         {"flops_per_token", flops_per_token(c)}, {"zero_fraction", (double)zeros / weights},
@@ -3296,10 +3299,10 @@ int train_main(int argc, char **argv) {
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
-    const Ledger l = ledger_of(c);
-    if (l.total > (size_t)c->cap)
-        die("the artifact would have %zu bytes, --cap=%d; lower --width (--width=fit finds the "
-            "widest that fits) or raise --cap", l.total, c->cap);
+    const size_t most = artifact_bytes(c), spare = (size_t)(c->cap / c->squeeze);
+    if (most > spare)
+        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
+            "finds the widest that fits) or raise --cap", most, c->cap, c->squeeze);
     Shards *train = open_split(c, tok, "train"), *val = open_split(c, tok, "val");
     if (MIN(train->tokens, val->tokens) <= c->seq)
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
@@ -3326,9 +3329,9 @@ int train_main(int argc, char **argv) {
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
            "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
            c->wq ? "ternary" : "bf16");
-    printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n"
-           "%lld training tokens, %d steps of %zu from step %d; into %s\n", l.total, c->cap,
-           (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
+    printf("artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n"
+           "%lld training tokens, %d steps of %zu from step %d; into %s\n", most, c->cap,
+           c->squeeze, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
            (long long)train->tokens, c->steps, m.N, run.steps, c->out);
     train_loop(&m, tok, train, val, &run, log, x, y);
 
@@ -3340,8 +3343,8 @@ int train_main(int argc, char **argv) {
     write_result(&m, &run);
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
            "bytes%s\n%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n", path,
-           l.total,
-           l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
+           ledger_of(&m).total,
+           ledger_of(&m).total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
            run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
@@ -3389,15 +3392,16 @@ int info_main(const char *path, int argc, char **argv) {
     Golf m;
     char text[CONFIG_TEXT], as[32], shape[32];
     open_model(&m, &how, path, argc, argv, INFO);
-    const Ledger l = ledger_of(&m.c);
+    const Ledger l = ledger_of(&m);
     config_text(&m.c, MODEL, text);
-    printf("%s\n%-12s %-10s %6s %12s %9s %11s\n", text, "tensor", "stored as", "copies", "shape",
-           "numbers", "bytes");
+    printf("%s\n%-11s %-9s %6s %11s %9s %9s %9s %7s\n", text, "tensor", "stored as", "copies",
+           "shape", "numbers", "packed", "bytes", "bits");
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
         snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : t->bits);
         snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
-        if (t->n) printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape,
-                         t->n, t->bytes);
+        if (t->n) printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f\n", t->name, as,
+                         t->stored_copies, shape, t->n, t->bytes, t->coded,
+                         8.0 * (double)t->coded / (double)t->n);
     }
     const long long spare = how.cap - (long long)l.total;
     printf("\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n"
