@@ -63,7 +63,7 @@ enum {
     X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
     X(MODEL, INT, wscale, "tensor", "tensor|row|group", "a scale per; group: 128 of a row") \
     X(MODEL, INT, ste, "identity", "identity|clip|trust", "gradient: all | inside | near the grid") \
-    X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
+    X(MODEL, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
     X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
     X(MODEL, STR, cluster, "", "", "G,N,shared|each: N vectors of G weights, per block | matrix") \

@@ -1081,6 +1081,79 @@ static void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real
     free(z);
 }
 
+/* --protect=NAME:BITS:P%: the P % of the rows that ternary codes miss most have integer codes and a
+ * scale of their own. Scales: the ternary one, then of each row the integers' or 0. Packed: scale,
+ * a bit per row, then row by row. */
+static size_t mixed_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
+static size_t mixed_bytes(const Tensor *t) {
+    const size_t rows = (size_t)t->rows, high = (size_t)t->group, K = (size_t)t->stored_cols;
+    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) + (rows - high) * CEIL(K, 5);
+}
+static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its own */
+    const int bits = high ? t->bits : 2;
+    return (Tensor){.rows = 1, .cols = t->cols, .stored_cols = t->stored_cols, .line = t->stored_cols,
+                    .group = t->stored_cols, .copy_n = (size_t)t->stored_cols, .copy_scales = 1, .bits = bits};
+}
+static void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    const int K = t->stored_cols;
+    const Tensor low = row_of(t, 0), high = row_of(t, 1);
+    double *miss = xcalloc((size_t)t->rows, sizeof(double)), mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
+    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
+    (void)mask;
+    for (int r = 0; r < t->rows; r++) {
+        const real *z = w + (size_t)r * K;
+        for (int i = 0; i < K; i++) {
+            const double e = (double)(z[i] - s * grid_code(z[i], s, &low));
+            miss[r] += e * e;
+        }
+    }
+    for (int r = 0; r < t->rows; r++) {
+        int rank = 0;
+        for (int o = 0; o < t->rows; o++) rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
+        scale[1 + r] = 0;
+        if (rank < t->group) grid_quantize(code + (size_t)r * K, scale + 1 + r, NULL, w + (size_t)r * K, &high);
+        else grid_codes(code + (size_t)r * K, w + (size_t)r * K, K, s, &low);
+    }
+    free(miss);
+}
+static void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const real s = scale[1 + i / (size_t)t->stored_cols];
+        eff[i] = (s > 0 ? s : *scale) * (real)code[i];
+    }
+}
+static void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    uint8_t *map = out + 2, *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    put_u(out, to_bf16(*scale), 2);
+    memset(map, 0, CEIL((size_t)t->rows, 8));
+    out = map + CEIL(t->rows, 8);
+    for (int r = 0; r < t->rows; r++, code += t->stored_cols) {
+        const int high = scale[1 + r] > 0, skip = high ? 0 : 2; /* ternary rows have no own scale */
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        map[r / 8] |= (uint8_t)(high << r % 8);
+        grid_pack(row, code, scale + (high ? 1 + r : 0), &one);
+        memcpy(out, row + skip, bytes), out += bytes;
+    }
+    free(row);
+}
+static int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const uint8_t *map = in + 2, *step = in;
+    uint8_t *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    int count = 0, good = 1;
+    for (int r = 0; r < t->rows; r++) count += map[r / 8] >> r % 8 & 1;
+    in = map + CEIL(t->rows, 8), good = count == t->group;
+    for (int r = 0; r < t->rows && good; r++, code += t->stored_cols) {
+        const int high = map[r / 8] >> r % 8 & 1, skip = high ? 0 : 2;
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        memcpy(row, step, 2), memcpy(row + skip, in, bytes), in += bytes;
+        good = grid_unpack(code, scale + (high ? 1 + r : 0), row, &one);
+        if (!high) scale[1 + r] = 0;
+    }
+    return free(row), good;
+}
+
 /* ClusComp (2503.13089): vectors of g weights, one below the other in a column of W, are entries of
  * a codebook of n vectors (bf16), found by k-means on trained weights (--init_from) and then fixed;
  * the codebook is trained. Masters of one entry are kept equal: their gradients are averaged, and
@@ -1308,25 +1381,33 @@ static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
      grid_unpack},
     {"binary", 1, grid_scales, grid_bytes, binary_quantize, grid_dequantize, ste_identity,
      grid_pack, grid_unpack},
+    {"mixed", 0, mixed_scales, mixed_bytes, mixed_quantize, mixed_dequantize, ste_identity,
+     mixed_pack, mixed_unpack},
     {"codebook", 0, book_scales, book_bytes, book_quantize, book_dequantize, ste_identity,
      book_pack, book_unpack},
     {"quest", 0, grid_scales, grid_bytes, quest_quantize, quest_dequantize, quest_backward,
      grid_pack, grid_unpack},
 };
-enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_BOOK, Q_QUEST };
+enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_MIXED, Q_BOOK, Q_QUEST };
 
-/* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
-static int protected_bits(const Config *c, const char *name) {
+/* Bits that an item NAME:BITS or NAME:BITS:P% of --protect gives to a tensor, or 0; and P. */
+static int protected_bits(const Config *c, const char *name, double *percent) {
     const size_t len = strlen(name);
+    *percent = 100;
     if (!strncmp(name, "hi_", 3)) return c->ffn_hi_bits;
-    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',')
-        if (!strncmp(p, name, len) && p[len] == ':') return atoi(p + len + 1);
+    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        if (strncmp(p, name, len) || p[len] != ':') continue;
+        const char *colon = strchr(p + len + 1, ':');
+        if (colon && colon < p + strcspn(p, ",")) *percent = atof(colon + 1);
+        return atoi(p + len + 1);
+    }
     return 0;
 }
 /* How a tensor is stored: quantizer, bits, what shares a scale. */
 static void choose_quantizer(Tensor *t, const Config *c) {
     static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
-    const int protect = t->role == PROJ ? protected_bits(c, t->name) : 0;
+    double percent = 100;
+    const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent) : 0;
     int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
     t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
@@ -1336,6 +1417,11 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     if (book > 0) {
         t->quant = quantizers + Q_BOOK, t->vector = g, t->group = n, t->shared = book == 2, t->line = 1;
         for (t->bits = 1; 1 << t->bits < n;) t->bits++;
+        return;
+    }
+    if (protect && percent < 100) {
+        t->quant = quantizers + Q_MIXED, t->line = t->stored_cols;
+        t->group = (int)ceil(t->rows * percent / 100);
         return;
     }
     const int wide = (q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR;
@@ -2563,13 +2649,16 @@ static void protect_check(const Config *c) {
     golf_layout(&m, c);
     for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
         char name[32] = "";
-        int bits = 0, n = 0;
+        int bits = 0, n = 0, more = 0;
+        double percent = 100;
         sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
+        if (n && p[n] == ':') sscanf(p + n, ":%lf%%%n", &percent, &more), n = more ? n + more : 0;
         const Tensor *t = m.t, *end = m.t + N_TENSORS;
         while (t < end && (t->role != PROJ || strcmp(t->name, name))) t++;
-        if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16))
-            die("--protect=%s: expected NAME:BITS[,NAME:BITS...] with wqkv, wo, wup or wdown and 4 "
-                "to 8 or 16 bits, found '%.40s'", c->protect, p);
+        if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
+            !(percent > 0 && percent <= 100) || (more && bits == 16))
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 or "
+                "16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'", c->protect, p);
         if (t->bits != bits) die("--protect=%s: %s is there twice", c->protect, name);
     }
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
@@ -2642,20 +2731,23 @@ static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, s
     return free(tree), good;
 }
 /* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
-static int coded_codes(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
-    const int bits = t->bits, top = MIN(bits, 4), half = 1 << (bits - 1), own = t->rows >= 1000;
-    const int trits = is_ternary(t);
-    Node *shared = xcalloc(256 + 16 * (size_t)t->stored_cols * own, sizeof(Node));
+static int coded_codes(Coder *r, const Tensor *t, int8_t *code, const real *scale, size_t from,
+                       size_t to) {
+    const size_t K = (size_t)t->stored_cols;
+    const int own = t->rows >= 1000, mixed = t->quant == quantizers + Q_MIXED;
+    Node *ternary = xcalloc(4 + 256 + 16 * K * own, sizeof(Node)), *shared = ternary + 4;
     int good = 1;
     for (size_t i = from; i < to; i++) {
-        const int c = code[i], u = trits ? c ? 2 + (c > 0) : 0 : c + half;
-        Node *tree = own ? shared + 256 + 16 * (i % (size_t)t->stored_cols) : shared;
+        const int trits = mixed ? scale[1 + i / K] == 0 : is_ternary(t), bits = trits ? 2 : t->bits;
+        const int c = code[i], top = MIN(bits, 4), half = 1 << (bits - 1);
+        const int u = trits ? c ? 2 + (c > 0) : 0 : c + half;
+        Node *tree = trits ? ternary : own ? shared + 256 + 16 * (i % K) : shared;
         int node = coded_bits(r, tree, 1, top, u >> (bits - top));
         node = coded_bits(r, shared, node, bits - top, u) - 2 * half;
         good &= trits ? node != 1 : node || t->half; /* integers have no -half, ternary no 1 */
         code[i] = (int8_t)(trits ? node ? 2 * node - 5 : 0 : node - half);
     }
-    free(shared);
+    free(ternary);
     return good;
 }
 static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, size_t to) {
@@ -2665,7 +2757,8 @@ static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, siz
         const int u = to_bf16(scale[i]), upper = coded_bits(r, tree, 1, 8, u >> 8) - 256;
         const int lower = coded_bits(r, tree + 256 * (upper + 1), 1, 8, u) - 256;
         scale[i] = from_bf16((uint16_t)(upper << 8 | lower));
-        good &= isfinite(scale[i]) && (t->bits == 16 || t->vector || scale[i] > 0);
+        good &= isfinite(scale[i]) && (t->bits == 16 || t->vector || scale[i] > 0 ||
+                                       (t->quant == quantizers + Q_MIXED && scale[i] == 0 && i));
     }
     free(tree);
     return good;
@@ -2674,7 +2767,7 @@ static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, siz
  * lengths of the streams (4 bytes each), then these. Writes at most t->bytes to buf and returns how
  * many, or reads len of them. 0: does not fit, or is damaged. */
 static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t len, int reading) {
-    const size_t parts = 1 + (t->copy_n >> 20), n = parts * (size_t)t->stored_copies;
+    const size_t parts = t->quant == quantizers + Q_MIXED ? 1 : 1 + (t->copy_n >> 20), n = parts * (size_t)t->stored_copies;
     const size_t room = t->bytes / n + 4096, S = t->copy_scales, N = t->copy_n;
     uint8_t *out = reading ? buf : xcalloc(n, room);
     size_t *at = xcalloc(n + 1, sizeof(size_t));
@@ -2691,8 +2784,13 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
         good &= coded_scales(&r, t, scale_of(m, t, (int)j), S * part / parts, S * (part + 1) / parts);
         if (t->vector) good &= coded_indices(&r, t, m->code + number, VECTORS(t) * part / parts,
                                              VECTORS(t) * (part + 1) / parts);
-        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, N * part / parts,
-                                              N * (part + 1) / parts);
+        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, scale_of(m, t, (int)j),
+                                                   N * part / parts, N * (part + 1) / parts);
+        if (t->quant == quantizers + Q_MIXED) {
+            int high = 0;
+            for (int row = 1; row <= t->rows; row++) high += scale_of(m, t, (int)j)[row] > 0;
+            good &= high == t->group;
+        }
         for (int b = 0; b < 4 && !reading; b++) coder_shift(&r);
         good &= !r.full && (!reading || r.at == r.end);
         if (!reading) at[i + 1] = (size_t)(r.at - from);
@@ -2712,9 +2810,10 @@ enum { ARTIFACT_FIXED = 28 };
 /* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
 static Ledger ledger_of(const Golf *m) {
     char text[CONFIG_TEXT];
+    double percent;
     Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * N_TENSORS + 4};
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        *(t->role == PROJ ? protected_bits(&m->c, t->name) ? &l.protect : &l.core
+        *(t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
           : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
     l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
