@@ -424,6 +424,43 @@ size_t artifact_bytes(const Config *c);              /* exact: the size depends 
  * stored matrix, so that a shared block repeats its error. scale(W): ternary's, or mean|W|. */
 void golf_perturb(Golf *m, double drift, double noise);
 
+/* ---------------------------------------------------------------------------------------------
+ * Part II, sections 11 to 16: what the tables and hooks of Part I name. Quantizers as above. */
+void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t);
+void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+int may_mix(const Config *c); /* can the forward pass see numbers between w and Q(w)? */
+real lambda_of(const Golf *m, int k);
+void soften(Golf *m, const Tensor *t, int copy);
+int hadamard_block(int n);
+void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void quest_backward(real *dw, const uint8_t *mask, const Tensor *t);
+void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze);
+void quest_inputs_backward(const Act *a, real *dx, int N, int K);
+void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room);
+void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n);
+void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
+               real *room);
+void hi_dw(const Golf *m, const Phase *all, int b, int N);
+int cluster_of(const Config *c, int *g, int *n);
+void cluster_average(Golf *m, real *x);
+void cluster_fit(Golf *m);
+#define VECTORS(t) ((t)->copy_n / (size_t)(t)->vector)
+int index_of(const int8_t *code, const Tensor *t, size_t v);
+void set_index(int8_t *code, const Tensor *t, size_t v, int index);
+size_t book_scales(const Tensor *t);
+size_t book_bytes(const Tensor *t);
+void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
+int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
+size_t mixed_scales(const Tensor *t);
+size_t mixed_bytes(const Tensor *t);
+void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
+int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
+
 /* Section 10: the commands; argv without the program, the command and the file. */
 int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);

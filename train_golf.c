@@ -1012,13 +1012,6 @@ INLINE real grid_code(real z, real s, const Tensor *t) {
 static void grid_codes(int8_t *code, const real *z, int n, real s, const Tensor *t) {
     FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(z[i], s, t);
 }
-/* Part II: --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
- * moved a weight by at most half a step (QuEST; for 1 bit, inside 1.3 times the grid). */
-static void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
-    const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
-    const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
-    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside;
-}
 static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     FOR_GROUPS(g, at, n, t) {
         const double size = is_ternary(t) ? block_sum(w + at, (size_t)n, 0) / n
@@ -1063,292 +1056,6 @@ static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
         code[i] = (int8_t)(u - (1 << (bits - 1)));
     }
     return 1;
-}
-
-/* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
-static void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                            const Tensor *t) {
-    real *z = xcalloc(t->copy_n, sizeof(real));
-    double mean = 0;
-    for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
-    for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
-    FOR_GROUPS(g, at, n, t) {
-        const double size = 2 * block_sum(w + at, (size_t)n, 0) / n;
-        scale[g] = from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
-        grid_codes(code + at, z + at, n, scale[g], t);
-        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
-    }
-    free(z);
-}
-
-/* --protect=NAME:BITS:P%: the P % of the rows that ternary codes miss most have integer codes and a
- * scale of their own. Scales: the ternary one, then of each row the integers' or 0. Packed: scale,
- * a bit per row, then row by row. */
-static size_t mixed_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
-static size_t mixed_bytes(const Tensor *t) {
-    const size_t rows = (size_t)t->rows, high = (size_t)t->group, K = (size_t)t->stored_cols;
-    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) + (rows - high) * CEIL(K, 5);
-}
-static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its own */
-    const int bits = high ? t->bits : 2;
-    return (Tensor){.rows = 1, .cols = t->cols, .stored_cols = t->stored_cols, .line = t->stored_cols,
-                    .group = t->stored_cols, .copy_n = (size_t)t->stored_cols, .copy_scales = 1, .bits = bits};
-}
-static void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
-    const int K = t->stored_cols;
-    const Tensor low = row_of(t, 0), high = row_of(t, 1);
-    double *miss = xcalloc((size_t)t->rows, sizeof(double)), mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
-    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-    (void)mask;
-    for (int r = 0; r < t->rows; r++) {
-        const real *z = w + (size_t)r * K;
-        for (int i = 0; i < K; i++) {
-            const double e = (double)(z[i] - s * grid_code(z[i], s, &low));
-            miss[r] += e * e;
-        }
-    }
-    for (int r = 0; r < t->rows; r++) {
-        int rank = 0;
-        for (int o = 0; o < t->rows; o++) rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
-        scale[1 + r] = 0;
-        if (rank < t->group) grid_quantize(code + (size_t)r * K, scale + 1 + r, NULL, w + (size_t)r * K, &high);
-        else grid_codes(code + (size_t)r * K, w + (size_t)r * K, K, s, &low);
-    }
-    free(miss);
-}
-static void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    for (size_t i = 0; i < t->copy_n; i++) {
-        const real s = scale[1 + i / (size_t)t->stored_cols];
-        eff[i] = (s > 0 ? s : *scale) * (real)code[i];
-    }
-}
-static void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    uint8_t *map = out + 2, *row = xcalloc(2 + (size_t)t->stored_cols, 1);
-    put_u(out, to_bf16(*scale), 2);
-    memset(map, 0, CEIL((size_t)t->rows, 8));
-    out = map + CEIL(t->rows, 8);
-    for (int r = 0; r < t->rows; r++, code += t->stored_cols) {
-        const int high = scale[1 + r] > 0, skip = high ? 0 : 2; /* ternary rows have no own scale */
-        const Tensor one = row_of(t, high);
-        const size_t bytes = grid_bytes(&one) - (size_t)skip;
-        map[r / 8] |= (uint8_t)(high << r % 8);
-        grid_pack(row, code, scale + (high ? 1 + r : 0), &one);
-        memcpy(out, row + skip, bytes), out += bytes;
-    }
-    free(row);
-}
-static int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    const uint8_t *map = in + 2, *step = in;
-    uint8_t *row = xcalloc(2 + (size_t)t->stored_cols, 1);
-    int count = 0, good = 1;
-    for (int r = 0; r < t->rows; r++) count += map[r / 8] >> r % 8 & 1;
-    in = map + CEIL(t->rows, 8), good = count == t->group;
-    for (int r = 0; r < t->rows && good; r++, code += t->stored_cols) {
-        const int high = map[r / 8] >> r % 8 & 1, skip = high ? 0 : 2;
-        const Tensor one = row_of(t, high);
-        const size_t bytes = grid_bytes(&one) - (size_t)skip;
-        memcpy(row, step, 2), memcpy(row + skip, in, bytes), in += bytes;
-        good = grid_unpack(code, scale + (high ? 1 + r : 0), row, &one);
-        if (!high) scale[1 + r] = 0;
-    }
-    return free(row), good;
-}
-
-/* ClusComp (2503.13089): vectors of g weights, one below the other in a column of W, are entries of
- * a codebook of n vectors (bf16), found by k-means on trained weights (--init_from) and then fixed;
- * the codebook is trained. Masters of one entry are kept equal: their gradients are averaged, and
- * the derivative of the average is what AdamW needs, whose steps do not depend on the gradient's
- * size. Stored: the codebook and ceil(log2 n) bits per vector; the index is in two codes. */
-static int cluster_of(const Config *c, int *g, int *n) { /* 0 none, 1 each, 2 shared, -1 nonsense */
-    char how[16] = "";
-    int end = 0;
-    *g = *n = 1;
-    if (!*c->cluster) return 0;
-    if (sscanf(c->cluster, "%d,%d,%15s%n", g, n, how, &end) < 3 || c->cluster[end] || *g < 2 ||
-        *g > 16 || *n < 2 || *n > 65536) return -1;
-    return !strcmp(how, "each") ? 1 : !strcmp(how, "shared") ? 2 : -1;
-}
-static size_t vector_at(const Tensor *t, size_t v) { /* its first weight; the next is a row below */
-    const size_t K = (size_t)t->cols;
-    return v / K * t->vector * K + v % K;
-}
-static int index_of(const int8_t *code, const Tensor *t, size_t v) {
-    const size_t at = vector_at(t, v);
-    return (uint8_t)code[at] | (uint8_t)code[at + t->cols] << 8;
-}
-static void set_index(int8_t *code, const Tensor *t, size_t v, int index) {
-    const size_t at = vector_at(t, v);
-    code[at] = (int8_t)index, code[at + t->cols] = (int8_t)(index >> 8);
-}
-#define VECTORS(t) ((t)->copy_n / (size_t)(t)->vector)
-static size_t book_scales(const Tensor *t) {
-    return t->shared && strcmp(t->name, "wqkv") ? 0 : (size_t)t->group * t->vector;
-}
-static size_t book_bytes(const Tensor *t) {
-    return 2 * book_scales(t) + CEIL(VECTORS(t) * (size_t)t->bits, 8);
-}
-static void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                          const Tensor *t) { /* the entry of each vector is what its masters are */
-    (void)mask;
-    for (size_t v = 0; v < VECTORS(t); v++)
-        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
-            scale[(size_t)k * t->vector + e] =
-                from_bf16(to_bf16(w[vector_at(t, v) + (size_t)e * t->cols]));
-}
-static void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    for (size_t v = 0; v < VECTORS(t); v++)
-        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
-            eff[vector_at(t, v) + (size_t)e * t->cols] = scale[(size_t)k * t->vector + e];
-}
-static void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, S = book_scales(t);
-    for (size_t s = 0; s < S; s++, out += 2) put_u(out, to_bf16(scale[s]), 2);
-    memset(out, 0, book_bytes(t) - 2 * S);
-    for (size_t i = 0; i < VECTORS(t) * bits; i++)
-        out[i / 8] |= (uint8_t)((index_of(code, t, i / bits) >> i % bits & 1) << i % 8);
-}
-static int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, S = book_scales(t);
-    for (size_t s = 0; s < S; s++, in += 2)
-        if (!isfinite(scale[s] = from_bf16((uint16_t)get_u(in, 2)))) return 0;
-    for (size_t v = 0; v < VECTORS(t); v++) {
-        int index = 0;
-        for (size_t b = 0, at = v * bits; b < bits; b++, at++) index |= (in[at / 8] >> at % 8 & 1) << b;
-        if (index >= t->group) return 0;
-        set_index(code, t, v, index);
-    }
-    return 1;
-}
-/* Codebooks of block j start at wqkv (shared) or at each tensor; u runs over the tensors of t's. */
-#define FOR_BOOKS(m, j, t) \
-    for (int j = 0; j < (m)->t[T_wqkv].stored_copies; j++) \
-        for (Tensor *t = (m)->t; t < (m)->t + N_TENSORS; t++) \
-            if (t->vector && (!t->shared || t == (m)->t + T_wqkv))
-#define FOR_VECTORS(m, j, t, u, v, at) \
-    for (Tensor *u = t; u < (m)->t + N_TENSORS; u++) \
-        for (size_t v = 0, at; u->vector && (u == t || u->shared) && v < VECTORS(u) && \
-             (at = u->at + (size_t)j * u->copy_n + vector_at(u, v), 1); v++)
-
-/* x := in each entry of a codebook, the mean over its vectors. Linear, and its own adjoint. */
-static void cluster_average(Golf *m, real *x) {
-    FOR_BOOKS(m, j, t) {
-        const int g = t->vector;
-        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double)), *count = sum + t->group * g;
-        FOR_VECTORS(m, j, t, u, v, at) {
-            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
-            for (int e = 0; e < g; e++) sum[k * g + e] += (double)x[at + (size_t)e * u->cols];
-            count[k]++;
-        }
-        FOR_VECTORS(m, j, t, u, v, at) {
-            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
-            for (int e = 0; e < g; e++) x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
-        }
-        free(sum);
-    }
-}
-/* k-means, 20 rounds from vectors drawn at random; an entry that nobody chooses stays. */
-static void cluster_fit(Golf *m) {
-    FOR_BOOKS(m, j, t) {
-        const int g = t->vector, n = t->group;
-        size_t count = 0, i = 0;
-        FOR_VECTORS(m, j, t, u, v, at) count++, (void)at;
-        real *x = xcalloc(count * g, sizeof(real)), *book = xcalloc((size_t)n * (g + 1), sizeof(real));
-        real *square = book + (size_t)n * g;
-        int *chosen = xcalloc(count + (size_t)n, sizeof(int)), *members = chosen + count;
-        FOR_VECTORS(m, j, t, u, v, at) {
-            for (int e = 0; e < g; e++) x[i * g + e] = m->w[at + (size_t)e * u->cols];
-            i++;
-        }
-        for (int k = 0; k < n; k++)
-            memcpy(book + (size_t)k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
-                   sizeof(real) * (size_t)g);
-        for (int round = 0; round < 20; round++) {
-            for (int k = 0; k < n; k++) square[k] = inner(book + (size_t)k * g, book + (size_t)k * g, g) / 2;
-#pragma omp parallel for
-            for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
-                real most = -INFINITY;
-                for (int k = 0; k < n; k++) {
-                    real score = -square[k];
-                    for (int e = 0; e < g; e++) score += x[v * g + e] * book[(size_t)k * g + e];
-                    if (score > most) most = score, chosen[v] = k;
-                }
-            }
-            double *sum = xcalloc((size_t)n * g, sizeof(double));
-            memset(members, 0, sizeof(int) * (size_t)n);
-            for (size_t v = 0; v < count; v++) {
-                members[chosen[v]]++;
-                for (int e = 0; e < g; e++) sum[chosen[v] * g + e] += (double)x[v * g + e];
-            }
-            for (int k = 0; k < n * g; k++)
-                if (members[k / g]) book[k] = (real)(sum[k] / members[k / g]);
-            free(sum);
-        }
-        i = 0;
-        FOR_VECTORS(m, j, t, u, v, at)
-            set_index(m->code + u->at + (size_t)j * u->copy_n, u, v, chosen[i++]), (void)at;
-        free(x), free(book), free(chosen);
-    }
-    cluster_average(m, m->w);
-}
-
-/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
- * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
- * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
-static int hadamard_block(int n) { /* the largest power of two up to 128 that divides n */
-    return n ? MIN(128, n & -n) : 0;
-}
-static void hadamard(real *x, int n, int block) { /* its own inverse */
-    for (int size = 1; size < block; size *= 2)
-        for (int i = 0; i < n; i++)
-            if (!(i & size)) {
-                const real a = x[i], b = x[i + size];
-                x[i] = a + b, x[i + size] = a - b;
-            }
-    const real norm = 1 / sqrt((real)block);
-    FOR_COLUMNS(i, n) x[i] *= norm;
-}
-/* Half the width of the best grid of 2^bits levels (ternary: its outer level) for N(0,1): argmin of
- * E (x - q(x))^2. The authors' list has 3.8849 for 8 bits. */
-static real quest_alpha(double bits) {
-    static const double list[][2] = {{1, 0.797885}, {1.585, 1.224006}, {2, 1.493530},
-                                     {3, 2.051068}, {4, 2.514005}, {8, 3.922204}};
-    int i = 0;
-    while (list[i][0] < bits) i++;
-    return (real)list[i][1];
-}
-/* The step for rows of this RMS. */
-static real quest_step(double square, int n, const Tensor *t) {
-    const double bits = is_ternary(t) ? 1.585 : t->bits, levels = is_ternary(t) ? 3 : 1 << t->bits;
-    return (real)(2 * (double)quest_alpha(bits) * sqrt(square / n) / (levels - 1) + 1e-8);
-}
-static void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                           const Tensor *t) {
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const int n = t->stored_cols;
-        const size_t at = (size_t)r * n;
-        real *z = memcpy(scratch((size_t)n), w + at, sizeof(real) * (size_t)n);
-        hadamard(z, n, t->had);
-        scale[r] = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
-        grid_codes(code + at, z, n, scale[r], t);
-        if (mask) ste_mask(mask + at, z, n, scale[r], t);
-    }
-}
-static void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    grid_dequantize(eff, code, scale, t);
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++)
-        hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
-}
-static void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const int n = t->stored_cols;
-        real *d = dw + (size_t)r * n;
-        hadamard(d, n, t->had);
-        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
-        hadamard(d, n, t->had);
-    }
 }
 
 /* bf16: every number is its own scale; there are no codes. */
@@ -1456,37 +1163,6 @@ void act_quant(Act *a, const real *x, int N, int K, int top, real lambda, int fr
             a->x[at + i] = x[at + i] + lambda * (a->q[at + i] * a->inv[n] - x[at + i]);
     }
 }
-/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
-static void quest_pass(real *x, const uint8_t *mask, int n) {
-    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
-    hadamard(x, n, hadamard_block(n));
-}
-static void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) {
-    const Tensor grid = {.bits = (int)ceil(bits), .half = bits != 1.585, .ste = STE_TRUST};
-    TIMED(QUANT);
-    FOR_ROWS(n, N, K) {
-        real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
-        real *q = freeze == RECORD ? a->res + at : z;
-        hadamard(z, K, hadamard_block(K));
-        const real s = quest_step((double)inner(z, z, K), K, &grid);
-        if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
-        for (int i = 0; i < K && freeze != REPLAY; i++)
-            q[i] = s * (grid_code(z[i], s, &grid) + (real)grid.half / 2);
-        if (freeze != REPLAY) hadamard(q, K, hadamard_block(K));
-        if (freeze) quest_pass(z, a->mask + at, K);
-        for (int i = 0; i < K && freeze; i++) {
-            if (freeze == RECORD) a->res[at + i] -= z[i];
-            z[i] += a->res[at + i];
-        }
-    }
-}
-static void quest_inputs_backward(const Act *a, real *dx, int N, int K) {
-    FOR_ROWS(n, N, K) {
-        hadamard(dx + at, K, hadamard_block(K));
-        quest_pass(dx + at, a->mask + at, K);
-    }
-}
-
 /* ==== 5. The model ============================================================================ */
 static void *owned(Golf *m, size_t n, size_t size) {
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
@@ -1565,15 +1241,6 @@ void golf_init(Golf *m, const Config *c, int train) {
 static int act_top(const Config *c, int k) {
     if (k == T_hi_down || (k == T_wdown && c->aq == AQ_INT4)) return c->aq ? 127 : 0;
     return c->aq == AQ_INT8 ? 127 : c->aq == AQ_INT4 ? 7 : 0;
-}
-/* How far quantization has set in (2505.08823): 0 = not, 1 = all of what the file will hold. The
- * embedding takes part in qat=0 alone. Order of each: up, down, output, then q, k, v. */
-static int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
-static real lambda_of(const Golf *m, int k) {
-    const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
-    if (!m->train || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
-    const double x = m->step / (m->c.qat_ramp * m->c.steps), y = each ? 4 * x - turn : x;
-    return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
 }
 static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
     if (m->c.aq) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
@@ -1714,17 +1381,6 @@ static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
             t->quant->backward(g + at, m->mask + at, t);
         }
 }
-/* eff = w + lambda * (Q(w) - w); or, with qat=noise, w and noise of the size of rounding. */
-static void soften(Golf *m, const Tensor *t, int j) {
-    const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
-    const size_t from = t->at + j * t->copy_n;
-    const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
-    if (m->c.qat == QAT_NOISE && t->bits < 16)
-        FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
-            m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
-    else if (lambda < 1)
-        FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
-}
 void golf_use(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
@@ -1839,114 +1495,6 @@ static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].ou
 static void matmul_dw(const Gemm *g, int count) {
     TIMED(DW);
     gemm_all(g, count);
-}
-
-/* pQuant (2602.22592): beside the MLP a second one, r = ffn_hi wide, in high precision:
- *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
- * alpha and beta learnable, from 2 and 0.2 ("feature scaling"); of E copies e each application has
- * its own (e = p % E, w = 1) or each token chooses one (argmax of softmax(router u), w its
- * probability). All E are computed, r is small. Inputs: in_up; hidden int8 with a step per token. */
-static Mat hi_hidden(const Golf *m, const Act *x, int e) {
-    Mat all = inputs_of(m, x, T_hi_down);
-    all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
-    return mat_at(all, 0, (size_t)e * m->c.ffn_hi);
-}
-static int hi_chosen(const Config *c, const real *prob, int p) {
-    int best = 0;
-    if (c->hi_route == ROUTE_PHASE) return p % c->hi_experts;
-    for (int e = 1; e < c->hi_experts; e++) if (prob[e] > prob[best]) best = e;
-    return best;
-}
-static void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
-    const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
-    const real alpha = *IX(alpha), beta = *IX(beta), *router = IX(router);
-    const Mat in = inputs_of(m, &s->in_up, T_wup);
-    memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
-    for (int e = 0; e < E; e++)
-        gemm_panels(s->hi_f + e * r, (size_t)E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
-    relu2_forward(room, s->hi_f, n, E * r);
-    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
-    for (int i = 0; i < n; i++) {
-        real *prob = s->hi_p + (size_t)i * E, sum = 0, most = 0;
-        for (int e = 0; e < E; e++) {
-            prob[e] = 0;
-            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, (size_t)i, (size_t)k);
-            most = e ? larger(most, prob[e]) : prob[e];
-        }
-        for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
-        for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
-    }
-    for (int e = 0; e < E; e++) {
-        gemm_panels(room, (size_t)C, hi_hidden(m, &s->hi_in, e), &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
-        for (int i = 0; i < n; i++) {
-            const size_t at = (size_t)i * C;
-            const real w = s->hi_p[i * E + e];
-            if (hi_chosen(c, s->hi_p + (size_t)i * E, p) != e) continue;
-            for (int k = 0; k < C; k++) {
-                s->hi_y[at + k] = room[at + k];
-                s->y[at + k] = beta * s->hi_main[at + k] + alpha * w * room[at + k];
-            }
-        }
-    }
-}
-/* d(y) in f->dy becomes that of the MLP; d(hidden) of the experts; alpha, beta and the router. */
-static void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n) {
-    const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
-    const real alpha = *IX(alpha), beta = *IX(beta);
-    const Mat in = inputs_of(m, &s->in_up, T_wup);
-    memset(f->hi_dy, 0, sizeof(real) * (size_t)n * E * C);
-    for (int i = 0; i < n; i++) {
-        const real *prob = s->hi_p + (size_t)i * E;
-        const int chosen = hi_chosen(c, prob, p);
-        real *dy = f->dy + (size_t)i * C, *to = f->hi_dy + ((size_t)i * E + chosen) * C;
-        const real dw = inner(dy, s->hi_y + (size_t)i * C, C);
-        *DIX(alpha) += dw * prob[chosen];
-        *DIX(beta) += inner(dy, s->hi_main + (size_t)i * C, C);
-        for (int e = 0; e < E && token; e++) { /* w = softmax(z)[chosen] */
-            const real dz = alpha * dw * prob[chosen] * ((e == chosen) - prob[e]);
-            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, (size_t)i, (size_t)k);
-        }
-        for (int k = 0; k < C; k++) to[k] = alpha * prob[chosen] * dy[k], dy[k] *= beta;
-        /* what hi_inputs needs of the router: d(w) */
-        if (token) f->hi_dw[i] = alpha * dw;
-    }
-    for (int e = 0; e < E; e++)
-        gemm_panels(f->hi_df + e * r, (size_t)E * r, mat(f->hi_dy + e * C, (size_t)E * C),
-                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
-    relu2_backward(f->hi_df, s->hi_f, n, E * r);
-}
-/* du += what reaches the inputs through the experts and the router. */
-static void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n, real *room) {
-    const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
-    for (int e = 0; e < E; e++) {
-        gemm_panels(room, (size_t)C, mat(f->hi_df + e * r, (size_t)E * r), &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
-        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
-    }
-    for (int i = 0; i < n && c->hi_route == ROUTE_TOKEN; i++) {
-        const real *prob = s->hi_p + (size_t)i * E;
-        const int chosen = hi_chosen(c, prob, p);
-        for (int e = 0; e < E; e++) {
-            const real dz = f->hi_dw[i] * prob[chosen] * ((e == chosen) - prob[e]);
-            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * IX(router)[e * C + k];
-        }
-    }
-}
-static void hi_dw(const Golf *m, const Phase *all, int b, int N) {
-    const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
-    const Mat in = inputs_of(m, &all->in_up, T_wup);
-    Gemm dw[2 * 64];
-    for (int e = 0; e < E; e++) {
-        const size_t copy = (size_t)(b * E + e) * r * C;
-        dw[2 * e] = (Gemm){m->g + m->t[T_hi_down].at + copy, (size_t)r, mat_t(m->hi_dy + e * C, (size_t)E * C),
-                           hi_hidden(m, &all->hi_in, e), C, r, N, 1};
-        dw[2 * e + 1] = (Gemm){m->g + m->t[T_hi_up].at + copy, (size_t)C, mat_t(m->hi_df + e * r, (size_t)E * r),
-                               in, r, C, N, 1};
-    }
-    matmul_dw(dw, 2 * E);
 }
 
 /* One application of a block: prev (N,C) -> s->out (N,C). */
@@ -2222,345 +1770,7 @@ void golf_muon(Golf *m, int step, double grad_scale) {
 }
 
 /* ==== 7. Tokenizer and data =================================================================== */
-/* ------------------------------------------------------------------------------------- tokenizer
- * A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
- * value may be a message again. We read the few fields that matter and skip the rest:
- *     ModelProto { 1: piece {1: text, 2: float score, 3: type} repeated
- *                  2: trainer_spec    { 3: model_type, 24: whitespace as suffix,
- *                                       35: byte_fallback, 44: unk_surface, 46: BOS }
- *                  3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape } }
- * SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to know: two
- * neighbours merge when their joined text is a piece, the best score first. */
-#define SPACE "\xe2\x96\x81"
-static int starts_with_space(const uint8_t *s, int n) { return n >= 3 && !memcmp(s, SPACE, 3); }
-
-enum { VARINT, FIXED64, BYTES, FIXED32 = 5 }; /* wire types; 3 and 4 are never used */
-#define FIELD(number, wire) ((number) << 3 | (wire))
-typedef struct {
-    const char *path;
-    const uint8_t *p, *end, *value; /* [p, end) is unread; the value of the last field, */
-    size_t len;                     /* its bytes, */
-    uint64_t field, number;         /* its FIELD(), its number if it is a VARINT */
-} Pb;
-
-static uint64_t pb_varint(Pb *b) {
-    uint64_t v = 0;
-    for (int shift = 0; shift < 64 && b->p < b->end; shift += 7) {
-        const uint8_t c = *b->p++;
-        v |= (uint64_t)(c & 127) << shift;
-        if (c < 128) return v;
-    }
-    die("%s: expected a SentencePiece .model, found a broken number; fetch it again", b->path);
-}
-static int pb_next(Pb *b) { /* reads a field, never outside [p, end); 0 at the end of the message */
-    if (b->p == b->end) return 0;
-    b->field = pb_varint(b);
-    const int wire = b->field & 7;
-    uint64_t size = wire == FIXED64 ? 8 : wire == FIXED32 ? 4 : UINT64_MAX;
-    if (wire == VARINT || wire == BYTES) size = b->number = pb_varint(b);
-    if (wire == VARINT) size = 0;
-    if (size > (uint64_t)(b->end - b->p) || b->field < FIELD(1, 0))
-        die("%s: expected a SentencePiece .model, found another file, or one cut short", b->path);
-    b->value = b->p;
-    b->p += b->len = (size_t)size;
-    return 1;
-}
-/* Length 1..4 of the UTF-8 character at p[0..n), n > 0; 0 when there is none. */
-static int utf8_len(const uint8_t *p, size_t n) {
-    const int c = p[0];
-    const int len = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if ((size_t)len > n) return 0;
-    for (int i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((c == 0xE0 && p[1] < 0xA0) || (c == 0xF0 && p[1] < 0x90)) return 0; /* overlong */
-    if ((c == 0xED && p[1] > 0x9F) || (c == 0xF4 && p[1] > 0x8F)) return 0; /* no character */
-    return len;
-}
-/* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte piece:
- * one of what merges can make, one of the reserved names. */
-static int is_reserved(int type) { return type != PIECE_NORMAL && type != PIECE_USER; }
-
-/* Where the id of a text is, in one of the two tables; -1 stands where it would go. */
-static int *find_piece(const Tokenizer *t, const void *text, size_t n, int reserved) {
-    for (uint32_t i = crc32_of(0, text, n);; i++) {
-        int *id = &t->slot[i & (t->slots - 1)];
-        if (*id < 0) return id;
-        const Piece *x = &t->piece[*id];
-        if ((size_t)x->len == n && is_reserved(x->type) == reserved && !memcmp(x->text, text, n))
-            return id;
-    }
-}
-/* Piece id from its message, checked, entered in all tables: the row of bytes per token, too. */
-static void read_piece(Tokenizer *t, int id, Pb b) {
-    Piece *x = &t->piece[id];
-    *x = (Piece){.type = PIECE_NORMAL};
-    while (pb_next(&b)) {
-        const uint32_t word = b.field == FIELD(2, FIXED32) ? (uint32_t)get_u(b.value, 4) : 0;
-        if (b.field == FIELD(1, BYTES)) x->text = b.value, x->len = (int)b.len;
-        if (b.field == FIELD(2, FIXED32)) memcpy(&x->score, &word, 4);
-        if (b.field == FIELD(3, VARINT)) x->type = (int)b.number;
-    }
-    const int n = x->len, type = x->type, is_byte = type == PIECE_BYTE;
-    int is_unk = type == PIECE_UNKNOWN, end = 0;
-    unsigned value = 0;
-    if (is_byte && n == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
-    if (n < 1 || n > 255 || type < 1 || type > PIECE_BYTE || !(fabsf(x->score) <= 3e38f)
-        || (is_byte && (end != 6 || value > 255 || t->byte_id[value] >= 0)))
-        die("%s: piece %d: expected 1..255 bytes (one <0xNN> a byte), a finite score and a type "
-            "of 1..6, found %d, score %g, %d bytes", t->path, id, type, (double)x->score, n);
-    int *slot = find_piece(t, x->text, (size_t)n, is_reserved(type));
-    if (*slot >= 0 || (is_unk && t->unk >= 0))
-        die("%s: expected distinct pieces and one unknown piece, found both %d and %d", t->path,
-            *slot >= 0 ? *slot : t->unk, id);
-    *slot = id;
-    if (is_unk) t->unk = id;
-    if (is_byte) t->byte_id[value] = id;
-    for (int i = 1; i < n; i++) t->inner_space |= starts_with_space(x->text + i, n - i);
-    if (type == PIECE_USER || type == PIECE_UNUSED) t->refuses = "user-defined or unused pieces";
-    x->boundary = is_reserved(type) && !is_byte;
-    x->leading_space = !is_reserved(type) && starts_with_space(x->text, n);
-    x->base_bytes = x->boundary ? 0 : is_byte ? 1 : n - 3 * x->leading_space;
-}
-
-Tokenizer *tokenizer_load(const char *path) {
-    Tokenizer *t = xcalloc(1, sizeof *t);
-    t->file = read_file(path, &t->size);
-    t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-    t->crc = crc32_of(0, t->file, t->size);
-    const Pb whole = {.path = t->path, .p = t->file, .end = t->file + t->size};
-    for (Pb b = whole; pb_next(&b);) t->vocab += b.field == FIELD(1, BYTES);
-    if (t->vocab < 1 || t->vocab > 1 << 24)
-        die("%s: expected a SentencePiece model, 1..2^24 pieces, found %d pieces", path, t->vocab);
-    for (t->slots = 16; t->slots < 4 * (uint32_t)t->vocab;) t->slots *= 2;
-    t->slot = memset(xcalloc(t->slots, sizeof(int)), 0xff, t->slots * sizeof(int)); /* all -1 */
-    memset(t->byte_id, 0xff, sizeof t->byte_id);
-    t->piece = xcalloc((size_t)t->vocab, sizeof *t->piece);
-    /* protobuf writes no field that has its default value: these are SentencePiece's defaults */
-    int id = 0, byte_fallback = 0;
-    Part bos = {"<s>", 3};
-    t->unk = -1;
-    Piece *unk = &t->shown_unk;
-    *unk = (Piece){.text = (const uint8_t *)" \xe2\x81\x87 ", .len = 5};
-    t->model_type = t->dummy_prefix = t->trim_spaces = 1;
-    for (Pb b = whole; pb_next(&b);) {
-        Pb s = {.path = t->path, .p = b.value, .end = b.value + b.len};
-        if (b.field == FIELD(1, BYTES)) read_piece(t, id++, s);
-        while (b.field == FIELD(2, BYTES) && pb_next(&s)) { /* trainer_spec */
-            if (s.field == FIELD(3, VARINT)) t->model_type = (int)(s.number & 255);
-            if (s.field == FIELD(24, VARINT) && s.number) t->refuses = "spaces as suffixes";
-            if (s.field == FIELD(35, VARINT)) byte_fallback = s.number != 0;
-            if (s.field == FIELD(44, BYTES)) unk->text = s.value, unk->len = (int)s.len;
-            if (s.field == FIELD(46, BYTES) && s.len) bos = (Part){s.value, s.len};
-        }
-        while (b.field == FIELD(3, BYTES) && pb_next(&s)) { /* normalizer_spec */
-            if (s.field == FIELD(2, BYTES) && s.len) t->refuses = "a character map, like nmt_nfkc";
-            if (s.field == FIELD(3, VARINT)) t->dummy_prefix = s.number != 0;
-            if (s.field == FIELD(4, VARINT)) t->trim_spaces = s.number != 0;
-            if (s.field == FIELD(5, VARINT) && !s.number) t->refuses = "spaces as they are";
-        }
-    }
-    if (t->model_type != 2) t->refuses = "another kind than BPE, 2";
-    if (t->unk < 0) die("%s: expected an unknown piece (type 2), found none", path);
-    for (int i = 0; i < 256; i++)
-        if ((t->byte_id[i] >= 0) != byte_fallback)
-            die("%s: byte_fallback=%d, yet the piece of byte 0x%02X is %s", path, byte_fallback,
-                (unsigned)i, byte_fallback ? "missing" : "there");
-    id = *find_piece(t, bos.data, bos.len, 1);
-    t->bos = id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
-    return t;
-}
-/* The library's Normalizer without a character map: spaces are trimmed, escaped, prefixed. */
-static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
-    uint8_t *out = xcalloc(3 * n + 4, 1), *o = out;
-    size_t i = 0;
-    while (t->trim_spaces && i < n && s[i] == ' ') i++;
-    if (i < n && t->dummy_prefix) o = memcpy(o, SPACE, 3), o += 3;
-    for (; i < n; i++) {
-        if (s[i] != ' ') *o++ = s[i];
-        else if (!t->trim_spaces || s[i - 1] != ' ') o = memcpy(o, SPACE, 3), o += 3;
-    }
-    while (t->trim_spaces && o - out >= 3 && !memcmp(o - 3, SPACE, 3)) o -= 3;
-    *n_out = (size_t)(o - out);
-    return out;
-}
-
-typedef struct {
-    int at, len, prev, next; /* text[at, at + len) and its neighbours, -1 at the ends */
-    float score;             /* of merging it with the next one; -INFINITY: no such piece */
-} Symbol;
-typedef struct {
-    const Tokenizer *t;
-    const uint8_t *text; /* normalised */
-    int cap, leaves;     /* leaves <= cap: a power of two */
-    Symbol *sym;         /* (cap) */
-    int *best;           /* (2 * cap) binary tree, leaves last: the symbol with the best score */
-} Encoder;
-static void rescore(Encoder *e, int i) { /* symbol i or its right neighbour has changed */
-    Symbol *s = &e->sym[i];
-    const int len = s->next < 0 ? 0 : s->len + e->sym[s->next].len;
-    const int id = len ? *find_piece(e->t, e->text + s->at, (size_t)len, 0) : -1;
-    s->score = id < 0 ? -INFINITY : e->t->piece[id].score;
-    for (int k = (e->leaves + i) / 2; k > 0; k /= 2) { /* of equals the leftmost */
-        const int l = e->best[2 * k], r = e->best[2 * k + 1];
-        e->best[k] = e->sym[r].score > e->sym[l].score ? r : l;
-    }
-}
-/* Merges the characters of text[from, to) into pieces: the list that starts at sym[0]. */
-static void merge_stretch(Encoder *e, size_t from, size_t to) {
-    for (e->leaves = 1; (size_t)e->leaves < to - from;) e->leaves *= 2;
-    if (e->cap < e->leaves) {
-        free(e->sym);
-        e->cap = e->leaves;
-        e->sym = xcalloc((size_t)e->cap, sizeof *e->sym + 2 * sizeof *e->best);
-        e->best = (int *)(e->sym + e->cap);
-    }
-    int n = 0;
-    for (size_t i = from; i < to; n++) {
-        const int len = utf8_len(e->text + i, to - i);
-        e->sym[n] = (Symbol){(int)i, len + !len, n - 1, n + 1, 0};
-        i += (size_t)e->sym[n].len;
-    }
-    for (int i = n - 1; i < e->leaves; i++) e->sym[i].next = -1;
-    for (int i = 0; i < e->leaves; i++) e->best[e->leaves + i] = i, rescore(e, i);
-    for (int i; e->sym[i = e->best[1]].score > -INFINITY;) {
-        Symbol *l = &e->sym[i], *r = &e->sym[l->next];
-        l->len += r->len;
-        l->next = r->next;
-        r->next = -1;
-        if (l->next >= 0) e->sym[l->next].prev = i;
-        rescore(e, (int)(r - e->sym));
-        rescore(e, i);
-        if (l->prev >= 0) rescore(e, l->prev);
-    }
-}
-int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
-    if (t->refuses)
-        die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or another model",
-            t->path, t->model_type, t->refuses);
-    if (len > 1 << 28) die("expected at most %d bytes of text, found %zu; split it", 1 << 28, len);
-    size_t n, end, o = 0;
-    uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
-    Encoder e = {.t = t, .text = s};
-    int after_unk = 0, *out = xcalloc(n + 1, sizeof *out);
-    /* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by one. */
-    for (size_t from = 0; from < n; from = end) {
-        for (end = t->inner_space ? n : from + 1; end < n && memcmp(s + end, SPACE, 3);) end++;
-        merge_stretch(&e, from, end);
-        for (const Symbol *x = e.sym; x; x = x->next < 0 ? NULL : &e.sym[x->next]) {
-            int id = *find_piece(t, s + x->at, (size_t)x->len, 1);
-            if (id < 0) id = *find_piece(t, s + x->at, (size_t)x->len, 0);
-            const int unk = id < 0 || id == t->unk, bytes = unk && t->byte_id[0] >= 0;
-            for (int k = 0; bytes && k < x->len; k++) out[o++] = t->byte_id[s[x->at + k]];
-            if (!bytes && !(unk && after_unk)) out[o++] = unk ? t->unk : id; /* a run is one unk */
-            after_unk = unk;
-        }
-    }
-    free(s), free(e.sym);
-    *n_out = o;
-    return out;
-}
-
-char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out) {
-    size_t o = 0, cap = 1;
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->vocab)
-            die("%s: expected token ids of 0..%d, found %d", t->path, t->vocab - 1, ids[i]);
-        cap += (size_t)(ids[i] == t->unk ? t->shown_unk.len : t->piece[ids[i]].len);
-    }
-    char *out = xcalloc(cap, 1);
-    int drops = t->dummy_prefix || t->trim_spaces; /* the first space is the dummy prefix */
-    for (size_t i = 0; i < n; i++) {
-        const Piece *x = ids[i] == t->unk ? &t->shown_unk : &t->piece[ids[i]];
-        if (x->type == PIECE_BYTE) out[o++] = (char)strtol((const char *)x->text + 3, NULL, 16);
-        if (x->type == PIECE_BYTE || x->type == PIECE_CONTROL) continue;
-        for (int k = 0, space; k < x->len; k += space ? 3 : 1) {
-            space = starts_with_space(x->text + k, x->len - k);
-            if (space && drops && o == 0 && k == 0) drops = t->trim_spaces; /* it drops all */
-            else out[o++] = space ? ' ' : (char)x->text[k];
-        }
-    }
-    *len_out = o;
-    return out;
-}
-
-/* ---------------------------------------------------------------- shards, the order of training */
-Shards *shards_open(const char *dir, const char *split, int vocab) {
-    Shards *s = xcalloc(1, sizeof *s);
-    struct dirent **names;
-    char want[64];
-    const int len = snprintf(want, sizeof want, "_%s_", split);
-    const int n = scandir(dir, &names, NULL, alphasort);
-    if (n < 0) die("%s: cannot open the data folder: %s; run data/get.sh", dir, strerror(errno));
-    s->vocab = vocab;
-    s->shard = xcalloc((size_t)n, sizeof *s->shard);
-    for (int i = 0; i < n; free(names[i++])) {
-        const char *at = strstr(names[i]->d_name, want), *path = path_of(dir, names[i]->d_name);
-        for (const char *next; at && (next = strstr(at + 1, want));) at = next; /* the last one */
-        const size_t digits = at ? strspn(at + len, "0123456789") : 0;
-        if (!digits || strcmp(at + len + digits, ".bin")) continue;
-        Shard *x = &s->shard[s->count++];
-        uint8_t head[12] = {0};
-        x->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-        x->fd = open(path, O_RDONLY);
-        const int64_t size = lseek(x->fd, 0, SEEK_END);
-        if (size < 0 || pread(x->fd, head, sizeof head, 0) < 0)
-            die("%s: cannot read: %s", path, strerror(errno));
-        x->first = s->tokens;
-        x->tokens = (int64_t)get_u(head + 8, 4);
-        s->tokens += x->tokens;
-        const int64_t expected = SHARD_HEADER + 2 * x->tokens;
-        if (get_u(head, 4) != SHARD_MAGIC || get_u(head + 4, 4) != 1 || size != expected)
-            die("%s: expected a token shard (magic %d, version 1) of %lld bytes, found %lld; make "
-                "it again: data/get.sh", path, SHARD_MAGIC, (long long)expected, (long long)size);
-    }
-    free(names);
-    if (!s->count)
-        die("%s: expected shards NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
-    return s;
-}
-void shards_read(const Shards *s, int64_t pos, int count, int *out) {
-    if (pos < 0 || count < 0 || pos > s->tokens - count)
-        die("%s: expected positions within %lld tokens, found %lld + %d", s->shard[0].path,
-            (long long)s->tokens, (long long)pos, count);
-    for (const Shard *x = s->shard; count > 0; x++) {
-        const int64_t at = pos - x->first;
-        if (at >= x->tokens) continue;
-        const int n = count < x->tokens - at ? count : (int)(x->tokens - at);
-        uint8_t *raw = (uint8_t *)(out + n) - 2 * n; /* the upper half of out: read in place */
-        if (pread(x->fd, raw, 2 * (size_t)n, SHARD_HEADER + 2 * at) != 2 * (ssize_t)n)
-            die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
-        for (int k = 0; k < n; k++) {
-            out[k] = (int)get_u(raw + 2 * k, 2);
-            if (out[k] >= s->vocab)
-                die("%s: expected ids below the vocabulary of %d, found %d at position %lld; give "
-                    "another tokenizer", x->path, s->vocab, out[k], (long long)(at + k));
-        }
-        out += n, pos += n, count -= n;
-    }
-}
-/* A keyed shuffle of [0, n) without a table: a Feistel network permutes the smallest square
- * 4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
-static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
-    int h = 1;
-    while ((int64_t)1 << 2 * h < n) h++;
-    const uint64_t mask = ((uint64_t)1 << h) - 1;
-    uint64_t x = (uint64_t)i;
-    do
-        for (uint64_t round = 1; round <= 6; round++)
-            x = (x & mask) << h | ((x >> h) ^ (hash64(key + round, x & mask) & mask));
-    while (x >= (uint64_t)n);
-    return (int64_t)x;
-}
-void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
-    const int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
-    if (windows < 1)
-        die("%s: expected at least %d + 1 tokens, found %lld; use more text or a smaller --seq",
-            s->shard[0].path, seq, (long long)s->tokens);
-    const int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
-    const uint64_t key = hash64(seed, (uint64_t)epoch);
-    const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1)); /* of all windows */
-    shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
-}
+#include "data/tokens.h" /* SentencePiece models, shards: nothing of the model or its training */
 
 /* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint ================== */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -3510,195 +2720,469 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------- bench */
-/* What the machine can do, what the kernels make of it, where a training step spends its time. A
- * timing is paired with a probe of the fp32 peak right before it: this machine at that moment. The
- * figures are medians of BENCH_RUNS. */
-enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14 };
+#include "dev/bench/bench.h" /* bench_main */
 
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+/* ---------------------------------------------------------------------------------------------
+ * Part II: further systems of the literature, each of which is its section and its rows in the
+ * tables of golf.h and of section 4. Their declarations stand in golf.h.
+ * ------------------------------------------------------------------------------------------- */
+/* ==== 11. BitNet's options (2402.17764): binary weights, masked gradients ===================== */
+/* --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
+ * moved a weight by at most half a step (QuEST; for 1 bit, inside 1.3 times the grid). */
+void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
+    const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
+    const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
+    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside;
 }
-static double median(const double *x, int n) {
-    double sorted[64];
-    memcpy(sorted, x, (size_t)n * sizeof *x);
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    return sorted[n / 2];
-}
-/* Multiply-adds per second on all threads, in registers: 28 independent sums hide the latency. */
-static double fp32_peak(void) {
-    enum { ROUNDS = 200000 };
-    real keep = 0;
-    const double t = now();
-    int threads = 0;
-    #pragma omp parallel reduction(+ : keep, threads)
-    {
-        vec s[PROBE_SUMS], a = (vec){0} + (real)1e-3, b = (vec){0} + (real)0.5;
-        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * (real)i;
-        for (int k = 0; k < ROUNDS; k++)
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = s[i] * b + a, s[i + 14] = s[i + 14] * b + a;
-        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0];
-        threads += 1;
+/* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
+void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                            const Tensor *t) {
+    real *z = xcalloc(t->copy_n, sizeof(real));
+    double mean = 0;
+    for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
+    for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
+    FOR_GROUPS(g, at, n, t) {
+        const double size = 2 * block_sum(w + at, (size_t)n, 0) / n;
+        scale[g] = from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
+        grid_codes(code + at, z + at, n, scale[g], t);
+        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
     }
-    const double rate = 2.0 * LANES * PROBE_SUMS * ROUNDS * threads / (now() - t);
-    return keep == 1 ? 0 : rate; /* the sums must be wanted */
+    free(z);
 }
-/* The same for 4-term dot products of bytes; an operation is a multiplication or an addition. */
-static double int8_peak(void) {
-    enum { ROUNDS = 200000 };
-    int keep = 0, threads = 0;
-    const double t = now();
-    #pragma omp parallel reduction(+ : keep, threads)
-    {
-        ivec s[PROBE_SUMS], a = (ivec){0} + 0x01010101, b = a + a;
-        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * i;
-        for (int k = 0; k < ROUNDS; k++) {
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = dot4(s[i], a, b), s[i + 14] = dot4(s[i + 14], b, a);
-            __asm__ volatile("" : "+r"(k)); /* or 200,000 rounds would become one product */
+
+/* ==== 12. An Extra RMSNorm (2505.08823): quantization that sets in ============================ */
+/* How far quantization has set in (2505.08823): 0 = not, 1 = all of what the file will hold. The
+ * embedding takes part in qat=0 alone. Order of each: up, down, output, then q, k, v. */
+int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
+real lambda_of(const Golf *m, int k) {
+    const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
+    if (!m->train || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
+    const double x = m->step / (m->c.qat_ramp * m->c.steps), y = each ? 4 * x - turn : x;
+    return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
+}
+/* eff = w + lambda * (Q(w) - w); or, with qat=noise, w and noise of the size of rounding. */
+void soften(Golf *m, const Tensor *t, int j) {
+    const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
+    const size_t from = t->at + j * t->copy_n;
+    const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
+    if (m->c.qat == QAT_NOISE && t->bits < 16)
+        FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
+            m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
+    else if (lambda < 1)
+        FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
+}
+/* ==== 13. QuEST (2502.05003) ================================================================== */
+/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
+ * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
+ * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
+int hadamard_block(int n) { /* the largest power of two up to 128 that divides n */
+    return n ? MIN(128, n & -n) : 0;
+}
+static void hadamard(real *x, int n, int block) { /* its own inverse */
+    for (int size = 1; size < block; size *= 2)
+        for (int i = 0; i < n; i++)
+            if (!(i & size)) {
+                const real a = x[i], b = x[i + size];
+                x[i] = a + b, x[i + size] = a - b;
+            }
+    const real norm = 1 / sqrt((real)block);
+    FOR_COLUMNS(i, n) x[i] *= norm;
+}
+/* Half the width of the best grid of 2^bits levels (ternary: its outer level) for N(0,1): argmin of
+ * E (x - q(x))^2. The authors' list has 3.8849 for 8 bits. */
+static real quest_alpha(double bits) {
+    static const double list[][2] = {{1, 0.797885}, {1.585, 1.224006}, {2, 1.493530},
+                                     {3, 2.051068}, {4, 2.514005}, {8, 3.922204}};
+    int i = 0;
+    while (list[i][0] < bits) i++;
+    return (real)list[i][1];
+}
+/* The step for rows of this RMS. */
+static real quest_step(double square, int n, const Tensor *t) {
+    const double bits = is_ternary(t) ? 1.585 : t->bits, levels = is_ternary(t) ? 3 : 1 << t->bits;
+    return (real)(2 * (double)quest_alpha(bits) * sqrt(square / n) / (levels - 1) + 1e-8);
+}
+void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                           const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        const size_t at = (size_t)r * n;
+        real *z = memcpy(scratch((size_t)n), w + at, sizeof(real) * (size_t)n);
+        hadamard(z, n, t->had);
+        scale[r] = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
+        grid_codes(code + at, z, n, scale[r], t);
+        if (mask) ste_mask(mask + at, z, n, scale[r], t);
+    }
+}
+void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    grid_dequantize(eff, code, scale, t);
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++)
+        hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
+}
+void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        real *d = dw + (size_t)r * n;
+        hadamard(d, n, t->had);
+        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
+        hadamard(d, n, t->had);
+    }
+}
+
+/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
+static void quest_pass(real *x, const uint8_t *mask, int n) {
+    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
+    hadamard(x, n, hadamard_block(n));
+}
+void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) {
+    const Tensor grid = {.bits = (int)ceil(bits), .half = bits != 1.585, .ste = STE_TRUST};
+    TIMED(QUANT);
+    FOR_ROWS(n, N, K) {
+        real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
+        real *q = freeze == RECORD ? a->res + at : z;
+        hadamard(z, K, hadamard_block(K));
+        const real s = quest_step((double)inner(z, z, K), K, &grid);
+        if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
+        for (int i = 0; i < K && freeze != REPLAY; i++)
+            q[i] = s * (grid_code(z[i], s, &grid) + (real)grid.half / 2);
+        if (freeze != REPLAY) hadamard(q, K, hadamard_block(K));
+        if (freeze) quest_pass(z, a->mask + at, K);
+        for (int i = 0; i < K && freeze; i++) {
+            if (freeze == RECORD) a->res[at + i] -= z[i];
+            z[i] += a->res[at + i];
         }
-        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0] & 1;
-        threads += 1;
-    }
-    const double rate = 2.0 * VB * PROBE_SUMS * ROUNDS * threads / (now() - t);
-    return keep == -1 ? 0 : rate;
-}
-/* Bytes per second read by all threads from memory that no cache holds. */
-static double read_bandwidth(const real *x, size_t n) {
-    const double t = now();
-    real keep = 0;
-    #pragma omp parallel for reduction(+ : keep)
-    for (size_t i = 0; i < n; i += 4096) keep += inner(x + i, x + i, 4096);
-    return keep < 0 ? 0 : (double)(n * sizeof(real)) / (now() - t);
-}
-/* Products of M tokens with W (N,K), cut into chunks as the model does it. */
-enum { BENCH_Y, BENCH_DX, BENCH_DW, BENCH_INT, BENCH_KINDS };
-typedef struct {
-    int N, K;
-    real *x, *y, *w, *inv; /* (M,K), (M,N), (N,K), (M) */
-    int8_t *q, *code;      /* (M,K), (N,K) */
-    Panels forward, back;
-    IntWeights ints;
-} Product;
-static void product(const Product *b, int kind, int M) {
-    const size_t N = (size_t)b->N, K = (size_t)b->K;
-    if (kind == BENCH_DW) {
-        gemm(b->w, K, mat_t(b->y, N), mat(b->x, K), b->N, b->K, M, 0);
-        return;
-    }
-    FOR_CHUNKS(n0, n, M, CHUNK) {
-        real *x = b->x + n0 * K, *y = b->y + n0 * N;
-        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n);
-        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n);
-        if (kind == BENCH_INT) gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
     }
 }
-static void bench_products(const char *name, int N, int K) {
-    enum { M = 4096 };
-    Product b = {.N = N, .K = K, .x = xcalloc((size_t)M * K, sizeof(real)),
-                 .y = xcalloc((size_t)M * N, sizeof(real)), .inv = xcalloc(M, sizeof(real)),
-                 .w = xcalloc((size_t)N * K, sizeof(real)), .q = xcalloc((size_t)M * K, 1),
-                 .code = xcalloc((size_t)N * K, 1)};
-    for (int i = 0; i < M; i++) b.inv[i] = (real)1e-2;
-    for (size_t i = 0; i < (size_t)M * K; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
-    for (size_t i = 0; i < (size_t)N * K; i++) {
-        b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
-        b.w[i] = (real)1e-2 * b.code[i];
+void quest_inputs_backward(const Act *a, real *dx, int N, int K) {
+    FOR_ROWS(n, N, K) {
+        hadamard(dx + at, K, hadamard_block(K));
+        quest_pass(dx + at, a->mask + at, K);
     }
-    panels_pack(&b.forward, mat_t(b.w, (size_t)K), K, N);
-    panels_pack(&b.back, mat(b.w, (size_t)K), N, K);
-    int_pack(&b.ints, b.code, N, K);
-    printf("%-10s %5d %5d", name, N, K);
-    for (int kind = BENCH_KINDS; kind-- > 0;) { /* integers first: they fill y */
-        double rate[BENCH_RUNS], share[BENCH_RUNS];
-        for (int run = 0; run < BENCH_RUNS; run++) {
-            const double peak = fp32_peak(), t = now();
-            int times = 0;
-            for (; now() - t < 0.02 || !times; times++) product(&b, kind, M);
-            rate[run] = 2e-9 * times * M * N * K / (now() - t);
-            share[run] = 1e11 * rate[run] / peak;
+}
+
+/* ==== 14. pQuant (2602.22592) ================================================================= */
+/* pQuant (2602.22592): beside the MLP a second one, r = ffn_hi wide, in high precision:
+ *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
+ * alpha and beta learnable, from 2 and 0.2 ("feature scaling"); of E copies e each application has
+ * its own (e = p % E, w = 1) or each token chooses one (argmax of softmax(router u), w its
+ * probability). All E are computed, r is small. Inputs: in_up; hidden int8 with a step per token. */
+static Mat hi_hidden(const Golf *m, const Act *x, int e) {
+    Mat all = inputs_of(m, x, T_hi_down);
+    all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
+    return mat_at(all, 0, (size_t)e * m->c.ffn_hi);
+}
+static int hi_chosen(const Config *c, const real *prob, int p) {
+    int best = 0;
+    if (c->hi_route == ROUTE_PHASE) return p % c->hi_experts;
+    for (int e = 1; e < c->hi_experts; e++) if (prob[e] > prob[best]) best = e;
+    return best;
+}
+void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta), *router = IX(router);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
+    for (int e = 0; e < E; e++)
+        gemm_panels(s->hi_f + e * r, (size_t)E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
+    relu2_forward(room, s->hi_f, n, E * r);
+    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
+    for (int i = 0; i < n; i++) {
+        real *prob = s->hi_p + (size_t)i * E, sum = 0, most = 0;
+        for (int e = 0; e < E; e++) {
+            prob[e] = 0;
+            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, (size_t)i, (size_t)k);
+            most = e ? larger(most, prob[e]) : prob[e];
         }
-        printf("   %7.0f %4.0f%%", median(rate, BENCH_RUNS), median(share, BENCH_RUNS));
+        for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
+        for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
     }
-    puts("");
-    free(b.x), free(b.y), free(b.inv), free(b.w), free(b.q), free(b.code);
-    free(b.forward.panel), free(b.back.panel), free(b.ints.panel);
-}
-static void bench_step(const Config *c) {
-    static const char *const names[] = {
-#define X(part, name) name,
-        GOLF_PARTS(X)
-#undef X
-    };
-    Golf m;
-    golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
-    int *x = xcalloc(2 * m.N, sizeof(int)), *y = x + m.N;
-    double norm, all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
-    const double flops = flops_per_token(c) * (double)m.N;
-    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
-        for (size_t i = 0; i < 2 * m.N; i++)
-            x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
-        const double peak = fp32_peak(), t = part_since = now();
-        memset(part_seconds, 0, sizeof part_seconds);
-        part_timing = 1;
-        golf_step(&m, x, y, run + 2, &norm);
-        part_timing = 0;
-        if (run < 0) continue;
-        all[run] = now() - t, share[run] = 100 * flops / all[run] / peak;
-        part_seconds[PART_REST] += now() - part_since;
-        for (int p = 0; p < PARTS; p++) part[p][run] = part_seconds[p];
-    }
-    const double ms = 1e3 * median(all, BENCH_RUNS);
-    printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
-           1e3 * (double)m.N / ms);
-    printf("%.2f MFLOP per token: %.0f GFLOP/s, %.0f%% of the fp32 peak\n",
-           1e-6 * flops_per_token(c), 1e-6 * flops / ms, median(share, BENCH_RUNS));
-    double sum = 0;
-    for (int p = 1; p <= PARTS; p++) { /* the rest last */
-        const double part_ms = 1e3 * median(part[p % PARTS], BENCH_RUNS);
-        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms, 100 * part_ms / ms);
-        if (p > PART_ATTENTION) sum += part_ms;
-    }
-    printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
-    golf_free(&m), free(x);
-}
-int bench_main(const char *what, int argc, char **argv) {
-    static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
-    Config config, *c = &config;
-    const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
-    if (what && strcmp(what, "step")) die("bench: expected nothing or 'step', found '%s'", what);
-    double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
-    const size_t n = (size_t)1 << 26;
-    if (!c->width) fit_width(c);
-    config_check(c);
-    printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA, BENCH_RUNS);
-    if (!what) {
-        real *big = xcalloc(n, sizeof(real));
-        for (int run = 0; run < BENCH_RUNS; run++) {
-            fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
-            memory[run] = 1e-9 * read_bandwidth(big, n);
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, (size_t)C, hi_hidden(m, &s->hi_in, e), &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
+        for (int i = 0; i < n; i++) {
+            const size_t at = (size_t)i * C;
+            const real w = s->hi_p[i * E + e];
+            if (hi_chosen(c, s->hi_p + (size_t)i * E, p) != e) continue;
+            for (int k = 0; k < C; k++) {
+                s->hi_y[at + k] = room[at + k];
+                s->y[at + k] = beta * s->hi_main[at + k] + alpha * w * room[at + k];
+            }
         }
-        free(big);
-        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
-               "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS),
-               median(i8, BENCH_RUNS),
-               median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
-               "K", "integer y", "dW", "dX", "y");
-        for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
-        Golf m;
-        golf_layout(&m, c);
-        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-            if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
     }
-    printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
-           c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
-    bench_step(c);
-    if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
-    return 0;
 }
+/* d(y) in f->dy becomes that of the MLP; d(hidden) of the experts; alpha, beta and the router. */
+void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    memset(f->hi_dy, 0, sizeof(real) * (size_t)n * E * C);
+    for (int i = 0; i < n; i++) {
+        const real *prob = s->hi_p + (size_t)i * E;
+        const int chosen = hi_chosen(c, prob, p);
+        real *dy = f->dy + (size_t)i * C, *to = f->hi_dy + ((size_t)i * E + chosen) * C;
+        const real dw = inner(dy, s->hi_y + (size_t)i * C, C);
+        *DIX(alpha) += dw * prob[chosen];
+        *DIX(beta) += inner(dy, s->hi_main + (size_t)i * C, C);
+        for (int e = 0; e < E && token; e++) { /* w = softmax(z)[chosen] */
+            const real dz = alpha * dw * prob[chosen] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, (size_t)i, (size_t)k);
+        }
+        for (int k = 0; k < C; k++) to[k] = alpha * prob[chosen] * dy[k], dy[k] *= beta;
+        /* what hi_inputs needs of the router: d(w) */
+        if (token) f->hi_dw[i] = alpha * dw;
+    }
+    for (int e = 0; e < E; e++)
+        gemm_panels(f->hi_df + e * r, (size_t)E * r, mat(f->hi_dy + e * C, (size_t)E * C),
+                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
+    relu2_backward(f->hi_df, s->hi_f, n, E * r);
+}
+/* du += what reaches the inputs through the experts and the router. */
+void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n, real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, (size_t)C, mat(f->hi_df + e * r, (size_t)E * r), &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
+        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
+    }
+    for (int i = 0; i < n && c->hi_route == ROUTE_TOKEN; i++) {
+        const real *prob = s->hi_p + (size_t)i * E;
+        const int chosen = hi_chosen(c, prob, p);
+        for (int e = 0; e < E; e++) {
+            const real dz = f->hi_dw[i] * prob[chosen] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * IX(router)[e * C + k];
+        }
+    }
+}
+void hi_dw(const Golf *m, const Phase *all, int b, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    const Mat in = inputs_of(m, &all->in_up, T_wup);
+    Gemm dw[2 * 64];
+    for (int e = 0; e < E; e++) {
+        const size_t copy = (size_t)(b * E + e) * r * C;
+        dw[2 * e] = (Gemm){m->g + m->t[T_hi_down].at + copy, (size_t)r, mat_t(m->hi_dy + e * C, (size_t)E * C),
+                           hi_hidden(m, &all->hi_in, e), C, r, N, 1};
+        dw[2 * e + 1] = (Gemm){m->g + m->t[T_hi_up].at + copy, (size_t)C, mat_t(m->hi_df + e * r, (size_t)E * r),
+                               in, r, C, N, 1};
+    }
+    matmul_dw(dw, 2 * E);
+}
+
+/* ==== 15. ClusComp (2503.13089) =============================================================== */
+/* ClusComp (2503.13089): vectors of g weights, one below the other in a column of W, are entries of
+ * a codebook of n vectors (bf16), found by k-means on trained weights (--init_from) and then fixed;
+ * the codebook is trained. Masters of one entry are kept equal: their gradients are averaged, and
+ * the derivative of the average is what AdamW needs, whose steps do not depend on the gradient's
+ * size. Stored: the codebook and ceil(log2 n) bits per vector; the index is in two codes. */
+int cluster_of(const Config *c, int *g, int *n) { /* 0 none, 1 each, 2 shared, -1 nonsense */
+    char how[16] = "";
+    int end = 0;
+    *g = *n = 1;
+    if (!*c->cluster) return 0;
+    if (sscanf(c->cluster, "%d,%d,%15s%n", g, n, how, &end) < 3 || c->cluster[end] || *g < 2 ||
+        *g > 16 || *n < 2 || *n > 65536) return -1;
+    return !strcmp(how, "each") ? 1 : !strcmp(how, "shared") ? 2 : -1;
+}
+static size_t vector_at(const Tensor *t, size_t v) { /* its first weight; the next is a row below */
+    const size_t K = (size_t)t->cols;
+    return v / K * t->vector * K + v % K;
+}
+int index_of(const int8_t *code, const Tensor *t, size_t v) {
+    const size_t at = vector_at(t, v);
+    return (uint8_t)code[at] | (uint8_t)code[at + t->cols] << 8;
+}
+void set_index(int8_t *code, const Tensor *t, size_t v, int index) {
+    const size_t at = vector_at(t, v);
+    code[at] = (int8_t)index, code[at + t->cols] = (int8_t)(index >> 8);
+}
+size_t book_scales(const Tensor *t) {
+    return t->shared && strcmp(t->name, "wqkv") ? 0 : (size_t)t->group * t->vector;
+}
+size_t book_bytes(const Tensor *t) {
+    return 2 * book_scales(t) + CEIL(VECTORS(t) * (size_t)t->bits, 8);
+}
+void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) { /* the entry of each vector is what its masters are */
+    (void)mask;
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            scale[(size_t)k * t->vector + e] =
+                from_bf16(to_bf16(w[vector_at(t, v) + (size_t)e * t->cols]));
+}
+void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            eff[vector_at(t, v) + (size_t)e * t->cols] = scale[(size_t)k * t->vector + e];
+}
+void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, out += 2) put_u(out, to_bf16(scale[s]), 2);
+    memset(out, 0, book_bytes(t) - 2 * S);
+    for (size_t i = 0; i < VECTORS(t) * bits; i++)
+        out[i / 8] |= (uint8_t)((index_of(code, t, i / bits) >> i % bits & 1) << i % 8);
+}
+int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, in += 2)
+        if (!isfinite(scale[s] = from_bf16((uint16_t)get_u(in, 2)))) return 0;
+    for (size_t v = 0; v < VECTORS(t); v++) {
+        int index = 0;
+        for (size_t b = 0, at = v * bits; b < bits; b++, at++) index |= (in[at / 8] >> at % 8 & 1) << b;
+        if (index >= t->group) return 0;
+        set_index(code, t, v, index);
+    }
+    return 1;
+}
+/* Codebooks of block j start at wqkv (shared) or at each tensor; u runs over the tensors of t's. */
+#define FOR_BOOKS(m, j, t) \
+    for (int j = 0; j < (m)->t[T_wqkv].stored_copies; j++) \
+        for (Tensor *t = (m)->t; t < (m)->t + N_TENSORS; t++) \
+            if (t->vector && (!t->shared || t == (m)->t + T_wqkv))
+#define FOR_VECTORS(m, j, t, u, v, at) \
+    for (Tensor *u = t; u < (m)->t + N_TENSORS; u++) \
+        for (size_t v = 0, at; u->vector && (u == t || u->shared) && v < VECTORS(u) && \
+             (at = u->at + (size_t)j * u->copy_n + vector_at(u, v), 1); v++)
+
+/* x := in each entry of a codebook, the mean over its vectors. Linear, and its own adjoint. */
+void cluster_average(Golf *m, real *x) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector;
+        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double)), *count = sum + t->group * g;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++) sum[k * g + e] += (double)x[at + (size_t)e * u->cols];
+            count[k]++;
+        }
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++) x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
+        }
+        free(sum);
+    }
+}
+/* k-means, 20 rounds from vectors drawn at random; an entry that nobody chooses stays. */
+void cluster_fit(Golf *m) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector, n = t->group;
+        size_t count = 0, i = 0;
+        FOR_VECTORS(m, j, t, u, v, at) count++, (void)at;
+        real *x = xcalloc(count * g, sizeof(real)), *book = xcalloc((size_t)n * (g + 1), sizeof(real));
+        real *square = book + (size_t)n * g;
+        int *chosen = xcalloc(count + (size_t)n, sizeof(int)), *members = chosen + count;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            for (int e = 0; e < g; e++) x[i * g + e] = m->w[at + (size_t)e * u->cols];
+            i++;
+        }
+        for (int k = 0; k < n; k++)
+            memcpy(book + (size_t)k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
+                   sizeof(real) * (size_t)g);
+        for (int round = 0; round < 20; round++) {
+            for (int k = 0; k < n; k++) square[k] = inner(book + (size_t)k * g, book + (size_t)k * g, g) / 2;
+#pragma omp parallel for
+            for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
+                real most = -INFINITY;
+                for (int k = 0; k < n; k++) {
+                    real score = -square[k];
+                    for (int e = 0; e < g; e++) score += x[v * g + e] * book[(size_t)k * g + e];
+                    if (score > most) most = score, chosen[v] = k;
+                }
+            }
+            double *sum = xcalloc((size_t)n * g, sizeof(double));
+            memset(members, 0, sizeof(int) * (size_t)n);
+            for (size_t v = 0; v < count; v++) {
+                members[chosen[v]]++;
+                for (int e = 0; e < g; e++) sum[chosen[v] * g + e] += (double)x[v * g + e];
+            }
+            for (int k = 0; k < n * g; k++)
+                if (members[k / g]) book[k] = (real)(sum[k] / members[k / g]);
+            free(sum);
+        }
+        i = 0;
+        FOR_VECTORS(m, j, t, u, v, at)
+            set_index(m->code + u->at + (size_t)j * u->copy_n, u, v, chosen[i++]), (void)at;
+        free(x), free(book), free(chosen);
+    }
+    cluster_average(m, m->w);
+}
+
+/* ==== 16. Protected rows ====================================================================== */
+/* --protect=NAME:BITS:P%: the P % of the rows that ternary codes miss most have integer codes and a
+ * scale of their own. Scales: the ternary one, then of each row the integers' or 0. Packed: scale,
+ * a bit per row, then row by row. */
+size_t mixed_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
+size_t mixed_bytes(const Tensor *t) {
+    const size_t rows = (size_t)t->rows, high = (size_t)t->group, K = (size_t)t->stored_cols;
+    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) + (rows - high) * CEIL(K, 5);
+}
+static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its own */
+    const int bits = high ? t->bits : 2;
+    return (Tensor){.rows = 1, .cols = t->cols, .stored_cols = t->stored_cols, .line = t->stored_cols,
+                    .group = t->stored_cols, .copy_n = (size_t)t->stored_cols, .copy_scales = 1, .bits = bits};
+}
+void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    const int K = t->stored_cols;
+    const Tensor low = row_of(t, 0), high = row_of(t, 1);
+    double *miss = xcalloc((size_t)t->rows, sizeof(double)), mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
+    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
+    (void)mask;
+    for (int r = 0; r < t->rows; r++) {
+        const real *z = w + (size_t)r * K;
+        for (int i = 0; i < K; i++) {
+            const double e = (double)(z[i] - s * grid_code(z[i], s, &low));
+            miss[r] += e * e;
+        }
+    }
+    for (int r = 0; r < t->rows; r++) {
+        int rank = 0;
+        for (int o = 0; o < t->rows; o++) rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
+        scale[1 + r] = 0;
+        if (rank < t->group) grid_quantize(code + (size_t)r * K, scale + 1 + r, NULL, w + (size_t)r * K, &high);
+        else grid_codes(code + (size_t)r * K, w + (size_t)r * K, K, s, &low);
+    }
+    free(miss);
+}
+void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const real s = scale[1 + i / (size_t)t->stored_cols];
+        eff[i] = (s > 0 ? s : *scale) * (real)code[i];
+    }
+}
+void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    uint8_t *map = out + 2, *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    put_u(out, to_bf16(*scale), 2);
+    memset(map, 0, CEIL((size_t)t->rows, 8));
+    out = map + CEIL(t->rows, 8);
+    for (int r = 0; r < t->rows; r++, code += t->stored_cols) {
+        const int high = scale[1 + r] > 0, skip = high ? 0 : 2; /* ternary rows have no own scale */
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        map[r / 8] |= (uint8_t)(high << r % 8);
+        grid_pack(row, code, scale + (high ? 1 + r : 0), &one);
+        memcpy(out, row + skip, bytes), out += bytes;
+    }
+    free(row);
+}
+int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const uint8_t *map = in + 2, *step = in;
+    uint8_t *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    int count = 0, good = 1;
+    for (int r = 0; r < t->rows; r++) count += map[r / 8] >> r % 8 & 1;
+    in = map + CEIL(t->rows, 8), good = count == t->group;
+    for (int r = 0; r < t->rows && good; r++, code += t->stored_cols) {
+        const int high = map[r / 8] >> r % 8 & 1, skip = high ? 0 : 2;
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        memcpy(row, step, 2), memcpy(row + skip, in, bytes), in += bytes;
+        good = grid_unpack(code, scale + (high ? 1 + r : 0), row, &one);
+        if (!high) scale[1 + r] = 0;
+    }
+    return free(row), good;
+}
+
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
