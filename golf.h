@@ -62,7 +62,8 @@ enum {
       "projection weights; none: bf16") \
     X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
     X(MODEL, INT, wscale, "tensor", "tensor|row|group", "a scale per; group: 128 of a row") \
-    X(MODEL, INT, ste, "identity", "identity|clip|trust", "gradient: all | inside | near the grid") \
+    X(MODEL, INT, ste, "identity", "identity|clip|trust", \
+      "gradient passes all | inside | near the grid") \
     X(MODEL, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
     X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
@@ -76,7 +77,7 @@ enum {
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
-    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "bytes: trust the range coder to leave this part") \
+    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "part of the bytes that coding leaves") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
@@ -382,6 +383,7 @@ typedef struct {
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
     int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
     real *scale;             /* (n_scales) */
+    real *first_scale;       /* (n_scales) at the start of training */
     uint8_t *mask;           /* (n_params) where the gradient passes, or NULL: everywhere */
     Packed *packed;          /* per projection copy, 3 row ranges (q, k, v) */
     Panels head, head_back;  /* E^T and E */

@@ -90,6 +90,7 @@ static void run_steps(Golf *m, int from, int to) {
 }
 
 #include "dev/check/test_input.h"   /* tests of everything that is read from outside */
+#include "dev/check/test_systems.h" /* of the systems of Part II */
 #include "dev/check/test_studies.h" /* and of what comparisons rest on: equal bytes, perturbation */
 
 /* ---------------------------------------------------------------------------------------------
@@ -1178,7 +1179,9 @@ int main(void) {
 #endif
         {"large batch", test_large_batch}, {"phases", test_phase_order},
         {"quantizers: ternary", test_ternary},
-        {"quantizers: integers", test_integers}, {"adamw", test_adamw}, {"muon", test_muon},
+        {"quantizers: integers", test_integers}, {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options},
+        {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
+        {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},
         {"shards", test_shards},
         {"training", test_training}, {"export", test_export}, {"fit", test_fit},

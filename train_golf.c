@@ -1006,13 +1006,15 @@ static int grid_top(const Tensor *t) { return is_ternary(t) ? 1 : (1 << (t->bits
 
 /* The code of z at step s: ties to even, as torch.round; s may have been rounded down: clip. */
 INLINE real grid_code(real z, real s, const Tensor *t) {
-    const real top = (real)grid_top(t), low = -top - (real)t->half, q = rint(z / s - (real)t->half / 2);
+    const real top = (real)grid_top(t), low = -top - (real)t->half;
+    const real q = rint(z / s - (real)t->half / 2);
     return q > top ? top : q > low ? q : low;
 }
 static void grid_codes(int8_t *code, const real *z, int n, real s, const Tensor *t) {
     FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(z[i], s, t);
 }
-static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) {
     FOR_GROUPS(g, at, n, t) {
         const double size = is_ternary(t) ? block_sum(w + at, (size_t)n, 0) / n
                                           : (double)absmax_of(w + at, n);
@@ -1061,7 +1063,8 @@ static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
 /* bf16: every number is its own scale; there are no codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
-static void bf16_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+static void bf16_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) {
     (void)code, (void)mask;
     FOR_RANGE(i, 0, t->copy_n) scale[i] = from_bf16(to_bf16(w[i]));
 }
@@ -1122,7 +1125,8 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     if (t->bits == 16) q = Q_BF16;
     int g, n, book = t->role == PROJ && !protect ? cluster_of(c, &g, &n) : 0;
     if (book > 0) {
-        t->quant = quantizers + Q_BOOK, t->vector = g, t->group = n, t->shared = book == 2, t->line = 1;
+        t->quant = quantizers + Q_BOOK, t->line = 1;
+        t->vector = g, t->group = n, t->shared = book == 2;
         for (t->bits = 1; 1 << t->bits < n;) t->bits++;
         return;
     }
@@ -1234,6 +1238,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     }
     cluster_fit(m);
     golf_quantize(m);
+    m->first_scale = memcpy(owned_reals(m, m->n_scales), m->scale, m->n_scales * sizeof(real));
 }
 
 /* The largest code of a projection's inputs, 0 = no codes. int4 leaves the down projection, where
@@ -1410,7 +1415,7 @@ void golf_quantize(Golf *m) {
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
                                t->ste ? m->mask + t->at + j * t->copy_n : NULL,
                                m->w + t->at + j * t->copy_n, t);
-        for (size_t i = t->at; ternary(t) && m->quantized && i < t->at + t->n; i++)
+        for (size_t i = t->at; t->role == PROJ && m->quantized && i < t->at + t->n; i++)
             m->flips += m->before[i] != m->code[i];
     }
     m->quantized = 1;
@@ -1474,8 +1479,8 @@ static void add_chunks(Golf *m, int p, size_t chunks) {
 }
 
 /* A projection's input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K), r (N), g (K) */
-static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real *x, const real *g, int N,
-                     int K, real *room) {
+static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real *x, const real *g,
+                     int N, int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
     if (norm) x = room;
     const real lambda = lambda_of(m, k);
@@ -1543,7 +1548,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
         relu2_forward(u, s.f, n, F);
         input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
         linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
-        if (c->ffn_hi) hi_forward(m, &s, p, b, n, u);
+        hi_forward(m, &s, p, b, n, u);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
 }
@@ -1563,7 +1568,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         real *du = scratch(CHUNK * (2 * (size_t)F + HI(C))), *u = du + (size_t)CHUNK * F;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
-        if (c->ffn_hi) hi_backward(m, &s, &f, p, b, n0, n);
+        hi_backward(m, &s, &f, p, b, n0, n);
         linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, b, 0, n);
         if (c->extra_norm) {
             relu2_forward(u, s.f, n, F);
@@ -1572,7 +1577,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
         linear_dx(m, du, f.df, F, &s.in_up, T_wup, b, 0, n);
-        if (c->ffn_hi) hi_inputs(m, &s, &f, du, p, b, n, du + (size_t)2 * CHUNK * F);
+        hi_inputs(m, &s, &f, du, p, b, n, du + (size_t)2 * CHUNK * F);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
             rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
@@ -1616,7 +1621,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
     matmul_dw(dw, each ? 6 : 4);
-    if (c->ffn_hi) hi_dw(m, all, b, N);
+    hi_dw(m, all, b, N);
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
 
@@ -1867,8 +1872,9 @@ static void protect_check(const Config *c) {
         while (t < end && (t->role != PROJ || strcmp(t->name, name))) t++;
         if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
             !(percent > 0 && percent <= 100) || (more && bits == 16))
-            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 or "
-                "16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'", c->protect, p);
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 "
+                "or 16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'",
+                c->protect, p);
         if (t->bits != bits) die("--protect=%s: %s is there twice", c->protect, name);
     }
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
@@ -1882,8 +1888,8 @@ static void config_check(const Config *c) {
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     int g, n;
     if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || W % g || HIDDEN % g)
-        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width and the "
-            "hidden width, N from 2 to 65536", c->cluster);
+        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width "
+            "and the hidden width, N from 2 to 65536", c->cluster);
     if ((double)W * HIDDEN > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
             HIDDEN);
@@ -1977,7 +1983,8 @@ static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, siz
  * lengths of the streams (4 bytes each), then these. Writes at most t->bytes to buf and returns how
  * many, or reads len of them. 0: does not fit, or is damaged. */
 static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t len, int reading) {
-    const size_t parts = t->quant == quantizers + Q_MIXED ? 1 : 1 + (t->copy_n >> 20), n = parts * (size_t)t->stored_copies;
+    const size_t parts = t->quant == quantizers + Q_MIXED ? 1 : 1 + (t->copy_n >> 20);
+    const size_t n = parts * (size_t)t->stored_copies;
     const size_t room = t->bytes / n + 4096, S = t->copy_scales, N = t->copy_n;
     uint8_t *out = reading ? buf : xcalloc(n, room);
     size_t *at = xcalloc(n + 1, sizeof(size_t));
@@ -1991,14 +1998,15 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
         uint8_t *from = reading ? buf + at[i] : out + i * room;
         Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0};
         for (int b = 0; b < 4 && reading; b++) coder_shift(&r);
-        good &= coded_scales(&r, t, scale_of(m, t, (int)j), S * part / parts, S * (part + 1) / parts);
+        real *scale = scale_of(m, t, (int)j);
+        good &= coded_scales(&r, t, scale, S * part / parts, S * (part + 1) / parts);
         if (t->vector) good &= coded_indices(&r, t, m->code + number, VECTORS(t) * part / parts,
                                              VECTORS(t) * (part + 1) / parts);
-        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, scale_of(m, t, (int)j),
+        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, scale,
                                                    N * part / parts, N * (part + 1) / parts);
         if (t->quant == quantizers + Q_MIXED) {
             int high = 0;
-            for (int row = 1; row <= t->rows; row++) high += scale_of(m, t, (int)j)[row] > 0;
+            for (int row = 1; row <= t->rows; row++) high += scale[row] > 0;
             good &= high == t->group;
         }
         for (int b = 0; b < 4 && !reading; b++) coder_shift(&r);
@@ -2116,7 +2124,7 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
 }
-/* The file, its config, its number of parameters and where they start: checked, but for the size. */
+/* The file, its config, its number of parameters and where they start; all checked. */
 static uint8_t *ckpt_open(const char *path, Config *c, size_t *count, size_t *at) {
     size_t size;
     uint8_t *file = read_file(path, &size);
@@ -2129,7 +2137,8 @@ static uint8_t *ckpt_open(const char *path, Config *c, size_t *count, size_t *at
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
     const size_t n = *count = get_u(file + 32, 8), len = get_u(file + 40, 4);
-    if (len > size - CKPT_FIXED - 4 || n > size || size != CKPT_FIXED + len + 3 * n * sizeof(real) + 4)
+    if (len > size - CKPT_FIXED - 4 || n > size ||
+        size != CKPT_FIXED + len + 3 * n * sizeof(real) + 4)
         die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged", path,
             len, n, size);
     config_parse(c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
@@ -2151,6 +2160,7 @@ void golf_init_from(Golf *m, const char *path) {
     }
     cluster_fit(m);
     golf_quantize(m), m->flips = 0;
+    memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
     free(file);
 }
 /* Continues m, freshly initialised with the options asked for; returns the step. The run must be
@@ -2419,17 +2429,46 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
     }
     return strcpy(o, "\""), out;
 }
+/* What quantization does to the projections, for the log and result.json: the part of their codes
+ * that is 0, that changed per 100 steps, whose gradient is masked; how far scales moved, in powers
+ * of 2; pQuant's share of the power of its MLPs' outputs in the last batch. */
+typedef struct { double codes, zero, masked, drift, hi_share; } Diagnosis;
+static Diagnosis diagnose(const Golf *m) {
+    const Config *c = &m->c;
+    Diagnosis d = {0};
+    double zeros = 0, masked = 0, scales = 0, drift = 0, hi = 0, all = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (t->role != PROJ || t->bits == 16 || t->vector) continue;
+        d.codes += (double)t->n;
+        for (size_t i = t->at; i < t->at + t->n; i++) {
+            zeros += !m->code[i] && !t->half;
+            masked += t->ste && !m->mask[i];
+        }
+        for (size_t i = t->at_scale; i < t->at_scale + t->copy_scales * t->stored_copies; i++)
+            if (m->scale[i] > 0 && m->first_scale[i] > 0)
+                drift += fabs(log2((double)(m->scale[i] / m->first_scale[i]))), scales++;
+    }
+    for (int p = 0; c->ffn_hi && p < m->phases; p++)
+        for (size_t i = 0; i < m->N * c->width; i++) {
+            const Phase *s = m->phase + p;
+            const double beta = (double)*IX(beta), y = (double)s->y[i];
+            const double high = y - beta * (double)s->hi_main[i];
+            hi += high * high, all += high * high + (y - high) * (y - high);
+        }
+    d.zero = zeros / fmax(d.codes, 1), d.masked = masked / fmax(d.codes, 1);
+    d.drift = drift / fmax(scales, 1), d.hi_share = hi / fmax(all, 1e-30);
+    return d;
+}
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(m);
     char text[64], *json;
-    size_t len, trits = 0, zeros = 0;
+    size_t len, trits = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (size_t i = t->at; ternary(t) && i < t->at + t->n; i++, trits++)
-            zeros += !m->code[i];
-    const double total = (double)l.total, weights = trits ? (double)trits : 1; /* 0 of 1 is 0 */
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) trits += ternary(t) ? t->n : 0;
+    const double total = (double)l.total;
+    const Diagnosis d = diagnose(m);
     const struct { const char *key; double value; } numbers[] = {
         {"seed", c->seed}, {"steps", r->steps}, {"tokens", (double)r->steps * c->batch * c->seq},
         {"seconds", r->seconds}, {"tok_per_s", r->tok_per_s}, {"threads", omp_get_max_threads()},
@@ -2437,11 +2476,13 @@ static void write_result(const Golf *m, const Run *r) {
         {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb},
         {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
-        {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)}, {"bytes_code", GOLF_CODE_BYTES},
+        {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)},
+        {"bytes_code", GOLF_CODE_BYTES},
         {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
         {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
-        {"flops_per_token", flops_per_token(c)}, {"zero_fraction", (double)zeros / weights},
-        {"flip_rate", trits ? (double)m->flips / r->steps / weights : 0}};
+        {"flops_per_token", flops_per_token(c)}, {"zero_fraction", d.zero},
+        {"flip_rate", (double)m->flips / r->steps / fmax(d.codes, 1)},
+        {"masked_fraction", d.masked}, {"scale_drift", d.drift}, {"hi_share", d.hi_share}};
     const struct { const char *key, *value; } texts[] = {
         {"name", r->name}, {"preset", r->preset}, {"git_rev", GOLF_GIT_REV},
         {"compiler", __VERSION__}, {"isa", GOLF_ISA}};
@@ -2521,7 +2562,8 @@ static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the ro
     if (!log || !kept) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\tzero\tflips_per_100\t"
+          "masked\tscale_drift\thi_share\trms\n", kept);
     while (fgets(row, sizeof row, log))
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
@@ -2555,6 +2597,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
                        FILE *log, int *x, int *y) {
     const Config *c = &m->c;
     const int tty = isatty(1), first = run->steps;
+    uint64_t flipped = m->flips;
     const size_t n_out = m->N * (size_t)c->width;
     const double started = now(), N = (double)m->N;
     signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
@@ -2566,14 +2609,24 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         batch_at(train, c, run->steps, x, y);
         const double loss = golf_step(m, x, y, run->steps, &norm), seconds = now() - t0;
         const int step = ++run->steps, end = step == c->steps;
-        for (int p = 0; end && p < m->phases; p++)
+        for (int p = 0; (end || step % 100 == 0) && p < m->phases; p++)
             run->rms[p] = sqrt(block_sum(m->phase[p].out, n_out, 1) / (double)n_out);
         if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
         const int last = end || (stop = stop_signal); /* read once: what stops also saves */
-        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb,
+        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\t", step, step * m->N, loss, bpb,
                 rate, norm, 1e3 * seconds, N / seconds);
-        if (fflush(log)) die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
+        if (end || step % 100 == 0) {
+            const Diagnosis d = diagnose(m);
+            const double flips = (double)(m->flips - flipped) / fmax(d.codes, 1);
+            fprintf(log, "%.4f\t%.6f\t%.5f\t%.4f\t%.4f\t", d.zero, flips, d.masked, d.drift,
+                    d.hi_share);
+            for (int p = 0; p < m->phases; p++)
+                fprintf(log, "%s%.4g", p ? " " : "", run->rms[p]);
+            flipped = m->flips;
+        } else fputs("\t\t\t\t", log);
+        if (fputc('\n', log) == EOF || fflush(log))
+            die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
         if (tty || step % 10 == 0 || last || *bpb) {
             const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
             printf("%sstep %d/%d  loss %.4f  %s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
@@ -2864,11 +2917,11 @@ void quest_inputs_backward(const Act *a, real *dx, int N, int K) {
 }
 
 /* ==== 14. pQuant (2602.22592) ================================================================= */
-/* pQuant (2602.22592): beside the MLP a second one, r = ffn_hi wide, in high precision:
+/* Beside the MLP a second one, r = ffn_hi wide, in high precision, on the same inputs:
  *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
- * alpha and beta learnable, from 2 and 0.2 ("feature scaling"); of E copies e each application has
- * its own (e = p % E, w = 1) or each token chooses one (argmax of softmax(router u), w its
- * probability). All E are computed, r is small. Inputs: in_up; hidden int8 with a step per token. */
+ * alpha and beta are learnable, from 2 and 0.2 ("feature scaling"). Of its E copies each phase has
+ * its own (e = p % E, w = 1), or each token chooses: e = argmax, w_e = softmax(router u)_e. All E
+ * are computed, as r is small. Its hidden numbers are int8 with one step per token. */
 static Mat hi_hidden(const Golf *m, const Act *x, int e) {
     Mat all = inputs_of(m, x, T_hi_down);
     all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
@@ -2885,89 +2938,90 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
     const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
     const real alpha = *IX(alpha), beta = *IX(beta), *router = IX(router);
     const Mat in = inputs_of(m, &s->in_up, T_wup);
+    if (!r) return;
     memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
     for (int e = 0; e < E; e++)
-        gemm_panels(s->hi_f + e * r, (size_t)E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
+        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
     relu2_forward(room, s->hi_f, n, E * r);
     act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
-    for (int i = 0; i < n; i++) {
-        real *prob = s->hi_p + (size_t)i * E, sum = 0, most = 0;
+    for (size_t i = 0; i < (size_t)n; i++) {
+        real *prob = s->hi_p + i * E, sum = 0, most = 0;
         for (int e = 0; e < E; e++) {
             prob[e] = 0;
-            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, (size_t)i, (size_t)k);
+            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, i, k);
             most = e ? larger(most, prob[e]) : prob[e];
         }
         for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
         for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
     }
     for (int e = 0; e < E; e++) {
-        gemm_panels(room, (size_t)C, hi_hidden(m, &s->hi_in, e), &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
+        gemm_panels(room, C, hi_hidden(m, &s->hi_in, e),
+                    &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
         for (int i = 0; i < n; i++) {
             const size_t at = (size_t)i * C;
-            const real w = s->hi_p[i * E + e];
-            if (hi_chosen(c, s->hi_p + (size_t)i * E, p) != e) continue;
-            for (int k = 0; k < C; k++) {
-                s->hi_y[at + k] = room[at + k];
-                s->y[at + k] = beta * s->hi_main[at + k] + alpha * w * room[at + k];
-            }
+            const real w = alpha * s->hi_p[i * E + e];
+            if (hi_chosen(c, s->hi_p + i * E, p) != e) continue;
+            memcpy(s->hi_y + at, room + at, sizeof(real) * (size_t)C);
+            FOR_COLUMNS(k, C) s->y[at + k] = beta * s->hi_main[at + k] + w * room[at + k];
         }
     }
 }
-/* d(y) in f->dy becomes that of the MLP; d(hidden) of the experts; alpha, beta and the router. */
+/* From d(y) in f->dy: alpha, beta, the router, d(hidden) of the experts; leaves d(MLP) in f->dy. */
 void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n) {
     const Config *c = &m->c;
     const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
     const real alpha = *IX(alpha), beta = *IX(beta);
     const Mat in = inputs_of(m, &s->in_up, T_wup);
+    if (!r) return;
     memset(f->hi_dy, 0, sizeof(real) * (size_t)n * E * C);
-    for (int i = 0; i < n; i++) {
-        const real *prob = s->hi_p + (size_t)i * E;
+    for (size_t i = 0; i < (size_t)n; i++) {
+        const real *prob = s->hi_p + i * E;
         const int chosen = hi_chosen(c, prob, p);
-        real *dy = f->dy + (size_t)i * C, *to = f->hi_dy + ((size_t)i * E + chosen) * C;
-        const real dw = inner(dy, s->hi_y + (size_t)i * C, C);
-        *DIX(alpha) += dw * prob[chosen];
-        *DIX(beta) += inner(dy, s->hi_main + (size_t)i * C, C);
-        for (int e = 0; e < E && token; e++) { /* w = softmax(z)[chosen] */
-            const real dz = alpha * dw * prob[chosen] * ((e == chosen) - prob[e]);
-            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, (size_t)i, (size_t)k);
+        real *dy = f->dy + i * C, *to = f->hi_dy + (i * E + chosen) * C, w = prob[chosen];
+        const real dw = inner(dy, s->hi_y + i * C, C);
+        *DIX(alpha) += dw * w;
+        *DIX(beta) += inner(dy, s->hi_main + i * C, C);
+        f->hi_dw[i] = alpha * dw * w; /* d(w_e) * w_e: softmax's backward needs the product */
+        for (int e = 0; e < E && token; e++) {
+            const real dz = f->hi_dw[i] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, i, k);
         }
-        for (int k = 0; k < C; k++) to[k] = alpha * prob[chosen] * dy[k], dy[k] *= beta;
-        /* what hi_inputs needs of the router: d(w) */
-        if (token) f->hi_dw[i] = alpha * dw;
+        for (int k = 0; k < C; k++) to[k] = alpha * w * dy[k], dy[k] *= beta;
     }
     for (int e = 0; e < E; e++)
-        gemm_panels(f->hi_df + e * r, (size_t)E * r, mat(f->hi_dy + e * C, (size_t)E * C),
+        gemm_panels(f->hi_df + e * r, E * r, mat(f->hi_dy + e * C, (size_t)E * C),
                     &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
     relu2_backward(f->hi_df, s->hi_f, n, E * r);
 }
 /* du += what reaches the inputs through the experts and the router. */
-void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n, real *room) {
+void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
+               real *room) {
     const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
     for (int e = 0; e < E; e++) {
-        gemm_panels(room, (size_t)C, mat(f->hi_df + e * r, (size_t)E * r), &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
+        gemm_panels(room, C, mat(f->hi_df + e * r, (size_t)E * r),
+                    &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
         for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
     }
-    for (int i = 0; i < n && c->hi_route == ROUTE_TOKEN; i++) {
-        const real *prob = s->hi_p + (size_t)i * E;
-        const int chosen = hi_chosen(c, prob, p);
+    for (int i = 0; i < n && E && c->hi_route == ROUTE_TOKEN; i++)
         for (int e = 0; e < E; e++) {
-            const real dz = f->hi_dw[i] * prob[chosen] * ((e == chosen) - prob[e]);
-            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * IX(router)[e * C + k];
+            const real *prob = s->hi_p + i * E, *to = IX(router) + e * C;
+            const real dz = f->hi_dw[i] * ((e == hi_chosen(c, prob, p)) - prob[e]);
+            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * to[k];
         }
-    }
 }
 void hi_dw(const Golf *m, const Phase *all, int b, int N) {
     const Config *c = &m->c;
-    const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
+    const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
     const Mat in = inputs_of(m, &all->in_up, T_wup);
+    real *up = m->g + m->t[T_hi_up].at, *down = m->g + m->t[T_hi_down].at;
     Gemm dw[2 * 64];
     for (int e = 0; e < E; e++) {
         const size_t copy = (size_t)(b * E + e) * r * C;
-        dw[2 * e] = (Gemm){m->g + m->t[T_hi_down].at + copy, (size_t)r, mat_t(m->hi_dy + e * C, (size_t)E * C),
-                           hi_hidden(m, &all->hi_in, e), C, r, N, 1};
-        dw[2 * e + 1] = (Gemm){m->g + m->t[T_hi_up].at + copy, (size_t)C, mat_t(m->hi_df + e * r, (size_t)E * r),
-                               in, r, C, N, 1};
+        const Mat dy = mat_t(m->hi_dy + e * C, (size_t)E * C);
+        const Mat df = mat_t(m->hi_df + e * r, (size_t)E * r);
+        dw[2 * e] = (Gemm){down + copy, (size_t)r, dy, hi_hidden(m, &all->hi_in, e), C, r, N, 1};
+        dw[2 * e + 1] = (Gemm){up + copy, (size_t)C, df, in, r, C, N, 1};
     }
     matmul_dw(dw, 2 * E);
 }
@@ -3031,7 +3085,8 @@ int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
         if (!isfinite(scale[s] = from_bf16((uint16_t)get_u(in, 2)))) return 0;
     for (size_t v = 0; v < VECTORS(t); v++) {
         int index = 0;
-        for (size_t b = 0, at = v * bits; b < bits; b++, at++) index |= (in[at / 8] >> at % 8 & 1) << b;
+        for (size_t b = 0, at = v * bits; b < bits; b++, at++)
+            index |= (in[at / 8] >> at % 8 & 1) << b;
         if (index >= t->group) return 0;
         set_index(code, t, v, index);
     }
@@ -3051,7 +3106,8 @@ int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
 void cluster_average(Golf *m, real *x) {
     FOR_BOOKS(m, j, t) {
         const int g = t->vector;
-        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double)), *count = sum + t->group * g;
+        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double));
+        double *count = sum + (size_t)t->group * g;
         FOR_VECTORS(m, j, t, u, v, at) {
             const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
             for (int e = 0; e < g; e++) sum[k * g + e] += (double)x[at + (size_t)e * u->cols];
@@ -3059,7 +3115,8 @@ void cluster_average(Golf *m, real *x) {
         }
         FOR_VECTORS(m, j, t, u, v, at) {
             const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
-            for (int e = 0; e < g; e++) x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
+            for (int e = 0; e < g; e++)
+                x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
         }
         free(sum);
     }
@@ -3070,18 +3127,18 @@ void cluster_fit(Golf *m) {
         const int g = t->vector, n = t->group;
         size_t count = 0, i = 0;
         FOR_VECTORS(m, j, t, u, v, at) count++, (void)at;
-        real *x = xcalloc(count * g, sizeof(real)), *book = xcalloc((size_t)n * (g + 1), sizeof(real));
-        real *square = book + (size_t)n * g;
+        real *x = xcalloc(count * g, sizeof(real));
+        real *book = xcalloc((size_t)n * (g + 1), sizeof(real)), *square = book + (size_t)n * g;
         int *chosen = xcalloc(count + (size_t)n, sizeof(int)), *members = chosen + count;
         FOR_VECTORS(m, j, t, u, v, at) {
             for (int e = 0; e < g; e++) x[i * g + e] = m->w[at + (size_t)e * u->cols];
             i++;
         }
         for (int k = 0; k < n; k++)
-            memcpy(book + (size_t)k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
+            memcpy(book + k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
                    sizeof(real) * (size_t)g);
         for (int round = 0; round < 20; round++) {
-            for (int k = 0; k < n; k++) square[k] = inner(book + (size_t)k * g, book + (size_t)k * g, g) / 2;
+            for (int k = 0; k < n; k++) square[k] = inner(book + k * g, book + k * g, g) / 2;
 #pragma omp parallel for
             for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
                 real most = -INFINITY;
@@ -3116,17 +3173,19 @@ void cluster_fit(Golf *m) {
 size_t mixed_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
 size_t mixed_bytes(const Tensor *t) {
     const size_t rows = (size_t)t->rows, high = (size_t)t->group, K = (size_t)t->stored_cols;
-    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) + (rows - high) * CEIL(K, 5);
+    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) +
+           (rows - high) * CEIL(K, 5);
 }
 static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its own */
-    const int bits = high ? t->bits : 2;
-    return (Tensor){.rows = 1, .cols = t->cols, .stored_cols = t->stored_cols, .line = t->stored_cols,
-                    .group = t->stored_cols, .copy_n = (size_t)t->stored_cols, .copy_scales = 1, .bits = bits};
+    const int K = t->stored_cols;
+    return (Tensor){.rows = 1, .cols = K, .stored_cols = K, .line = K, .group = K,
+                    .copy_n = (size_t)K, .copy_scales = 1, .bits = high ? t->bits : 2};
 }
 void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     const int K = t->stored_cols;
     const Tensor low = row_of(t, 0), high = row_of(t, 1);
-    double *miss = xcalloc((size_t)t->rows, sizeof(double)), mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
+    double *miss = xcalloc((size_t)t->rows, sizeof(double));
+    const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
     const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
     (void)mask;
     for (int r = 0; r < t->rows; r++) {
@@ -3138,10 +3197,12 @@ void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, con
     }
     for (int r = 0; r < t->rows; r++) {
         int rank = 0;
-        for (int o = 0; o < t->rows; o++) rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
+        const size_t at = (size_t)r * K;
+        for (int o = 0; o < t->rows; o++)
+            rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
         scale[1 + r] = 0;
-        if (rank < t->group) grid_quantize(code + (size_t)r * K, scale + 1 + r, NULL, w + (size_t)r * K, &high);
-        else grid_codes(code + (size_t)r * K, w + (size_t)r * K, K, s, &low);
+        if (rank < t->group) grid_quantize(code + at, scale + 1 + r, NULL, w + at, &high);
+        else grid_codes(code + at, w + at, K, s, &low);
     }
     free(miss);
 }

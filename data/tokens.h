@@ -1,4 +1,4 @@
-/* tokens.h - part of train_golf.c, section 7: text to tokens and back, shards, the order of training. */
+/* tokens.h - section 7 of train_golf.c: text to tokens and back, shards, order of training. */
 
 /* ------------------------------------------------------------------------------------- tokenizer
  * A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
