@@ -516,15 +516,25 @@ static void use_tokenizer(const char *path) {
 static void test_corruption(void) {
     const char *wanted = getenv("GOLF_CORRUPT"), *dir = strdup(IN("c"));
     const char *bad = strdup(path_of(dir, "x_train_000000.bin"));
-    const char *names[] = {"artifact", "checkpoint", "tokenizer", "shard"};
+    const char *names[] = {"artifact", "checkpoint", "tokenizer", "shard", "quest", "binary",
+                           "codebook", "int4", "rows", "pquant"};
     const int times = wanted ? atoi(wanted) : DOUBLE ? 60 : 250;
     Golf m, loaded;
     mkdir(dir, 0777);
+    const char *others[] = {"wq=quest wbits=3", "wq=binary", "cluster=4,20,each", "wq=int4 wscale=row",
+                            "protect=wdown:8:30%", "ffn_hi=8 hi_experts=2 hi_route=token"};
+    for (int i = 0; i < 6; i++) { /* artifacts of other systems */
+        char text[200];
+        snprintf(text, sizeof text, "vocab=266 width=16 heads=2 seq=16 repeat=2 batch=2 %s", others[i]);
+        new_model(&m, text, 32);
+        golf_save(&m, path_of(tmp, names[4 + i]), 1);
+        golf_free(&m);
+    }
     new_model(&m, "vocab=266 width=16 heads=2 seq=16 repeat=2 batch=2", 32);
     run_steps(&m, 0, 1);
     golf_save(&m, IN("artifact"), 1), ckpt_save(&m, IN("checkpoint"), 1);
     write_hand_model(IN("tokenizer")), write_shard(IN("shard"), tokens_below(200, 700, 3), 700);
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 10; kind++) {
         size_t len;
         uint8_t *b = read_file(IN(names[kind]), &len);
         int refused = 0, good = 1;
@@ -535,11 +545,11 @@ static void test_corruption(void) {
             b[at] ^= (uint8_t)(1 + dice(255));
             put_file(bad, b, n);
             b[at] = was;
-            const int st = kind == 0   ? STATUS(golf_load(&loaded, bad))
+            const int st = kind == 0 || kind > 3 ? STATUS(golf_load(&loaded, bad))
                            : kind == 1 ? STATUS(ckpt_load(&m, bad))
                            : kind == 2 ? STATUS(use_tokenizer(bad)) : STATUS(read_all(dir, 200));
             refused += st == 1;
-            good = st == 1 ? strstr(message, bad) != NULL : st == 0 && kind > 1;
+            good = st == 1 ? strstr(message, bad) != NULL : st == 0 && (kind == 2 || kind == 3);
             CHECK(good, "%s, byte %zu of %zu: status %d %s", names[kind], at, n, st, message);
         }
         printf("%s: %d corruptions, %d refused\n", names[kind], times, refused);
