@@ -280,6 +280,7 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
 #elif VB == 32 && defined(__AVX2__)
 #define OFFSET 1 /* codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits */
+#define KERNEL_BITS 2
     __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
     return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
@@ -293,6 +294,10 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return s;
 #endif
 }
+
+#ifndef KERNEL_BITS
+#define KERNEL_BITS 8 /* of a weight's code */
+#endif
 
 /* ==== 2. Matmul =============================================================================== */
 /* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
@@ -1350,9 +1355,16 @@ static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->blocks + j) * 3 + r;
 }
 static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
+/* Is y = x W^T exact in integers? Both sides have codes, of the same domain, that the kernel takes:
+ * with a half grid 2 code + 1. A scale per row multiplies afterwards. */
 static int in_integers(const Golf *m, const Tensor *t) {
-    return is_ternary(t) && t->quant == quantizers + Q_TERNARY && t->copy_scales == 1 &&
-           act_top(&m->c, 0) && !m->freeze && lambda_of(m, (int)(t - m->t)) == 1;
+    const int k = (int)(t - m->t), one = is_ternary(t) || t->bits == 1;
+    if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7 : !act_top(&m->c, k))
+        return 0;
+    return k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED && t->bits < 16 &&
+           t->group == t->line &&
+           (t->half ? t->bits < 8 : 1) && (KERNEL_BITS == 8 || one) && !m->freeze &&
+           lambda_of(m, k) == 1 && (m->c.qat == QAT_ON || !m->w);
 }
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
@@ -1368,8 +1380,11 @@ static void golf_pack(Golf *m) {
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
             if (in_integers(m, t)) {
-                int_pack(&w->codes, m->code + at, rows, K);
-                if (!m->train) int_pack_stream(&w->codes);
+                int8_t *codes = memcpy(xcalloc((size_t)rows * K, 1), m->code + at, (size_t)rows * K);
+                for (size_t i = 0; t->half && i < (size_t)rows * K; i++)
+                    codes[i] = (int8_t)(2 * codes[i] + 1);
+                int_pack(&w->codes, codes, rows, K), free(codes);
+                if (!m->w && (is_ternary(t) || t->bits == 1)) int_pack_stream(&w->codes);
             } else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
             if (m->train) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
         }
@@ -1437,9 +1452,13 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     const Packed *w = packed_of(m, k, j, r);
     int first;
     row_range(&m->c, k, r, &first);
-    if (in_integers(m, t))
-        gemm_int(y + first, ldy, x->q, x->inv, &w->codes, *scale_of(m, t, j), N);
-    else
+    if (in_integers(m, t)) {
+        const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
+        const int wide = t->copy_scales == 1;
+        gemm_int(y + first, ldy, x->q, x->inv, &w->codes, wide ? *scale * whole : whole, N);
+        for (int n = 0; n < N && !wide; n++)
+            FOR_COLUMNS(i, w->codes.rows) y[n * ldy + first + i] *= scale[first + i];
+    } else
         gemm_panels(y + first, ldy, inputs_of(m, x, k), &w->forward, N);
 }
 static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
@@ -2809,7 +2828,7 @@ void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
 int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
 real lambda_of(const Golf *m, int k) {
     const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
-    if (!m->train || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
+    if (!m->w || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
     const double x = m->step / (m->c.qat_ramp * m->c.steps), y = each ? 4 * x - turn : x;
     return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
 }
@@ -2899,8 +2918,12 @@ void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) 
         hadamard(z, K, hadamard_block(K));
         const real s = quest_step((double)inner(z, z, K), K, &grid);
         if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
-        for (int i = 0; i < K && freeze != REPLAY; i++)
-            q[i] = s * (grid_code(z[i], s, &grid) + (real)grid.half / 2);
+        a->inv[n] = grid.half ? s / 2 : s; /* q, for the integer kernel, stays rotated */
+        for (int i = 0; i < K && freeze != REPLAY; i++) {
+            const int code = (int)grid_code(z[i], s, &grid);
+            a->q[at + i] = (int8_t)(grid.half ? 2 * code + 1 : code);
+            q[i] = s * ((real)code + (real)grid.half / 2);
+        }
         if (freeze != REPLAY) hadamard(q, K, hadamard_block(K));
         if (freeze) quest_pass(z, a->mask + at, K);
         for (int i = 0; i < K && freeze; i++) {

@@ -99,7 +99,8 @@ bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if 
 bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
-bug protected-as-codes double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_TERNARY/t->bits < 16/; $(in_ in_integers)s/is_ternary(t) && //; $(in_ in_integers)s/t->copy_scales == 1 && //"
+bug row-scale-of-another-row double gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
+bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7 : //"
 # systems
 bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
 bug quest-gradient-not-rotated double gradients "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
