@@ -2260,10 +2260,11 @@ void golf_perturb(Golf *m, double drift, double noise) {
         for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
             const size_t at = t->at + j * t->copy_n;
             const double mean = block_sum(m->eff + at, t->copy_n, 0) / (double)t->copy_n;
-            const double size = noise * (ternary(t) ? (double)*scale_of(m, t, j) : mean);
+            const int step = ternary(t) && grid_scales(t) == 1; /* or several, or none */
+            const double size = noise * (step ? (double)*scale_of(m, t, j) : mean);
             FOR_RANGE(i, at, t->copy_n) m->eff[i] += (real)(size * normal01(key, i - t->at));
         }
-        if (t->role == PROJ) t->quant = quantizers + Q_BF16; /* eff are no codes any more */
+        if (t->role == PROJ) t->quant = quantizers + Q_BF16, t->bits = 16; /* no codes any more */
     }
     golf_pack(m);
     for (int p = 0; p < m->phases; p++) /* h = mix0 * h + ... with the drift in mix0 */
