@@ -61,9 +61,10 @@ enum {
     X(MODEL, INT, wq, "ternary", "none|ternary|binary|quest|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
     X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
+    X(MODEL, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding") \
     X(MODEL, INT, wscale, "tensor", "tensor|row|group", "a scale per; group: 128 of a row") \
-    X(MODEL, INT, ste, "identity", "identity|clip|trust", \
-      "gradient passes all | inside | near the grid") \
+    X(MODEL, INT, ste, "auto", "identity|clip|trust|auto", \
+      "gradient passes all | inside | near the grid (auto: quest)") \
     X(MODEL, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
     X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
@@ -121,7 +122,7 @@ enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 enum { ROUTE_PHASE, ROUTE_TOKEN };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
-enum { STE_IDENTITY, STE_CLIP, STE_TRUST };
+enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
@@ -433,12 +434,13 @@ void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, co
 int may_mix(const Config *c); /* can the forward pass see numbers between w and Q(w)? */
 real lambda_of(const Golf *m, int k);
 void soften(Golf *m, const Tensor *t, int copy);
-int hadamard_block(int n);
+int hadamard_block(const Config *c, int n);
+int ste_of(const Config *c, int quest);
 void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
 void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
 void quest_backward(real *dw, const uint8_t *mask, const Tensor *t);
-void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze);
-void quest_inputs_backward(const Act *a, real *dx, int N, int K);
+void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze);
+void quest_inputs_backward(const Config *c, const Act *a, real *dx, int N, int K);
 void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room);
 void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n);
 void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,

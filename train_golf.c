@@ -1145,8 +1145,8 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     t->line = wide ? (int)t->copy_n : t->stored_cols;
     t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
     t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
-    t->ste = q == Q_QUEST ? STE_TRUST : t->role == PROJ ? c->ste : STE_IDENTITY;
-    t->had = q == Q_QUEST ? hadamard_block(t->stored_cols) : 0;
+    t->ste = t->role == PROJ ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
+    t->had = q == Q_QUEST ? hadamard_block(c, t->stored_cols) : 0;
 }
 
 /* Inputs of the projections as integers -top..top, 127 of them for int8, with one step per token:
@@ -1467,7 +1467,7 @@ static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
-    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0) quest_inputs_backward(x, dx, N, m->t[k].cols);
+    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0) quest_inputs_backward(&m->c, x, dx, N, m->t[k].cols);
 }
 static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
@@ -1503,7 +1503,7 @@ static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
     if (norm) x = room;
     const real lambda = lambda_of(m, k);
-    if (m->c.aq == AQ_QUEST && lambda > 0) quest_inputs(a, x, N, K, m->c.abits, m->freeze);
+    if (m->c.aq == AQ_QUEST && lambda > 0) quest_inputs(&m->c, a, x, N, K, m->freeze);
     else act_quant(a, x, N, K, act_top(&m->c, k), lambda, m->freeze);
 }
 
@@ -2802,10 +2802,13 @@ int info_main(const char *path, int argc, char **argv) {
 /* ==== 11. BitNet's options (2402.17764): binary weights, masked gradients ===================== */
 /* --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
  * moved a weight by at most half a step (QuEST; for 1 bit, inside 1.3 times the grid). */
+int ste_of(const Config *c, int quest) {
+    return c->ste == STE_AUTO ? quest ? STE_TRUST : STE_IDENTITY : c->ste;
+}
 void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
     const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
     const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
-    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside;
+    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
 }
 /* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
 void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
@@ -2848,8 +2851,8 @@ void soften(Golf *m, const Tensor *t, int j) {
 /* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
  * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
  * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
-int hadamard_block(int n) { /* the largest power of two up to 128 that divides n */
-    return n ? MIN(128, n & -n) : 0;
+int hadamard_block(const Config *c, int n) { /* the largest power of two up to 128 in n */
+    return c->hadamard ? MIN(128, n & -n) : 1;
 }
 static void hadamard(real *x, int n, int block) { /* its own inverse */
     for (int size = 1; size < block; size *= 2)
@@ -2906,17 +2909,18 @@ void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
 }
 
 /* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
-static void quest_pass(real *x, const uint8_t *mask, int n) {
+static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
     for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
-    hadamard(x, n, hadamard_block(n));
+    hadamard(x, n, block);
 }
-void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) {
-    const Tensor grid = {.bits = (int)ceil(bits), .half = bits != 1.585, .ste = STE_TRUST};
+void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
+    const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585, .ste = ste_of(c, 1)};
+    const int block = hadamard_block(c, K);
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
         real *q = freeze == RECORD ? a->res + at : z;
-        hadamard(z, K, hadamard_block(K));
+        hadamard(z, K, block);
         const real s = quest_step((double)inner(z, z, K), K, &grid);
         if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
         a->inv[n] = grid.half ? s / 2 : s; /* q, for the integer kernel, stays rotated */
@@ -2925,18 +2929,19 @@ void quest_inputs(Act *a, const real *x, int N, int K, double bits, int freeze) 
             a->q[at + i] = (int8_t)(grid.half ? 2 * code + 1 : code);
             q[i] = s * ((real)code + (real)grid.half / 2);
         }
-        if (freeze != REPLAY) hadamard(q, K, hadamard_block(K));
-        if (freeze) quest_pass(z, a->mask + at, K);
+        if (freeze != REPLAY) hadamard(q, K, block);
+        if (freeze) quest_pass(z, a->mask + at, K, block);
         for (int i = 0; i < K && freeze; i++) {
             if (freeze == RECORD) a->res[at + i] -= z[i];
             z[i] += a->res[at + i];
         }
     }
 }
-void quest_inputs_backward(const Act *a, real *dx, int N, int K) {
+void quest_inputs_backward(const Config *c, const Act *a, real *dx, int N, int K) {
+    const int block = hadamard_block(c, K);
     FOR_ROWS(n, N, K) {
-        hadamard(dx + at, K, hadamard_block(K));
-        quest_pass(dx + at, a->mask + at, K);
+        hadamard(dx + at, K, block);
+        quest_pass(dx + at, a->mask + at, K, block);
     }
 }
 

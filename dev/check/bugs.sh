@@ -105,7 +105,7 @@ bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quan
 bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
 bug quest-gradient-not-rotated double gradients "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
 bug quest-without-half-step float quest "$(in_ choose_quantizer)s/(q == Q_QUEST \&\& c->wbits != 1.585)/0/"
-bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K);/hadamard(dx + at, K, hadamard_block(K));/"
+bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K, block);/hadamard(dx + at, K, block);/"
 bug binary-without-mean float bitnet "/^void binary_quantize(/,/^}/s/w\[i\] - (real)mean/w[i]/"
 bug group-of-the-next-row float bitnet "$(in_ group_at)s/return g \/ per_line \* t->line + at;/return g * t->group;/"
 bug alpha-without-its-weight double gradients "/^void hi_backward(/,/^}/s/\*DIX(alpha) += dw \* w;/*DIX(alpha) += dw;/"

@@ -82,8 +82,9 @@ static void test_quest(void) {
         for (int k = 0; k < K; k++) worst = fmax(0, fabs((double)(w[k] - eff[k])));
         CHECK(worst < 1e-5, "Hadamard is not its own inverse");
     }
-    CHECK(hadamard_block(384) == 128 && hadamard_block(96) == 32 && hadamard_block(5) == 1 &&
-              hadamard_block(1024) == 128, "blocks");
+    const Config on = config_of(""), off = config_of("hadamard=0");
+    CHECK(hadamard_block(&on, 384) == 128 && hadamard_block(&on, 96) == 32 && hadamard_block(&on, 5) == 1 &&
+              hadamard_block(&on, 1024) == 128 && hadamard_block(&off, 96) == 1, "blocks");
 }
 
 /* Scales per row and per group, binary codes, masks: by their formulas. */
