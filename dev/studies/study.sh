@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# study.sh N: runs the study dev/studies/N_*: every arm of its plan.tsv with every seed, in turn of seeds, so that a
-# study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
+# study.sh N: runs the study dev/studies/N_*, or that in folder N: every arm of its plan.tsv with every seed, in turn of
+# seeds, so that a study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
 #   SEEDS=7   seeds 1..7 for every arm (default: the plan's own column)     JOBS=2   runs at a time, one thread each
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
 # plan.tsv: arm, seeds (5: 1 to 5; or 101-102), options, separated by tabs; arm * stands for all and comes first. A later
-# option wins.
+# option wins. --init_from=@ARM: the last checkpoint of that arm, same seed; ARM stands first, those that need it last.
 # evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
 set -u
 cd "$(dirname "$0")/../.."
 fail() { echo "study.sh: error: $*" >&2; exit 1; }
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "expected bash 5.1 or newer, found $BASH_VERSION"
 [ "${1:-}" ] || fail "expected the number of a study: make study N=1; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
-study=$(ls -d dev/studies/"$1"_* 2> /dev/null | head -n 1)
-[ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
+study=$([ -f "$1/plan.tsv" ] && echo "${1%/}" || ls -d dev/studies/"$1"_* 2> /dev/null | head -n 1)
+[ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv and no $1/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
 [ -x ./train_golf ] || fail "no ./train_golf: run make"
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} quick=${QUICK:+-quick}
 [[ "$jobs${SEEDS:-1}" =~ ^[0-9]+$ ]] || fail "JOBS and SEEDS are numbers, found '$jobs' and '${SEEDS:-}'"
@@ -39,7 +39,7 @@ finished() {  # ARM SEED
 train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why in $dir/log on failure.
     local arm=$1 seed=$2 dir=$runs/$1/$2 options steps short= name how
     mkdir -p "$dir"
-    options=$(options_of "$arm")
+    options=$(options_of "$arm" | sed "s|--init_from=@\([^ ]*\)|--init_from=$runs/\1/$seed/ckpt.bin|")
     [ -z "$quick" ] || {
         steps=$(echo "$options" | sed -n 's/.*--steps=\([0-9]*\).*/\1/p')
         short="--steps=$((steps / 50 > 10 ? steps / 50 : 10)) --val_tokens=4096"
