@@ -34,22 +34,23 @@ typedef float real;
 enum {
     MODEL = 1, TRAIN = 2, EVAL = 4, SAMPLE = 8, INFO = 16,
     FIXED = 32, /* set by the program, not by the user */
-    RESUME = 64 /* may change when a run is resumed */
+    RESUME = 64, /* may change when a run is resumed */
+    QUIET = 128  /* left out of artifacts while at its default: means nothing, must not change */
 };
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
     X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
     X(MODEL, INT, heads, "3", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
-    X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
+    X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "10", "1 to 16", "hidden width of the MLP = mlp * width") \
-    X(MODEL, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
+    X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "3", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
-    X(MODEL, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
-    X(MODEL, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
+    X(MODEL | QUIET, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
+    X(MODEL | QUIET, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
     X(MODEL, INT, mix, "vector", "none|scalar|vector", "input injection h = mix0*h + mix1*x0") \
     X(MODEL, INT, gain, "vector", "none|scalar|vector", "gains of the two block RMSNorms") \
     X(MODEL, INT, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
@@ -57,22 +58,27 @@ enum {
     X(MODEL, INT, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
-    X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
+    X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
     X(MODEL, INT, wq, "ternary", "none|ternary|binary|quest|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
-    X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
-    X(MODEL, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding") \
-    X(MODEL, INT, wscale, "tensor", "tensor|row|group", "a scale per; group: 128 of a row") \
-    X(MODEL, INT, ste, "auto", "identity|clip|trust|auto", \
+    X(MODEL | QUIET, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
+    X(MODEL | QUIET, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding") \
+    X(MODEL | QUIET, INT, wscale, "tensor", "tensor|row|group", \
+      "a scale per; group: 128 of a row") \
+    X(MODEL | QUIET, INT, ste, "auto", "identity|clip|trust|auto", \
       "gradient passes all | inside | near the grid (auto: quest)") \
-    X(MODEL, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
+    X(MODEL | QUIET, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
     X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
-    X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
-    X(MODEL, STR, cluster, "", "", "G,N,shared|each: N vectors of G weights, per block | matrix") \
-    X(MODEL, INT, ffn_hi, "0", "0 to 65536", "hidden width of a second MLP in high precision") \
-    X(MODEL, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights") \
-    X(MODEL, INT, hi_experts, "1", "1 to 64", "copies of it, one of which each token uses") \
-    X(MODEL, INT, hi_route, "phase", "phase|token", "which: application p % N | learned, top-1") \
+    X(MODEL | QUIET, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
+    X(MODEL | QUIET, STR, cluster, "", "", \
+      "G,N,shared|each: N vectors of G weights, per block | matrix") \
+    X(MODEL | QUIET, INT, ffn_hi, "0", "0 to 65536", \
+      "hidden width of a second MLP in high precision") \
+    X(MODEL | QUIET, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights") \
+    X(MODEL | QUIET, INT, hi_experts, "1", "1 to 64", \
+      "copies of it, one of which each token uses") \
+    X(MODEL | QUIET, INT, hi_route, "phase", "phase|token", \
+      "which: application p % N | learned, top-1") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -236,13 +242,13 @@ typedef struct Quantizer {
  * Files, all little-endian. The artifact (model.golf):
  *
  *     0   8  "GOLF\r\n\x1a\n"           a text-mode copy or a cut file shows at once
- *     8   4  version, 1
+ *     8   4  version, 2
  *    12   4  size of the whole file
  *    16   4  CRC-32 of the tokenizer's .model file
  *    20   4  n, bytes of config
- *    24   4  t, number of tensors
+ *    24   4  t, number of tensors that hold numbers
  *    28   n  config: MODEL options as key=value lines
- *     .  8t  per row of GOLF_TENSORS: payload length, CRC-32 of the payload
+ *     .  8t  per such row of GOLF_TENSORS: payload length, CRC-32 of the payload
  *     .   4  CRC-32 of all bytes above
  *     .   .  payloads in the order of GOLF_TENSORS, copies one after another
  *
@@ -255,7 +261,7 @@ typedef struct Quantizer {
  * the first and the second moments (n reals each), then the CRC-32 of all bytes above. */
 #define GOLF_MAGIC "GOLF\r\n\x1a\n"
 #define CKPT_MAGIC "GOLFCKPT"
-enum { GOLF_VERSION = 1, CKPT_VERSION = 1 };
+enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
 
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);

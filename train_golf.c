@@ -1359,8 +1359,8 @@ static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY;
  * with a half grid 2 code + 1. A scale per row multiplies afterwards. */
 static int in_integers(const Golf *m, const Tensor *t) {
     const int k = (int)(t - m->t), one = is_ternary(t) || t->bits == 1;
-    if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7 : !act_top(&m->c, k))
-        return 0;
+    if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7
+                                         : !act_top(&m->c, k)) return 0;
     return k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED && t->bits < 16 &&
            t->group == t->line &&
            (t->half ? t->bits < 8 : 1) && (KERNEL_BITS == 8 || one) && !m->freeze &&
@@ -1380,9 +1380,9 @@ static void golf_pack(Golf *m) {
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
             if (in_integers(m, t)) {
-                int8_t *codes = memcpy(xcalloc((size_t)rows * K, 1), m->code + at, (size_t)rows * K);
-                for (size_t i = 0; t->half && i < (size_t)rows * K; i++)
-                    codes[i] = (int8_t)(2 * codes[i] + 1);
+                const size_t n = (size_t)rows * K;
+                int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
+                for (size_t i = 0; t->half && i < n; i++) codes[i] = (int8_t)(2 * codes[i] + 1);
                 int_pack(&w->codes, codes, rows, K), free(codes);
                 if (!m->w && (is_ternary(t) || t->bits == 1)) int_pack_stream(&w->codes);
             } else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
@@ -1467,7 +1467,8 @@ static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
-    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0) quest_inputs_backward(&m->c, x, dx, N, m->t[k].cols);
+    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0)
+        quest_inputs_backward(&m->c, x, dx, N, m->t[k].cols);
 }
 static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
@@ -1854,6 +1855,7 @@ static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     size_t n = 0;
     EACH_OPTION(o, mask) {
         const char *value = option_text(c, o, text);
+        if (mask == MODEL && o->mask & QUIET && !strcmp(value, o->def)) continue;
         n += (size_t)snprintf(out + n, CONFIG_TEXT - n, "%s=%s\n", o->name, value);
         if (n >= CONFIG_TEXT) die("configuration text over %d bytes", CONFIG_TEXT);
     }
@@ -2044,11 +2046,16 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
 
 enum { ARTIFACT_FIXED = 28 };
 
+static size_t rows_of(const Golf *m) { /* of the file's table: tensors that hold numbers */
+    size_t rows = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) rows += t->n > 0;
+    return rows;
+}
 /* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
 static Ledger ledger_of(const Golf *m) {
     char text[CONFIG_TEXT];
     double percent;
-    Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * N_TENSORS + 4};
+    Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * rows_of(m) + 4};
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         *(t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
           : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
@@ -2065,18 +2072,19 @@ void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     char text[CONFIG_TEXT];
     const size_t len = config_text(&m->c, MODEL, text);
     uint8_t *file = xcalloc(artifact_bytes(&m->c), 1), *table = file + ARTIFACT_FIXED + len;
-    uint8_t *row = table, *payload = row + 8 * N_TENSORS + 4;
-    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        size_t bytes = t->n ? coded_tensor(m, t, payload, t->bytes, 0) : 0;
-        for (int j = 0; !bytes && t->n && j < t->stored_copies; j++)
+    uint8_t *row = table, *payload = row + 8 * rows_of(m) + 4;
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (!t->n) continue;
+        size_t bytes = coded_tensor(m, t, payload, t->bytes, 0);
+        for (int j = 0; !bytes && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
                            scale_of(m, t, j), t);
         t->coded = bytes = bytes ? bytes : t->bytes;
         put_u(row, bytes, 4), put_u(row + 4, crc32_of(0, payload, bytes), 4);
-        payload += bytes;
+        payload += bytes, row += 8;
     }
     const size_t size = (size_t)(payload - file);
-    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, N_TENSORS};
+    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, rows_of(m)};
     memcpy(file, GOLF_MAGIC, 8), memcpy(file + ARTIFACT_FIXED, text, len);
     for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
     put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
@@ -2090,37 +2098,39 @@ uint32_t golf_load(Golf *m, const char *path) {
     if (size < n || memcmp(file, GOLF_MAGIC, 8))
         die("%s: expected a model.golf artifact, found something else; train writes one", path);
     const size_t version = get_u(file + 8, 4), said = get_u(file + 12, 4);
-    const size_t crc = get_u(file + 16, 4), len = get_u(file + 20, 4);
+    const size_t crc = get_u(file + 16, 4), len = get_u(file + 20, 4), rows = get_u(file + 24, 4);
     if (version != GOLF_VERSION)
         die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
     if (said != size)
         die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said, size);
-    if (get_u(file + 24, 4) != N_TENSORS)
-        die("%s: expected %d tensors, found %u: written by another version of this program", path,
-            N_TENSORS, (unsigned)get_u(file + 24, 4));
-    if (len > size || size - len < n + 8 * N_TENSORS + 4)
+    if (len > size || size - len < n + 8 * rows + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
-    uint8_t *row = file + n + len, *payload = row + 8 * N_TENSORS + 4;
+    uint8_t *row = file + n + len, *payload = row + 8 * rows + 4;
     if (get_u(payload - 4, 4) != crc32_of(0, file, (size_t)(payload - 4 - file)))
         die("%s: the checksum of its header is wrong: the file is damaged", path);
     Config c;
     config_parse(&c, path, (char *)file + n, len, MODEL);
     config_check(&c);
-    for (int i = 0; i < N_TENSORS; i++) n += get_u(row + 8 * i, 4);
-    if ((n += len + 8 * N_TENSORS + 4) != size || size > artifact_bytes(&c))
+    golf_layout(m, &c);
+    if (rows != rows_of(m))
+        die("%s: expected %zu tensors, found %zu: written by another version of this program", path,
+            rows_of(m), rows);
+    for (size_t i = 0; i < rows; i++) n += get_u(row + 8 * i, 4);
+    if ((n += len + 8 * rows + 4) != size || size > artifact_bytes(&c))
         die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, n,
             artifact_bytes(&c), size);
     golf_init(m, &c, 0);
-    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (!t->n) continue;
         const size_t bytes = t->coded = get_u(row, 4), coded = bytes < t->bytes;
         if (bytes > t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
         int good = !coded || coded_tensor(m, t, payload, bytes, 1);
-        for (int j = 0; t->n && !coded && j < t->stored_copies; j++)
+        for (int j = 0; !coded && j < t->stored_copies; j++)
             good &= t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
                                      payload + j * t->copy_bytes, t);
         if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
-        payload += bytes;
+        payload += bytes, row += 8;
     }
     golf_use(m);
     free(file);
@@ -2914,7 +2924,8 @@ static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
     hadamard(x, n, block);
 }
 void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
-    const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585, .ste = ste_of(c, 1)};
+    const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585,
+                         .ste = ste_of(c, 1)};
     const int block = hadamard_block(c, K);
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {

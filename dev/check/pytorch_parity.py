@@ -14,9 +14,11 @@ rows = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 # ---- the file, from the drawing in golf.h
 raw = open(path, "rb").read()
 u32 = lambda at: int.from_bytes(raw[at:at + 4], "little")
-assert raw[:8] == b"GOLF\r\n\x1a\n" and u32(8) == 1 and u32(12) == len(raw), "not a model.golf"
+assert raw[:8] == b"GOLF\r\n\x1a\n" and u32(8) == 2 and u32(12) == len(raw), "not a model.golf"
 n, n_tensors = u32(20), u32(24)
-cfg = dict(line.split("=") for line in raw[28:28 + n].decode().splitlines())
+cfg = dict(kv_heads="0", hidden="0", prelude="0", coda="0", phase_embed="0", wscale="tensor",
+           protect="", cluster="", ffn_hi="0")  # left out of files at these values
+cfg.update(line.split("=") for line in raw[28:28 + n].decode().splitlines())
 num = lambda key: int(cfg[key])
 V, C, H, T, bits = (num(k) for k in "vocab width heads seq embed_bits".split())
 KV, D, hidden = num("kv_heads") or H, C // H, num("hidden") or num("mlp") * C
@@ -44,10 +46,8 @@ tensors = [  # name, copies, rows, cols, role, mode, value when absent
         ("g_attn", C, cfg["gain"], 1), ("x_q", C, x_mode(2), 1), ("x_k", C, x_mode(2), 1),
         ("x_v", C, x_mode(2), 1), ("q_gain", H, cfg["qgain"], 1.5), ("x_attn", C, x_mode(1), 1),
         ("gate_attn", C, cfg["gate"], 1), ("g_mlp", C, cfg["gain"], 1), ("x_up", C, x_mode(2), 1),
-        ("x_mlp", hidden, x_mode(1), 1), ("gate_mlp", C, cfg["gate"], 1))] + [
-    ("hi_up", 0, 1, 0, proj, "none", 0), ("hi_down", 0, 1, 0, proj, "none", 0)] + [
-    (name, phases, 1, 1, inter, "none", 0) for name in ("alpha", "beta", "router")]
-assert len(tensors) == n_tensors
+        ("x_mlp", hidden, x_mode(1), 1), ("gate_mlp", C, cfg["gate"], 1))]
+assert sum(t[5] != "none" for t in tensors) == n_tensors
 
 def bf16(b):
     return (np.frombuffer(b, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -140,11 +140,13 @@ def packed_size(r, c, role):
 
 w, table = {}, 28 + n
 at = table + 8 * n_tensors + 4
-for i, (name, copies, r, c, role, mode, init) in enumerate(tensors):
-    size = u32(table + 8 * i)
-    payload = raw[at:at + size]
-    assert zlib.crc32(payload) == u32(table + 8 * i + 4), name
-    at += size
+for name, copies, r, c, role, mode, init in tensors:
+    payload, size = b"", 0
+    if mode != "none":
+        size = u32(table)
+        payload = raw[at:at + size]
+        assert zlib.crc32(payload) == u32(table + 4), name
+        at, table = at + size, table + 8
     stored = blocks if role == inter and cfg["phase"] == "0" else copies
     got = []
     cols = {"vector": c, "scalar": 1, "none": 0}[mode]

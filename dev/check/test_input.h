@@ -413,7 +413,7 @@ static const char *const command_errors[][2] = {
     {"info @/bad.golf", "bad.golf|wqkv"},
     {"eval @/head.golf", "head.golf|checksum of its header"},
     {"eval @/cut.golf", "cut.golf|its header says|cut"},
-    {"eval @/next.golf", "next.golf|version 1, found 2"},
+    {"eval @/next.golf", "next.golf|version 2, found 3"},
     {"eval @/other.golf", "other.golf|seq=1x|another version"},
     {"eval @/run/model.golf --data=@/d --tokenizer=@/t2.model", "t2.model|CRC-32|--tokenizer"},
     {"eval @/run/model.golf --data=@/d --stride=17", "--stride=17|16"},
@@ -442,12 +442,12 @@ static void test_errors(void) {
     CHECK(status == 0, "a tiny run: exit status %d: %s", status, message);
     if (status) return;
     uint8_t *b = read_file(IN("run/model.golf"), &n);
-    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4), payload = table + 8 * N_TENSORS + 4;
+    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4), payload = table + 8 * get_u(b + 24, 4) + 4;
     const size_t wqkv = payload + get_u(b + table, 4) + 50;
     b[wqkv] ^= 4, put_file(IN("bad.golf"), b, n), b[wqkv] ^= 4;
     b[40] ^= 4, put_file(IN("head.golf"), b, n), b[40] ^= 4;
     put_file(IN("cut.golf"), b, n - 1);
-    b[8] = 2, put_file(IN("next.golf"), b, n), b[8] = 1;
+    b[8] = 3, put_file(IN("next.golf"), b, n), b[8] = 2;
     char *seq = strstr((char *)b + ARTIFACT_FIXED, "seq=16"); /* with a good checksum */
     if (seq) seq[5] = 'x', put_u(b + payload - 4, crc32_of(0, b, payload - 4), 4);
     put_file(IN("other.golf"), b, n);
