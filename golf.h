@@ -79,6 +79,10 @@ enum {
       "copies of it, one of which each token uses") \
     X(MODEL | QUIET, INT, hi_route, "phase", "phase|token", \
       "which: application p % N | learned, top-1") \
+    X(MODEL | QUIET, STR, unshare, "", "", "NAME,...: projections with a copy per application") \
+    X(MODEL | QUIET, INT, lora, "0", "0 to 64", "rank of the pair that each application adds") \
+    X(MODEL | QUIET, INT, lora_on, "all", "ffn|attn|all", "to which projections") \
+    X(MODEL | QUIET, INT, lora_bits, "8", "4 to 8|16", "one scale per matrix; bf16") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -94,7 +98,7 @@ enum {
     X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
     X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
-    X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW") \
+    X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW; of LoRA") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
     X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "decay of Muon's average of gradients") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
@@ -127,6 +131,7 @@ enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 enum { ROUTE_PHASE, ROUTE_TOKEN };
+enum { LORA_FFN, LORA_ATTN, LORA_ALL };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
 enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
@@ -153,7 +158,7 @@ typedef struct {
  * Shapes may use the Config c and the macros below. PROJ and EMBED tensors start as
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
-enum { EMBED, PROJ, INTERFACE }; /* roles; each has its own learning rate and quantizer */
+enum { EMBED, PROJ, FACTOR, INTERFACE }; /* roles; each has its own learning rate and quantizer */
 enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 
 #define HEAD_DIM (c->width / c->heads)
@@ -169,7 +174,10 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 #define HI(n) (c->ffn_hi ? (n) : 0)
 #define HI_COLS (c->hi_experts * c->ffn_hi)
 #define ROUTER_COLS (c->hi_route == ROUTE_TOKEN ? HI(c->hi_experts * c->width) : 0)
+#define LORA(on, n) (c->lora_on == LORA_ALL || c->lora_on == (on) ? c->lora ? (n) : 0 : 0)
 #define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
+
+#define LORA_INIT (1 / sqrt((double)c->width))
 
 #define GOLF_TENSORS(X) \
     X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, 0.02) \
@@ -196,7 +204,16 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
       DEEP / sqrt(c->ffn_hi + 1e-9)) \
     X(alpha, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), 2) \
     X(beta, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), c->ffn_hi ? 0.2 : 1) \
-    X(router, PER_PHASE, 1, ROUTER_COLS, INTERFACE, HI(MODE_VECTOR), 0)
+    X(router, PER_PHASE, 1, ROUTER_COLS, INTERFACE, HI(MODE_VECTOR), 0) \
+    X(la_qkv, PER_PHASE, c->lora, LORA(LORA_ATTN, c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(lb_qkv, PER_PHASE, QKV_ROWS, LORA(LORA_ATTN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(la_o, PER_PHASE, c->lora, LORA(LORA_ATTN, c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(lb_o, PER_PHASE, c->width, LORA(LORA_ATTN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(la_up, PER_PHASE, c->lora, LORA(LORA_FFN, c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(lb_up, PER_PHASE, HIDDEN, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(la_down, PER_PHASE, c->lora, LORA(LORA_FFN, HIDDEN), FACTOR, MODE_VECTOR, \
+      1 / sqrt((double)HIDDEN)) \
+    X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0)
 
 #define X(name, copies, rows, cols, role, mode, init) T_##name,
 enum { GOLF_TENSORS(X) N_TENSORS };
@@ -220,6 +237,7 @@ typedef struct {
     size_t coded;              /* bytes in the file, once it is saved or loaded */
     const struct Quantizer *quant;
 } Tensor;
+#define MATRIX(t) ((t)->role == PROJ || (t)->role == FACTOR)
 
 /* ---------------------------------------------------------------------------------------------
  * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes what the forward
@@ -328,7 +346,7 @@ typedef struct {
 } Gemm;
 void gemm_all(const Gemm *g, int count); /* independent products */
 void panels_pack(Panels *p, Mat b, int k, int n);
-void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m); /* c = a b */
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc); /* c (+)= a b */
 void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
 void int_pack_stream(IntWeights *w);
 /* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
@@ -365,7 +383,7 @@ typedef struct {
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
     X(d_o, c->width) X(df, HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
-    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1))
+    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1)) X(lora_u, c->lora) X(lora_du, c->lora)
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, n) Act name;
 
@@ -384,7 +402,7 @@ enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) -
 typedef struct {
     Config c;
     Tensor t[N_TENSORS];
-    int phases, blocks;
+    int phases, copies; /* copies: the most that a tensor has */
     size_t n_params, n_x, n_scales; /* n_x: expanded interface numbers of a phase */
     real *w, *g, *m, *v;     /* (n_params) masters, gradients, moments; absent if loaded */
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
@@ -452,6 +470,12 @@ void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int
 void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
                real *room);
 void hi_dw(const Golf *m, const Phase *all, int b, int N);
+enum { LORA_MOST = 64 };
+int unshared(const Config *c, const char *name);
+void unshare_check(const Config *c);
+void lora_forward(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r, int N);
+void lora_dx(const Golf *m, real *dx, Mat dy, int k, int p, int r, int N);
+void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r);
 int cluster_of(const Config *c, int *g, int *n);
 void cluster_average(Golf *m, real *x);
 void cluster_fit(Golf *m);

@@ -212,7 +212,7 @@ static void check_gemm(int m, int n, int k, int kind, int acc) {
     Panels panels = {0};
     for (int i = 0; i < 2; i++) panels_pack(&panels, b, k, n); /* again into the same memory */
     memcpy(c[2], c[0], len * sizeof(real));
-    gemm_panels(c[2], ldc, a, &panels, m);
+    gemm_panels(c[2], ldc, a, &panels, m, 0);
     if (!acc) bits &= !memcmp(c[2], c[1], len * sizeof(real));
     CHECK(bits, "gemm %d %d %d kind %d: bits depend on what else is computed", m, n, k, kind);
     free(panels.panel);
@@ -434,7 +434,7 @@ static void test_linear_gradient(const char *options_text) {
     golf_buffers(&m, N);
     const int QKV = m.t[T_wqkv].rows;
     for (int s = 0, first, rows; s < 3; s++) {
-        if (!(rows = row_range(&c, T_wqkv, s, &first))) continue;
+        if (!(rows = row_range(&m, T_wqkv, s, &first))) continue;
         Layer l = {.kind = LINEAR, .N = N, .K = C, .D = s, .in = {reals(N * C, 11)}, .m = &m,
                    .n_out = (size_t)N * QKV, .out = reals((size_t)N * QKV, 0)};
         l.coef = reals(l.n_out, 12);
@@ -549,6 +549,9 @@ static void test_model_gradients(void) {
         "ffn_hi=5", "ffn_hi=6 hi_experts=2 repeat=3", "ffn_hi=5 hi_experts=3 hi_route=token unique=2",
         "ffn_hi=4 ffn_hi_bits=16 aq=none wq=binary", "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each",
         "ffn_hi=4 aq=quest abits=3",
+        "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", "lora=1 lora_on=attn unique=2 repeat=1",
+        "lora=3 extra_norm=each aq=none repeat=1 prelude=1", "lora=2 aq=quest wq=quest abits=3",
+        "unshare=wup,wdown repeat=3", "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
@@ -887,7 +890,7 @@ static void test_muon(void) {
 static void test_adamw(void) {
     const char *text =
         "vocab=8 width=8 heads=2 mlp=1 seq=8 repeat=1 batch=2 steps=100 warmup=0 warmdown=0 wd=0.1 "
-        "lr=0.1 lr_embed=0.2 lr_interface=0.05 beta1=0.9 beta2=0.99";
+        "lr=0.1 lr_embed=0.2 lr_interface=0.05 beta1=0.9 beta2=0.99 lora=2";
     Golf m;
     new_model(&m, text, 16);
     /* g = 0.5, then -0.25, from w = 1:
@@ -897,8 +900,9 @@ static void test_adamw(void) {
      *   m/(1-0.81) = 0.1052632          v/(1-0.9801) = 0.1557789    step 0.26669943
      * projections decay by 1 - 0.1*0.1 first:  0.99 - 0.1 = 0.89;  0.99*0.89 - 0.1*0.26669943
      * = 0.85443006. Embedding: 1 - 0.2 = 0.8; 0.8 - 0.2*0.26669943 = 0.74666011.
-     * Interface: 0.95; 0.95 - 0.05*0.26669943 = 0.93666503. */
-    const double want[2][3] = {{0.8, 0.89, 0.95}, {0.746660114, 0.854430057, 0.936665029}};
+     * LoRA, not decayed: 0.9, 0.87333006. Interface: 0.95; 0.95 - 0.05*0.26669943 = 0.93666503. */
+    const double want[2][4] = {{0.8, 0.89, 0.9, 0.95},
+                               {0.746660114, 0.854430057, 0.873330057, 0.936665029}};
     set_all(m.w, m.n_params, 1);
     for (int step = 0; step < 2; step++) {
         set_all(m.g, m.n_params, step ? -0.5 : 0.5);
@@ -1007,7 +1011,8 @@ static void test_export(void) {
         "wscale=row", "wscale=group", "wq=binary", "wq=binary wscale=group", "wq=int4 aq=int4",
         "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
         "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
-        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4"};
+        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
+        "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3"};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);
@@ -1033,7 +1038,7 @@ static void test_export(void) {
                   l.total <= artifact_bytes(&m.c), "%s: %zu bytes announced, %zu written", arms[a],
               l.total, (size_t)st.st_size);
         CHECK(l.core + l.embedding + l.interface + l.protect + l.header == l.total &&
-                  !l.protect == (!strstr(arms[a], "protect") && !strstr(arms[a], "ffn_hi")),
+                  !l.protect == (!strstr(arms[a], "protect") && !strstr(arms[a], "ffn_hi") && !strstr(arms[a], "lora")),
               "%s: ledger", arms[a]);
         for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) /* what is stored as NAME:BITS? */
             CHECK(t->role != PROJ || !!t->n || !protected_bits(&m.c, t->name, &percent) || percent < 100 ||

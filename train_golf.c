@@ -473,8 +473,8 @@ static void gemm_serial(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, 
             }
         }
 }
-void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
-    gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc) {
+    gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, acc);
 }
 
 /* All threads, several products in one parallel loop. A task packs for itself: an element of b
@@ -1122,7 +1122,8 @@ static int protected_bits(const Config *c, const char *name, double *percent) {
 static void choose_quantizer(Tensor *t, const Config *c) {
     static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
     double percent = 100;
-    const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent) : 0;
+    const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent)
+                        : t->role == FACTOR ? c->lora_bits : 0;
     int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
     t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
@@ -1140,7 +1141,7 @@ static void choose_quantizer(Tensor *t, const Config *c) {
         t->group = (int)ceil(t->rows * percent / 100);
         return;
     }
-    const int wide = (q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR;
+    const int wide = t->role == FACTOR || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
     t->quant = quantizers + q;
     t->line = wide ? (int)t->copy_n : t->stored_cols;
     t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
@@ -1181,7 +1182,7 @@ static void *owned(Golf *m, size_t n, size_t size) {
 static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); }
 
 void golf_free(Golf *m) {
-    for (int i = 0; m->packed && i < 3 * N_TENSORS * m->blocks; i++) {
+    for (int i = 0; m->packed && i < 3 * N_TENSORS * m->copies; i++) {
         free(m->packed[i].codes.panel), free(m->packed[i].codes.stream);
         free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
     }
@@ -1194,7 +1195,7 @@ void golf_free(Golf *m) {
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
     const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS, BLOCKS * c->hi_experts};
-    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS * c->hi_experts};
+    *m = (Golf){.c = *c, .phases = PHASES};
     Tensor *t = m->t;
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
     *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
@@ -1204,6 +1205,8 @@ static void golf_layout(Golf *m, const Config *c) {
     for (t = m->t; t < m->t + N_TENSORS; t++) {
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
         t->copy_n = (size_t)t->rows * t->stored_cols;
+        if (unshared(c, t->name)) t->stored_copies = PHASES;
+        if (t->stored_copies > m->copies) m->copies = t->stored_copies;
         choose_quantizer(t, c);
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
@@ -1215,12 +1218,15 @@ static void golf_layout(Golf *m, const Config *c) {
     }
 }
 
-/* Phase p uses this block. */
+/* Phase p uses this block, and this copy of a tensor. */
 static int block_of(const Config *c, int p) {
     const int q = p - c->prelude;
     if (q < 0) return p;
     if (q >= LOOP_PHASES) return c->prelude + c->unique + (q - LOOP_PHASES);
     return c->prelude + (c->order == ORDER_CYCLE ? q % c->unique : q / c->repeat);
+}
+static int copy_of(const Golf *m, const Tensor *t, int p) {
+    return t->stored_copies == m->phases ? p : block_of(&m->c, p);
 }
 
 void golf_init(Golf *m, const Config *c, int train) {
@@ -1228,7 +1234,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->train = train;
     m->eff = owned_reals(m, m->n_params), m->code = owned(m, m->n_params, 1);
     m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, PHASES * m->n_x);
-    m->packed = owned(m, (size_t)3 * N_TENSORS * m->blocks, sizeof(Packed));
+    m->packed = owned(m, (size_t)3 * N_TENSORS * m->copies, sizeof(Packed));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
@@ -1318,8 +1324,7 @@ void golf_cache(Golf *m) {
 /* The interface has three modes and per-phase or per-block copies; layers know nothing of this.
  * expand: what is stored -> a full vector for every phase. fold: its adjoint, for gradients. */
 static size_t stored_at(const Golf *m, const Tensor *t, int p, int i) {
-    const int copy = t->stored_copies == m->phases ? p : block_of(&m->c, p);
-    return t->at + (size_t)copy * t->stored_cols + (t->mode == MODE_VECTOR ? i : 0);
+    return t->at + (size_t)copy_of(m, t, p) * t->stored_cols + (t->mode == MODE_VECTOR ? i : 0);
 }
 
 static void expand(Golf *m, const Tensor *t) {
@@ -1341,18 +1346,17 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
 
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
-static int row_range(const Config *c, int k, int r, int *first) {
+static int row_range(const Golf *m, int k, int r, int *first) {
+    const Config *c = &m->c;
     const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
-    const int split = k == T_wqkv && c->extra_norm == XN_EACH;
-    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : k == T_hi_up ? c->ffn_hi
-                     : k == T_hi_down ? HI(c->width) : c->width;
+    const int split = (k == T_wqkv || k == T_lb_qkv) && c->extra_norm == XN_EACH;
     *first = split ? start[r] : 0;
-    return split ? start[r + 1] - start[r] : r ? 0 : rows;
+    return split ? start[r + 1] - start[r] : r ? 0 : m->t[k].rows;
 }
 
 /* Panels of row range r of copy j of projection k. */
 static Packed *packed_of(const Golf *m, int k, int j, int r) {
-    return m->packed + (k * m->blocks + j) * 3 + r;
+    return m->packed + (k * m->copies + j) * 3 + r;
 }
 static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
 /* Is y = x W^T exact in integers? Both sides have codes, of the same domain, that the kernel takes:
@@ -1361,7 +1365,8 @@ static int in_integers(const Golf *m, const Tensor *t) {
     const int k = (int)(t - m->t), one = is_ternary(t) || t->bits == 1;
     if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7
                                          : !act_top(&m->c, k)) return 0;
-    return k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED && t->bits < 16 &&
+    return t->role == PROJ && k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED &&
+           t->bits < 16 &&
            t->group == t->line &&
            (t->half ? t->bits < 8 : 1) && (KERNEL_BITS == 8 || one) && !m->freeze &&
            lambda_of(m, k) == 1 && (m->c.qat == QAT_ON || !m->w);
@@ -1374,8 +1379,8 @@ static void golf_pack(Golf *m) {
     for (int k = 0; k < N_TENSORS; k++) {
         const Tensor *t = m->t + k;
         expand(m, t);
-        for (int jr = 0, first; t->role == PROJ && jr < 3 * t->stored_copies; jr++) {
-            const int rows = row_range(&m->c, k, jr % 3, &first), K = t->cols;
+        for (int jr = 0, first; MATRIX(t) && jr < 3 * t->stored_copies; jr++) {
+            const int rows = row_range(m, k, jr % 3, &first), K = t->cols;
             const size_t at = t->at + ((size_t)(jr / 3) * t->rows + first) * K;
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
@@ -1443,15 +1448,16 @@ static Mat inputs_of(const Golf *m, const Act *x, int k) {
     return act_top(&m->c, k) && !m->freeze && lambda_of(m, k) == 1 ? mat_q(x->q, x->inv, K)
                                                                    : mat(x->x, K);
 }
-/* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
+/* y = x W^T for row range r of projection k in phase p, in integers when both sides have codes;
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
-static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
+static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int p, int r,
                            int N) {
     TIMED(Y);
     const Tensor *t = m->t + k;
+    const int j = copy_of(m, t, p);
     const Packed *w = packed_of(m, k, j, r);
     int first;
-    row_range(&m->c, k, r, &first);
+    row_range(m, k, r, &first);
     if (in_integers(m, t)) {
         const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
         const int wide = t->copy_scales == 1;
@@ -1459,21 +1465,23 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
         for (int n = 0; n < N && !wide; n++)
             FOR_COLUMNS(i, w->codes.rows) y[n * ldy + first + i] *= scale[first + i];
     } else
-        gemm_panels(y + first, ldy, inputs_of(m, x, k), &w->forward, N);
+        gemm_panels(y + first, ldy, inputs_of(m, x, k), &w->forward, N, 0);
+    lora_forward(m, y + first, ldy, inputs_of(m, x, k), k, p, r, N);
 }
 static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
-                      int j, int r, int N) {
+                      int p, int r, int N) {
     TIMED(DX);
-    int first;
-    row_range(&m->c, k, r, &first);
-    gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
+    int first, j = copy_of(m, m->t + k, p);
+    row_range(m, k, r, &first);
+    gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N, 0);
+    lora_dx(m, dx, mat(dy + first, ldy), k, p, r, N);
     if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0)
         quest_inputs_backward(&m->c, x, dx, N, m->t[k].cols);
 }
-static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
+static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int p, int r,
                       int N) { /* for gemm_all */
     const Tensor *t = m->t + k;
-    int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
+    int first, rows = row_range(m, k, r, &first), K = t->cols, j = copy_of(m, t, p);
     return (Gemm){m->g + t->at + ((size_t)j * t->rows + first) * K, (size_t)K,
                   mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K, N, 1};
 }
@@ -1540,7 +1548,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
         rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
             input_of(m, in[i], T_wqkv, each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
-            linear_forward(m, s.qkv, QKV, in[i], T_wqkv, b, i, n);
+            linear_forward(m, s.qkv, QKV, in[i], T_wqkv, p, i, n);
         }
         qk_forward(s.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
     }
@@ -1559,15 +1567,15 @@ static void block_forward(Golf *m, int p, int B, int T) {
         Phase s = phase_at(m, p, n0);
         real *u = scratch(CHUNK * (2 * (size_t)F + HI(HI_COLS + C))), *room = u + (size_t)CHUNK * F;
         input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
-        linear_forward(m, s.o, C, &s.in_o, T_wo, b, 0, n);
+        linear_forward(m, s.o, C, &s.in_o, T_wo, p, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
         rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
         input_of(m, &s.in_up, T_wup, each, s.r_up, u, IX(x_up), n, C, room);
-        linear_forward(m, s.f, F, &s.in_up, T_wup, b, 0, n);
+        linear_forward(m, s.f, F, &s.in_up, T_wup, p, 0, n);
         relu2_forward(u, s.f, n, F);
         input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
-        linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
+        linear_forward(m, s.y, C, &s.in_down, T_wdown, p, 0, n);
         hi_forward(m, &s, p, b, n, u);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
@@ -1589,14 +1597,14 @@ static void block_backward(Golf *m, int p, int B, int T) {
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
         hi_backward(m, &s, &f, p, b, n0, n);
-        linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, b, 0, n);
+        linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, p, 0, n);
         if (c->extra_norm) {
             relu2_forward(u, s.f, n, F);
             rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
         }
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
-        linear_dx(m, du, f.df, F, &s.in_up, T_wup, b, 0, n);
+        linear_dx(m, du, f.df, F, &s.in_up, T_wup, p, 0, n);
         hi_inputs(m, &s, &f, du, p, b, n, du + (size_t)2 * CHUNK * F);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
@@ -1606,7 +1614,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
         gate_backward(f.d_o, DIX(gate_attn), f.dh, s.o, IX(gate_attn), n, C);
-        linear_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, b, 0, n);
+        linear_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, p, 0, n);
         if (c->extra_norm)
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
     }
@@ -1623,7 +1631,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) {
-            linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, b, i, n);
+            linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, p, i, n);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1634,13 +1642,16 @@ static void block_backward(Golf *m, int p, int B, int T) {
                      prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
     }
     const Gemm dw[] = { /* the smallest at the end, where a thread may wait for another */
-        linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, b, 0, N),
-        linear_dw(m, m->dy, C, &all->in_down, T_wdown, b, 0, N),
-        linear_dw(m, m->df, F, &all->in_up, T_wup, b, 0, N),
-        linear_dw(m, m->d_o, C, &all->in_o, T_wo, b, 0, N),
-        linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
-        linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
+        linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, p, 0, N),
+        linear_dw(m, m->dy, C, &all->in_down, T_wdown, p, 0, N),
+        linear_dw(m, m->df, F, &all->in_up, T_wup, p, 0, N),
+        linear_dw(m, m->d_o, C, &all->in_o, T_wo, p, 0, N),
+        linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, p, 1, N),
+        linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, p, 2, N)};
+    static const int of[][2] = {{T_wqkv, 0}, {T_wdown, 0}, {T_wup, 0}, {T_wo, 0}, {T_wqkv, 1},
+                                {T_wqkv, 2}};
     matmul_dw(dw, each ? 6 : 4);
+    for (int i = 0; i < (each ? 6 : 4); i++) lora_dw(m, dw + i, of[i][0], p, of[i][1]);
     hi_dw(m, all, b, N);
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
@@ -1660,11 +1671,11 @@ static void head(Golf *m, const int *targets, int N, int learn) {
             real *l = m->logits + (size_t)n0 * V, *dhn = scratch((size_t)HEAD_CHUNK * C);
             const real *x = last + (size_t)(h0 + n0) * C;
             rmsnorm_forward(f.hn, f.r_out, x, m->ones, n, C);
-            gemm_panels(l, V, mat(f.hn, C), &m->head, n);
+            gemm_panels(l, V, mat(f.hn, C), &m->head, n, 0);
             loss_forward(l, f.lse, f.loss, y, n, V);
             if (!learn) continue;
             loss_backward(l, f.lse, y, 1 / (real)N, n, V);
-            gemm_panels(dhn, C, mat(l, V), &m->head_back, n);
+            gemm_panels(dhn, C, mat(l, V), &m->head_back, n, 0);
             rmsnorm_backward(f.dh, 0, NULL, dhn, x, f.r_out, m->ones, n, C);
         }
         if (learn) gemm(m->g + m->t[T_embed].at, C, mat_t(m->logits, V),
@@ -1735,7 +1746,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
-    const double peak[] = {[EMBED] = c->lr_embed, [PROJ] = c->lr, [INTERFACE] = c->lr_interface};
+    const double peak[] = {c->lr_embed, c->lr, c->lr, c->lr_interface}; /* of roles */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         if (t->role == PROJ && c->optimizer == OPT_MUON) continue;
         const double rate = peak[t->role] * lr_factor(c, step);
@@ -1777,10 +1788,10 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
     const real mu = (real)c->momentum, gs = (real)grad_scale;
     #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < N_TENSORS * m->blocks; i++) { /* a matrix per thread: they are small */
-        const Tensor *t = m->t + i / m->blocks;
-        if (t->role != PROJ || !t->n || i % m->blocks >= t->stored_copies) continue;
-        const size_t n = t->copy_n, at = t->at + i % m->blocks * n;
+    for (int i = 0; i < N_TENSORS * m->copies; i++) { /* a matrix per thread: they are small */
+        const Tensor *t = m->t + i / m->copies;
+        if (t->role != PROJ || !t->n || i % m->copies >= t->stored_copies) continue;
+        const size_t n = t->copy_n, at = t->at + i % m->copies * n;
         const int k = MIN(t->rows, t->cols);
         real *x = scratch(2 * n + (size_t)2 * k * k), *a = x + 2 * n, *mom = m->m + at;
         for (size_t e = 0; e < n; e++) { /* Nesterov's momentum, as an average */
@@ -1901,7 +1912,7 @@ static void protect_check(const Config *c) {
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
 }
 static void config_check(const Config *c) {
-    protect_check(c);
+    protect_check(c), unshare_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
@@ -2057,7 +2068,7 @@ static Ledger ledger_of(const Golf *m) {
     double percent;
     Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * rows_of(m) + 4};
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        *(t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
+        *(t->role == FACTOR ? &l.protect : t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
           : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
     l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
@@ -2981,7 +2992,7 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
     if (!r) return;
     memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
     for (int e = 0; e < E; e++)
-        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
+        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n, 0);
     relu2_forward(room, s->hi_f, n, E * r);
     act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
     for (size_t i = 0; i < (size_t)n; i++) {
@@ -2996,7 +3007,7 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
     }
     for (int e = 0; e < E; e++) {
         gemm_panels(room, C, hi_hidden(m, &s->hi_in, e),
-                    &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
+                    &packed_of(m, T_hi_down, b * E + e, 0)->forward, n, 0);
         for (int i = 0; i < n; i++) {
             const size_t at = (size_t)i * C;
             const real w = alpha * s->hi_p[i * E + e];
@@ -3030,7 +3041,7 @@ void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int
     }
     for (int e = 0; e < E; e++)
         gemm_panels(f->hi_df + e * r, E * r, mat(f->hi_dy + e * C, (size_t)E * C),
-                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
+                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n, 0);
     relu2_backward(f->hi_df, s->hi_f, n, E * r);
 }
 /* du += what reaches the inputs through the experts and the router. */
@@ -3040,7 +3051,7 @@ void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, in
     const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
     for (int e = 0; e < E; e++) {
         gemm_panels(room, C, mat(f->hi_df + e * r, (size_t)E * r),
-                    &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
+                    &packed_of(m, T_hi_up, b * E + e, 0)->back, n, 0);
         for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
     }
     for (int i = 0; i < n && E && c->hi_route == ROUTE_TOKEN; i++)
@@ -3284,6 +3295,64 @@ int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) 
     return free(row), good;
 }
 
+/* ==== 17. Relaxed Recursive Transformers (2410.20672): a little of its own for each phase ===== */
+/* --unshare: these projections have a copy per phase. */
+int unshared(const Config *c, const char *name) {
+    const size_t len = strlen(name);
+    for (const char *p = c->unshare; *p; p += strcspn(p, ","), p += *p == ',')
+        if (!strncmp(p, name, len) && (!p[len] || p[len] == ',')) return 1;
+    return 0;
+}
+void unshare_check(const Config *c) {
+    size_t len;
+    for (const char *p = c->unshare; *p; p += len, p += *p == ',') {
+        const char *names[] = {"wqkv", "wo", "wup", "wdown"};
+        int known = 0;
+        len = strcspn(p, ",");
+        for (int i = 0; i < 4; i++) known |= strlen(names[i]) == len && !strncmp(p, names[i], len);
+        if (!known) die("--unshare=%s: expected wqkv, wo, wup, wdown, with commas between, found "
+                        "'%.*s'", c->unshare, (int)len, p);
+    }
+    if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
+}
+/* y = W x + B_p A_p x: a pair A (r,K), B (rows,r) for each phase, outside the weight quantizer, on
+ * the inputs that W sees. B starts at 0. The tensor A of projection k, or NULL: */
+static const Tensor *lora_of(const Golf *m, int k) {
+    const Tensor *a = m->t + T_la_qkv + 2 * (k - T_wqkv);
+    return k <= T_wdown && a->n ? a : NULL;
+}
+static Packed *lora_packed(const Golf *m, const Tensor *t, int p, int r) {
+    return packed_of(m, (int)(t - m->t), copy_of(m, t, p), r);
+}
+void lora_forward(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r, int N) {
+    const Tensor *a = lora_of(m, k);
+    real u[CHUNK * LORA_MOST];
+    if (!a) return;
+    gemm_panels(u, a->rows, x, &lora_packed(m, a, p, 0)->forward, N, 0);
+    gemm_panels(y, ldy, mat(u, a->rows), &lora_packed(m, a + 1, p, r)->forward, N, 1);
+}
+void lora_dx(const Golf *m, real *dx, Mat dy, int k, int p, int r, int N) {
+    const Tensor *a = lora_of(m, k);
+    real du[CHUNK * LORA_MOST];
+    if (!a) return;
+    gemm_panels(du, a->rows, dy, &lora_packed(m, a + 1, p, r)->back, N, 0);
+    gemm_panels(dx, a->cols, mat(du, a->rows), &lora_packed(m, a, p, 0)->back, N, 1);
+}
+/* w: the product dW = dy^T x of projection k. */
+void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r) {
+    const Tensor *a = lora_of(m, k);
+    int first;
+    if (!a) return;
+    const int rank = a->rows, rows = row_range(m, k, r, &first), K = a->cols, N = w->k;
+    const size_t A = a->at + copy_of(m, a, p) * a->copy_n;
+    const size_t B = a[1].at + copy_of(m, a, p) * a[1].copy_n + (size_t)first * rank;
+    Mat dy = w->a;
+    dy.trans = 0;
+    gemm(m->lora_u, rank, w->b, mat_t(m->eff + A, K), N, rank, K, 0);
+    gemm(m->lora_du, rank, dy, mat(m->eff + B, rank), N, rank, rows, 0);
+    gemm(m->g + B, rank, w->a, mat(m->lora_u, rank), rows, rank, N, 1);
+    gemm(m->g + A, K, mat_t(m->lora_du, rank), w->b, rank, K, N, 1);
+}
 
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {

@@ -79,8 +79,8 @@ static void product(const Product *b, int kind, int M) {
     }
     FOR_CHUNKS(n0, n, M, CHUNK) {
         real *x = b->x + n0 * K, *y = b->y + n0 * N;
-        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n);
-        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n);
+        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
+        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
         if (kind == BENCH_INT) gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
     }
 }
