@@ -97,6 +97,9 @@ enum {
     X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise") \
     X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
     X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
+    X(TRAIN, STR, repeat_ramp, "", "", "applications from which fraction of the run: 1@0,3@0.5") \
+    X(TRAIN, INT, repeat_random, "0", "0|1", "each step as many as chance says, up to that") \
+    X(TRAIN, INT, backprop, "0", "0 to 4096", "> 0: gradients through the last N applications") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW; of LoRA") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
@@ -117,6 +120,7 @@ enum {
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
+    X(EVAL, INT, eval_repeat, "0", "0 to 64", "> 0: applications, more or fewer than trained") \
     X(EVAL, NUM, drift, "0", "-1 to 1", "residual stream * (1 + drift) before each application") \
     X(EVAL, NUM, noise, "0", "0 to 10", "projections + noise * their scale * N(0,1)") \
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
@@ -417,6 +421,8 @@ typedef struct {
     int quantized, freeze, train, step;
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
+    const real **prev;       /* (phases+1) what a phase, and the head, starts from (N,C) */
+    int *run, runs;          /* phases of a forward pass, in order */
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
     real *logits;            /* (min(N,HEAD),V) */
@@ -429,6 +435,7 @@ typedef struct {
 
 /* Sections 3-6. */
 void golf_init(Golf *m, const Config *c, int train); /* layout; weights from c->seed when train */
+void golf_depth(Golf *m, int r); /* applications of each block of the loop; starts as --repeat */
 void golf_free(Golf *m);
 void golf_buffers(Golf *m, size_t N);                /* activations for N tokens at a time */
 void golf_cache(Golf *m);                            /* key/value cache of seq tokens, B = 1 */
@@ -470,7 +477,10 @@ void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int
 void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
                real *room);
 void hi_dw(const Golf *m, const Phase *all, int b, int N);
-enum { LORA_MOST = 64 };
+enum { LORA_MOST = 64, MOST_REPEATS = 64 };
+int depth_at(const Config *c, int step);
+void ramp_check(const Config *c);
+void ramp_init(Golf *m);
 int unshared(const Config *c, const char *name);
 void unshare_check(const Config *c);
 void lora_forward(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r, int N);

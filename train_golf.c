@@ -1225,6 +1225,18 @@ static int block_of(const Config *c, int p) {
     if (q >= LOOP_PHASES) return c->prelude + c->unique + (q - LOOP_PHASES);
     return c->prelude + (c->order == ORDER_CYCLE ? q % c->unique : q / c->repeat);
 }
+/* The applications of a forward pass: r of each block in the loop; more than --repeat of them use
+ * the last one's interface again. */
+void golf_depth(Golf *m, int r) {
+    const Config *c = &m->c;
+    const int loop = c->unique * r, cycle = c->order == ORDER_CYCLE;
+    m->runs = 0;
+    for (int i = 0; i < c->prelude + loop + c->coda; i++) {
+        const int q = i - c->prelude, turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
+        const int p = c->prelude + (cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn);
+        m->run[m->runs++] = q < 0 ? i : q < loop ? p : i - loop + LOOP_PHASES;
+    }
+}
 static int copy_of(const Golf *m, const Tensor *t, int p) {
     return t->stored_copies == m->phases ? p : block_of(&m->c, p);
 }
@@ -1236,6 +1248,9 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, PHASES * m->n_x);
     m->packed = owned(m, (size_t)3 * N_TENSORS * m->copies, sizeof(Packed));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
+    m->prev = owned(m, (size_t)PHASES + 1, sizeof(real *));
+    m->run = owned(m, (size_t)(BLOCKS + c->unique * MOST_REPEATS), sizeof(int));
+    golf_depth(m, c->repeat);
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
@@ -1247,7 +1262,7 @@ void golf_init(Golf *m, const Config *c, int train) {
         FOR_RANGE(i, 0, t->n)
             m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init : t->init * normal01(key, i));
     }
-    cluster_fit(m);
+    cluster_fit(m), ramp_init(m);
     golf_quantize(m);
     m->first_scale = memcpy(owned_reals(m, m->n_scales), m->scale, m->n_scales * sizeof(real));
 }
@@ -1516,9 +1531,6 @@ static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real
     else act_quant(a, x, N, K, act_top(&m->c, k), lambda, m->freeze);
 }
 
-/* The residual stream that phase p starts from.  (N,C) */
-static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].out : m->x0; }
-
 /* From token n0, n tokens at a time, on all threads when there is more than one chunk. */
 #define FOR_CHUNKS(n0, n, N, CHUNK) \
     PRAGMA(omp parallel for schedule(dynamic) if ((N) > CHUNK)) \
@@ -1543,7 +1555,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
         const Flow f = flow_at(m, n0);
         Act *in[] = {&s.in_q, &s.in_k, &s.in_v};
         real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
-        mix_forward(s.h, prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), IX(phase_embed),
+        mix_forward(s.h, m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), IX(phase_embed),
                     n, C);
         rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
@@ -1639,7 +1651,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* h = mix0 * prev + mix1 * x0 + phase_embed */
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
-                     prev_of(m, p) + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
+                     m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
     }
     const Gemm dw[] = { /* the smallest at the end, where a thread may wait for another */
         linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, p, 0, N),
@@ -1662,7 +1674,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 static void head(Golf *m, const int *targets, int N, int learn) {
     TIMED(HEAD_MATMUL);
     const int C = m->c.width, V = m->c.vocab;
-    const real *last = prev_of(m, m->phases);
+    const real *last = m->prev[m->phases];
     for (int h0 = 0; h0 < N; h0 += HEAD) {
         const int part = MIN(N - h0, HEAD);
         FOR_CHUNKS(n0, n, part, HEAD_CHUNK) {
@@ -1691,7 +1703,13 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
         embed_forward(f.e, m->eff + m->t[T_embed].at, tokens + n0, n, C);
         rmsnorm_forward(f.x0, f.r_e, f.e, m->ones, n, C);
     }
-    for (int p = 0; p < m->phases; p++) block_forward(m, p, B, T);
+    m->prev[m->phases] = m->x0;
+    for (int i = 0; i < m->runs; i++) {
+        const int p = m->run[i];
+        m->prev[p] = m->prev[m->phases];
+        block_forward(m, p, B, T);
+        m->prev[m->phases] = m->phase[p].out;
+    }
     if (m->kcache) m->cached += T;
     head(m, targets, N, m->train && targets);
     double sum = 0;
@@ -1705,9 +1723,13 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     memset(m->g + embed->n, 0, (m->n_params - embed->n) * sizeof(real)); /* embed is the first */
     memset(m->dix, 0, m->phases * m->n_x * sizeof(real));
     memset(m->dx0, 0, (size_t)N * C * sizeof(real));
-    for (int p = m->phases - 1; p >= 0; p--) {
-        if (m->c.recompute && p < m->phases - 1) block_forward(m, p, B, T);
-        block_backward(m, p, B, T);
+    for (int i = m->runs - 1; i >= 0; i--) {
+        if (m->c.recompute && i < m->runs - 1) block_forward(m, m->run[i], B, T);
+        block_backward(m, m->run[i], B, T);
+        if (i > 0 && m->runs - i == m->c.backprop) { /* what came before is taken as given */
+            memset(m->dh, 0, (size_t)N * C * sizeof(real));
+            break;
+        }
     }
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Flow f = flow_at(m, n0);
@@ -1912,7 +1934,7 @@ static void protect_check(const Config *c) {
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
 }
 static void config_check(const Config *c) {
-    protect_check(c), unshare_check(c);
+    protect_check(c), unshare_check(c), ramp_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
@@ -2566,8 +2588,10 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->c;
+    golf_depth(m, depth_at(c, step));
     const double loss = golf_forward(m, x, y, c->batch, c->seq);
     golf_backward(m, x, c->batch, c->seq);
+    golf_depth(m, c->repeat);
     const double norm = *grad_norm = golf_grad_norm(m);
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
@@ -2731,7 +2755,7 @@ int train_main(int argc, char **argv) {
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
            "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
-           c->wq ? "ternary" : "bf16");
+           m.t[T_wup].quant->name);
     printf("artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n"
            "%lld training tokens, %d steps of %zu from step %d; into %s\n", most, c->cap,
            c->squeeze, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
@@ -2775,6 +2799,7 @@ int eval_main(const char *path, int argc, char **argv) {
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = open_split(&how, tok, "val");
     golf_buffers(&m, (size_t)16 * m.c.seq);
+    if (how.eval_repeat) golf_depth(&m, how.eval_repeat);
     if (how.drift != 0 || how.noise > 0) golf_perturb(&m, how.drift, how.noise);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
     printf("val_loss %.12f\nval_bpb %.12f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
@@ -3352,6 +3377,51 @@ void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r) {
     gemm(m->lora_du, rank, dy, mat(m->eff + B, rank), N, rank, rows, 0);
     gemm(m->g + B, rank, w->a, mat(m->lora_u, rank), rows, rank, N, 1);
     gemm(m->g + A, K, mat_t(m->lora_du, rank), w->b, rank, K, N, 1);
+}
+
+/* ==== 18. Depth that changes ================================================================== */
+/* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
+ * still to come start with closed gates and mix (1,0): each then begins as the identity. */
+static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
+    int n = 0;
+    return sscanf(p, "%d@%lf%n", r, from, &n) == 2 && (!p[n] || p[n] == ',') ? n + (p[n] == ',') : 0;
+}
+static int ramp_at(const Config *c, int step) {
+    int r = c->repeat, next, n;
+    double from;
+    for (const char *p = c->repeat_ramp; *p && (n = ramp_entry(p, &next, &from)); p += n)
+        if (from * c->steps <= step) r = next;
+    return r;
+}
+/* --repeat_random=1: at each step a number of applications from 1 to that. */
+int depth_at(const Config *c, int step) {
+    const int r = ramp_at(c, step);
+    return c->repeat_random ? 1 + (int)(hash64((uint64_t)c->seed + 99, (uint64_t)step) % r) : r;
+}
+void ramp_check(const Config *c) {
+    int r = 1, last = 0, n;
+    double from = 0, before = -1;
+    for (const char *p = c->repeat_ramp; *p; p += n, last = r, before = from)
+        if (!(n = ramp_entry(p, &r, &from)) || r <= last || r > c->repeat || !(from > before) ||
+            from >= 1 || (before < 0 && from != 0))
+            die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to --repeat=%d, "
+                "found '%.20s'", c->repeat_ramp, c->repeat, p);
+    if (last && (last != c->repeat || !c->gate || !c->phase))
+        die("--repeat_ramp=%s: expected to end at --repeat=%d, with gates per application (--gate, "
+            "--phase=1), which are closed until then", c->repeat_ramp, c->repeat);
+}
+void ramp_init(Golf *m) {
+    const Config *c = &m->c;
+    char used[64 * 64 + 128] = "";
+    if (!*c->repeat_ramp) return;
+    golf_depth(m, ramp_at(c, 0));
+    for (int i = 0; i < m->runs; i++) used[m->run[i]] = 1;
+    golf_depth(m, c->repeat);
+    for (int p = 0; p < m->phases; p++)
+        for (int k = 0; k < 2 && !used[p]; k++) {
+            const Tensor *t = m->t + (k ? T_gate_mlp : T_gate_attn);
+            memset(m->w + t->at + p * t->copy_n, 0, t->copy_n * sizeof(real));
+        }
 }
 
 #ifndef GOLF_NO_MAIN
