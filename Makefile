@@ -48,9 +48,9 @@ prepare: data/prepare
 data/prepare: data/prepare.c $(SOURCES)
 	$(CC) $(FLAGS) -o $@ data/prepare.c -lm
 
-test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_studies.h $(SOURCES)
+test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_sharing.h dev/check/test_studies.h $(SOURCES)
 	$(CC) $(FLAGS) -DGOLF_DOUBLE -o $@ test_golf.c -lm
-test_golf_float: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_studies.h $(SOURCES)
+test_golf_float: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_sharing.h dev/check/test_studies.h $(SOURCES)
 	$(CC) $(FLAGS) -o $@ test_golf.c -lm
 
 test: test_golf_double test_golf_float

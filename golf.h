@@ -94,6 +94,10 @@ enum {
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
     X(TRAIN, STR, init_from, "", "", "ckpt.bin whose weights this run starts from") \
+    X(TRAIN, INT, convert, "none", "none|average|lower|stepwise", \
+      "how blocks of init_from become shared ones; and pairs") \
+    X(TRAIN, STR, teacher, "", "", "ckpt.bin whose predictions are part of the aim") \
+    X(TRAIN, NUM, kd, "0.5", "0 to 1", "which part") \
     X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise") \
     X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
     X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
@@ -135,6 +139,7 @@ enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 enum { ROUTE_PHASE, ROUTE_TOKEN };
+enum { CONVERT_NONE, CONVERT_AVERAGE, CONVERT_LOWER, CONVERT_STEPWISE };
 enum { LORA_FFN, LORA_ATTN, LORA_ALL };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
 enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO };
@@ -403,7 +408,7 @@ enum {
 
 enum { LIVE, RECORD, REPLAY }; /* freeze: gradient tests fix the residual Q(x) - x */
 
-typedef struct {
+typedef struct Golf {
     Config c;
     Tensor t[N_TENSORS];
     int phases, copies; /* copies: the most that a tensor has */
@@ -431,6 +436,7 @@ typedef struct {
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */
+    struct Golf *teacher;    /* or NULL */
 } Golf;
 
 /* Sections 3-6. */
@@ -478,6 +484,12 @@ void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, in
                real *room);
 void hi_dw(const Golf *m, const Phase *all, int b, int N);
 enum { LORA_MOST = 64, MOST_REPEATS = 64 };
+int convert(Golf *m, const Tensor *t, const Golf *from, const Tensor *u); /* 0: nothing to do */
+void low_rank(real *b, real *a, const double *w, int rows, int cols, int r);
+void lora_fit(Golf *m, const Golf *from);
+void teacher_open(Golf *m, const char *path);
+void teacher_loss(const Golf *m, const real *l, const int *y, size_t from, size_t row, int n,
+                  real dloss);
 int depth_at(const Config *c, int step);
 void ramp_check(const Config *c);
 void ramp_init(Golf *m);

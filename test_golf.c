@@ -91,6 +91,7 @@ static void run_steps(Golf *m, int from, int to) {
 
 #include "dev/check/test_input.h"   /* tests of everything that is read from outside */
 #include "dev/check/test_systems.h" /* of the systems of Part II */
+#include "dev/check/test_sharing.h"
 #include "dev/check/test_studies.h" /* and of what comparisons rest on: equal bytes, perturbation */
 
 /* ---------------------------------------------------------------------------------------------
@@ -551,7 +552,7 @@ static void test_model_gradients(void) {
         "ffn_hi=4 aq=quest abits=3",
         "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", "lora=1 lora_on=attn unique=2 repeat=1",
         "lora=3 extra_norm=each aq=none repeat=1 prelude=1", "lora=2 aq=quest wq=quest abits=3",
-        "unshare=wup,wdown repeat=3", "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0",
+        "unshare=wup,wdown repeat=3", "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0", "kd=0.3", "kd=1 wq=none aq=none",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
@@ -567,6 +568,11 @@ static void test_model_gradients(void) {
         m->freeze = RECORD;
         m->res = owned(m, m->n_params, sizeof(real));
         golf_buffers(m, (size_t)N);
+        if (strstr(arms[a], "kd=")) {
+            m->teacher = owned(m, 1, sizeof(Golf));
+            new_model(m->teacher, "vocab=11 width=16 heads=2 mlp=1 seq=8 repeat=1", (size_t)N);
+            m->teacher->train = 0;
+        }
         /* away from the start, where gates are 1 and many terms could hide each other */
         for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
             for (size_t i = 0; i < t->n; i++)
@@ -1186,6 +1192,7 @@ int main(void) {
         {"large batch", test_large_batch}, {"phases", test_phase_order},
         {"quantizers: ternary", test_ternary},
         {"quantizers: integers", test_integers}, {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options},
+        {"sharing: low rank", test_low_rank}, {"sharing: convert", test_convert}, {"sharing: depth", test_depth},
         {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
         {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},

@@ -1187,6 +1187,7 @@ void golf_free(Golf *m) {
         free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
     }
     free(m->head.panel), free(m->head_back.panel);
+    if (m->teacher) golf_free(m->teacher);
     for (int i = 0; i < m->n_owned; i++) free(m->owned[i]);
     free(m->owned);
     memset(m, 0, sizeof *m);
@@ -1686,7 +1687,10 @@ static void head(Golf *m, const int *targets, int N, int learn) {
             gemm_panels(l, V, mat(f.hn, C), &m->head, n, 0);
             loss_forward(l, f.lse, f.loss, y, n, V);
             if (!learn) continue;
+            if (m->teacher) teacher_loss(m, l, y, h0 + n0, n0, n, 1 / (real)N);
             loss_backward(l, f.lse, y, 1 / (real)N, n, V);
+            for (size_t i = 0; m->teacher && i < (size_t)n * V; i++)
+                l[i] += m->teacher->logits[(size_t)n0 * V + i];
             gemm_panels(dhn, C, mat(l, V), &m->head_back, n, 0);
             rmsnorm_backward(f.dh, 0, NULL, dhn, x, f.r_out, m->ones, n, C);
         }
@@ -1695,7 +1699,7 @@ static void head(Golf *m, const int *targets, int N, int learn) {
     }
 }
 
-double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
+static void body(Golf *m, const int *tokens, int B, int T) { /* all but the head */
     const int N = B * T, C = m->c.width;
     if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
     FOR_CHUNKS(n0, n, N, CHUNK) {
@@ -1711,6 +1715,11 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
         m->prev[m->phases] = m->phase[p].out;
     }
     if (m->kcache) m->cached += T;
+}
+double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T) {
+    const int N = B * T;
+    body(m, tokens, B, T);
+    if (m->teacher && m->train) body(m->teacher, tokens, B, T);
     head(m, targets, N, m->train && targets);
     double sum = 0;
     for (int n = 0; targets && n < N; n++) sum += (double)m->loss[n];
@@ -2214,12 +2223,18 @@ void golf_init_from(Golf *m, const char *path) {
     size_t n, at;
     uint8_t *file = ckpt_open(path, &c, &n, &at);
     golf_layout(&from, &c);
+    from.w = xcalloc(n, sizeof(real));
+    memcpy(from.w, file + at, n * sizeof(real));
     for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
-        if (t->n && u->n && t->n != u->n)
-            die("%s: %s has %zu numbers there and %zu here; --init_from needs the same --width, "
-                "--mlp, --unique and data", path, t->name, u->n, t->n);
-        if (u->n) memcpy(m->w + t->at, file + at + u->at * sizeof(real), t->n * sizeof(real));
+        if (!t->n || !u->n || convert(m, t, &from, u)) continue;
+        if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies)
+            die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
+                "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
+                u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
+        memcpy(m->w + t->at, from.w + u->at, t->n * sizeof(real));
     }
+    lora_fit(m, &from);
+    free(from.w);
     cluster_fit(m);
     golf_quantize(m), m->flips = 0;
     memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
@@ -2744,6 +2759,7 @@ int train_main(int argc, char **argv) {
     if (*c->cluster && !*c->init_from)
         die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
     if (*c->init_from) golf_init_from(&m, c->init_from);
+    if (*c->teacher) teacher_open(&m, c->teacher);
     if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
@@ -3377,6 +3393,149 @@ void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r) {
     gemm(m->lora_du, rank, dy, mat(m->eff + B, rank), N, rank, rows, 0);
     gemm(m->g + B, rank, w->a, mat(m->lora_u, rank), rows, rank, N, 1);
     gemm(m->g + A, K, mat_t(m->lora_du, rank), w->b, rank, K, N, 1);
+}
+
+/* --convert: from a checkpoint with as many applications, each of a block of its own, say. A copy
+ * that phases share becomes the mean of what these had (average), what the first of them had
+ * (lower), or what phases at even intervals had, first and last included (stepwise). */
+int convert(Golf *m, const Tensor *t, const Golf *from, const Tensor *u) {
+    const Config *c = &m->c;
+    if (!c->convert || t->copy_n != u->copy_n || t->role == EMBED) return 0;
+    if (m->phases != from->phases)
+        die("--convert: expected a checkpoint of %d applications, found %d", m->phases, from->phases);
+    for (int j = 0; j < t->stored_copies; j++) {
+        real *w = memset(m->w + t->at + j * t->copy_n, 0, t->copy_n * sizeof(real));
+        int count = 0, first = -1, last = m->phases - 1;
+        for (int p = 0; p < m->phases; p++) count += copy_of(m, t, p) == j;
+        while (copy_of(m, t, ++first) != j) {}
+        const int b = j - c->prelude, U = c->unique, R = c->repeat;
+        if (count > 1 && c->convert == CONVERT_STEPWISE) /* b of U blocks, over U * R phases */
+            first = c->prelude + (U > 1 ? (b * (U * R - 1) + (U - 1) / 2) / (U - 1) : 0);
+        if (c->convert != CONVERT_AVERAGE) count = 1, last = first;
+        for (int p = first; p <= last; p++) {
+            const real *v = from->w + u->at + copy_of(from, u, p) * u->copy_n;
+            if (p > first && copy_of(m, t, p) != j) continue;
+            for (size_t i = 0; i < t->copy_n; i++) w[i] += v[i] / (real)count;
+        }
+    }
+    return 1;
+}
+/* Eigenvectors of the symmetric matrix s (n,n), as columns of v, by Jacobi's rotations, which leave
+ * the eigenvalues on the diagonal of s. */
+static void eigen(double *s, double *v, int n) {
+    for (int i = 0; i < n * n; i++) v[i] = i % (n + 1) == 0;
+    for (int sweep = 0; sweep < 40; sweep++) {
+        double off = 0, all = 0;
+        for (int i = 0; i < n * n; i++) all += s[i] * s[i], off += i % (n + 1) ? s[i] * s[i] : 0;
+        if (off <= 1e-28 * all) return;
+        for (int p = 0; p < n; p++)
+            for (int q = p + 1; q < n; q++) {
+                if (s[p * n + q] == 0) continue;
+                const double theta = (s[q * n + q] - s[p * n + p]) / (2 * s[p * n + q]);
+                const double t = (theta < 0 ? -1 : 1) / (fabs(theta) + sqrt(theta * theta + 1));
+                const double a = 1 / sqrt(t * t + 1), b = t * a;
+                for (int i = 0; i < 3 * n; i++) { /* rows of s, columns of s, columns of v */
+                    double *x = i < n ? s + p * n + i : i < 2 * n ? s + (i - n) * n + p
+                                                                  : v + (i - 2 * n) * n + p;
+                    double *y = i < n ? s + q * n + i : x + q - p, was = *x;
+                    *x = a * was - b * *y, *y = b * was + a * *y;
+                }
+            }
+    }
+}
+/* The directions of the n largest eigenvalues, largest first. */
+static void largest(const double *s, int size, int n, int *pick) {
+    for (int k = 0; k < n; k++) {
+        pick[k] = -1;
+        for (int i = 0; i < size; i++) {
+            int used = 0;
+            for (int j = 0; j < k; j++) used |= pick[j] == i;
+            if (!used && (pick[k] < 0 || s[i * size + i] > s[pick[k] * size + pick[k]])) pick[k] = i;
+        }
+    }
+}
+/* The best rank-r approximation of w (rows,cols): b (rows,r) = U S, a (r,cols) = V^T of its singular
+ * value decomposition, from the eigenvectors of the smaller of W^T W and W W^T. */
+void low_rank(real *b, real *a, const double *w, int rows, int cols, int r) {
+    const int wide = cols > rows, n = wide ? rows : cols, other = wide ? cols : rows;
+    double *s = xcalloc((size_t)n * n * 2, sizeof(double)), *v = s + (size_t)n * n;
+    int *pick = xcalloc((size_t)r, sizeof(int));
+#define W_AT(i, k) w[wide ? (size_t)(i) * cols + (k) : (size_t)(k) * cols + (i)] /* i < n, k < other */
+#pragma omp parallel for
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < other; k++) s[i * n + j] += W_AT(i, k) * W_AT(j, k);
+    eigen(s, v, n);
+    largest(s, n, MIN(r, n), pick);
+    for (int e = 0; e < r; e++) {
+        const int column = e < n ? pick[e] : 0;
+        const double sigma = e < n ? sqrt(fmax(s[column * n + column], 0)) : 0;
+        for (int i = 0; i < n; i++) { /* the side of the eigenvectors */
+            const double x = e < n ? v[i * n + column] : 0;
+            if (wide) b[i * r + e] = (real)(x * sigma);
+            else a[e * cols + i] = (real)x;
+        }
+        for (int k = 0; k < other; k++) { /* the other side: W v, of length sigma */
+            double sum = 0;
+            for (int i = 0; i < n && e < n; i++) sum += W_AT(i, k) * v[i * n + column];
+            if (wide) a[e * cols + k] = (real)(sigma > 0 ? sum / sigma : 0);
+            else b[k * r + e] = (real)sum;
+        }
+    }
+    free(s), free(pick);
+}
+/* The pairs of a converted model: the best approximation of what sharing took from each phase. */
+void lora_fit(Golf *m, const Golf *from) {
+    for (int k = T_wqkv; m->c.convert && k <= T_wdown; k++) {
+        const Tensor *t = m->t + k, *u = from->t + k, *a = lora_of(m, k);
+        double *rest = xcalloc(t->copy_n, sizeof(double));
+        for (int p = 0; a && p < m->phases; p++) {
+            const real *w = m->w + t->at + copy_of(m, t, p) * t->copy_n;
+            const real *v = from->w + u->at + copy_of(from, u, p) * u->copy_n;
+            for (size_t i = 0; i < t->copy_n; i++) rest[i] = (double)(v[i] - w[i]);
+            low_rank(m->w + a[1].at + p * a[1].copy_n, m->w + a->at + p * a->copy_n, rest, t->rows,
+                     t->cols, a->rows);
+        }
+        free(rest);
+    }
+}
+
+/* --teacher: the logits of a trained model on the same tokens. The loss is (1-W) cross-entropy
+ * + W KL(teacher || student), W = --kd. */
+void teacher_open(Golf *m, const char *path) {
+    Config c;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    Golf *t = m->teacher = owned(m, 1, sizeof(Golf));
+    if (c.vocab != m->c.vocab || c.seq < m->c.seq)
+        die("%s: expected --vocab=%d and --seq=%d or more, found %d and %d", path, m->c.vocab,
+            m->c.seq, c.vocab, c.seq);
+    golf_init(t, &c, 1);
+    memcpy(t->w, file + at, n * sizeof(real)), free(file);
+    t->step = c.steps, t->train = 0;
+    golf_buffers(t, m->N), golf_quantize(t);
+}
+/* Once l (n,V) are logits with their loss: the loss of the mix, and in the teacher's buffer what
+ * its gradient adds to that of cross-entropy: W (onehot - p_teacher), through the softcap. */
+void teacher_loss(const Golf *m, const real *l, const int *y, size_t from, size_t row, int n,
+                  real dloss) {
+    const Golf *t = m->teacher;
+    const int V = m->c.vocab, C = t->c.width;
+    const real W = (real)m->c.kd, cap2 = 1 / (SOFTCAP * SOFTCAP);
+    real *q = t->logits + row * V, *hn = t->hn + from * C;
+    rmsnorm_forward(hn, t->r_out + from, t->prev[t->phases] + from * C, t->ones, n, C);
+    gemm_panels(q, V, mat(hn, C), &t->head, n, 0);
+    loss_forward(q, t->lse + from, NULL, NULL, n, V);
+    for (int i = 0; i < n; i++, q += V, l += V) {
+        real kl = 0, lse = m->lse[from + i], other = t->lse[from + i];
+        for (int k = 0; k < V; k++) {
+            const real p = exp(q[k] - other);
+            kl += p * ((q[k] - other) - (l[k] - lse));
+            q[k] = -W * dloss * p * (1 - l[k] * l[k] * cap2);
+        }
+        q[y[i]] += W * dloss * (1 - l[y[i]] * l[y[i]] * cap2);
+        m->loss[from + i] = (1 - W) * m->loss[from + i] + W * kl;
+    }
 }
 
 /* ==== 18. Depth that changes ================================================================== */
