@@ -83,6 +83,11 @@ enum {
     X(MODEL | QUIET, INT, lora, "0", "0 to 64", "rank of the pair that each application adds") \
     X(MODEL | QUIET, INT, lora_on, "all", "ffn|attn|all", "to which projections") \
     X(MODEL | QUIET, INT, lora_bits, "8", "4 to 8|16", "one scale per matrix; bf16") \
+    X(MODEL | QUIET, INT, ffn, "dense", "dense|fips", "MLP: two matrices | FiPS's factors") \
+    X(MODEL | QUIET, INT, fips_rank, "0", "0 to 16384", "rows of the factor that all phases share") \
+    X(MODEL | QUIET, NUM, fips_sparse, "0.75", "0 to 0.99", "part of the others that is pruned") \
+    X(MODEL | QUIET, INT, fips_ubits, "8", "4 to 8|16", "of the shared factor") \
+    X(MODEL | QUIET, INT, fips_vbits, "4", "4 to 8", "of the sparse factors") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -140,9 +145,10 @@ enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 enum { ROUTE_PHASE, ROUTE_TOKEN };
 enum { CONVERT_NONE, CONVERT_AVERAGE, CONVERT_LOWER, CONVERT_STEPWISE };
+enum { FFN_DENSE, FFN_FIPS };
 enum { LORA_FFN, LORA_ATTN, LORA_ALL };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
-enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO };
+enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO, STE_NONZERO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
@@ -167,7 +173,7 @@ typedef struct {
  * Shapes may use the Config c and the macros below. PROJ and EMBED tensors start as
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
-enum { EMBED, PROJ, FACTOR, INTERFACE }; /* roles; each has its own learning rate and quantizer */
+enum { EMBED, PROJ, FACTOR, INTERFACE, VIRTUAL }; /* roles; each has its own learning rate and quantizer */
 enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 
 #define HEAD_DIM (c->width / c->heads)
@@ -186,14 +192,18 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 #define LORA(on, n) (c->lora_on == LORA_ALL || c->lora_on == (on) ? c->lora ? (n) : 0 : 0)
 #define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
 
+#define FFN_ROLE (c->ffn == FFN_FIPS ? VIRTUAL : PROJ)
+#define FFN_COPIES (c->ffn == FFN_FIPS ? PER_PHASE : PER_BLOCK)
+#define FIPS(n) (c->ffn == FFN_FIPS ? (n) : 0)
+#define DENSITY (c->fips_rank * (1 - c->fips_sparse) + 1e-9)
 #define LORA_INIT (1 / sqrt((double)c->width))
 
 #define GOLF_TENSORS(X) \
     X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, 0.02) \
     X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
     X(wo, PER_BLOCK, c->width, c->width, PROJ, MODE_VECTOR, DEEP / sqrt((double)c->width)) \
-    X(wup, PER_BLOCK, HIDDEN, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
-    X(wdown, PER_BLOCK, c->width, HIDDEN, PROJ, MODE_VECTOR, DEEP / sqrt((double)HIDDEN)) \
+    X(wup, FFN_COPIES, HIDDEN, c->width, FFN_ROLE, MODE_VECTOR, 1 / sqrt((double)c->width)) \
+    X(wdown, FFN_COPIES, c->width, HIDDEN, FFN_ROLE, MODE_VECTOR, DEEP / sqrt((double)HIDDEN)) \
     X(mix0, PER_PHASE, 1, c->width, INTERFACE, c->mix, 1) \
     X(mix1, PER_PHASE, 1, c->width, INTERFACE, c->mix, 0) \
     X(phase_embed, PER_PHASE, 1, c->width, INTERFACE, c->phase_embed * MODE_VECTOR, 0) \
@@ -222,7 +232,11 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
     X(lb_up, PER_PHASE, HIDDEN, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
     X(la_down, PER_PHASE, c->lora, LORA(LORA_FFN, HIDDEN), FACTOR, MODE_VECTOR, \
       1 / sqrt((double)HIDDEN)) \
-    X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0)
+    X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
+    X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, 1 / sqrt(DENSITY)) \
+    X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, \
+      DEEP * sqrt(c->width / (HIDDEN * DENSITY)))
 
 #define X(name, copies, rows, cols, role, mode, init) T_##name,
 enum { GOLF_TENSORS(X) N_TENSORS };
@@ -246,7 +260,8 @@ typedef struct {
     size_t coded;              /* bytes in the file, once it is saved or loaded */
     const struct Quantizer *quant;
 } Tensor;
-#define MATRIX(t) ((t)->role == PROJ || (t)->role == FACTOR)
+#define MATRIX(t) ((t)->role == PROJ || (t)->role == FACTOR || (t)->role == VIRTUAL)
+#define STORED(t) ((t)->n && (t)->role != VIRTUAL)
 
 /* ---------------------------------------------------------------------------------------------
  * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes what the forward
@@ -490,6 +505,11 @@ void lora_fit(Golf *m, const Golf *from);
 void teacher_open(Golf *m, const char *path);
 void teacher_loss(const Golf *m, const real *l, const int *y, size_t from, size_t row, int n,
                   real dloss);
+void fips_expand(Golf *m);
+void fips_fold(Golf *m);
+double fips_sparsity(const Config *c, int step);
+void fips_prune(Golf *m, double sparsity);
+void fips_fit(Golf *m, const Golf *from);
 int depth_at(const Config *c, int step);
 void ramp_check(const Config *c);
 void ramp_init(Golf *m);

@@ -1110,6 +1110,7 @@ static int protected_bits(const Config *c, const char *name, double *percent) {
     const size_t len = strlen(name);
     *percent = 100;
     if (!strncmp(name, "hi_", 3)) return c->ffn_hi_bits;
+    if (!strcmp(name, "fips_u")) return c->fips_ubits;
     for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
         if (strncmp(p, name, len) || p[len] != ':') continue;
         const char *colon = strchr(p + len + 1, ':');
@@ -1123,7 +1124,7 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
     double percent = 100;
     const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent)
-                        : t->role == FACTOR ? c->lora_bits : 0;
+                        : t->role == FACTOR ? *t->name == 'l' ? c->lora_bits : c->fips_vbits : 0;
     int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
     t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
@@ -1141,12 +1142,13 @@ static void choose_quantizer(Tensor *t, const Config *c) {
         t->group = (int)ceil(t->rows * percent / 100);
         return;
     }
-    const int wide = t->role == FACTOR || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
+    const int wide = (t->role == FACTOR && *t->name == 'l') || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
     t->quant = quantizers + q;
     t->line = wide ? (int)t->copy_n : t->stored_cols;
     t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
     t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
     t->ste = t->role == PROJ ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
+    if (t->role == FACTOR && *t->name == 'f') t->ste = STE_NONZERO;
     t->had = q == Q_QUEST ? hadamard_block(c, t->stored_cols) : 0;
 }
 
@@ -1212,8 +1214,8 @@ static void golf_layout(Golf *m, const Config *c) {
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_x, m->n_x += t->role == INTERFACE ? (size_t)t->cols : 0;
-        t->copy_scales = t->n ? t->quant->scales(t) : 0;
-        t->copy_bytes = t->n ? t->quant->bytes(t) : 0;
+        t->copy_scales = STORED(t) ? t->quant->scales(t) : 0;
+        t->copy_bytes = STORED(t) ? t->quant->bytes(t) : 0;
         t->bytes = t->stored_copies * t->copy_bytes;
         t->at_scale = m->n_scales, m->n_scales += t->stored_copies * t->copy_scales;
     }
@@ -1415,6 +1417,7 @@ static void golf_pack(Golf *m) {
 }
 
 static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
+    if (g == m->g) fips_fold(m);
     cluster_average(m, g);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->ste && m->c.qat == 1 ? t->stored_copies : 0); j++) {
@@ -1424,7 +1427,7 @@ static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
 }
 void golf_use(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
+        for (int j = 0; j < (STORED(t) ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
             if (m->train && t->role != INTERFACE) soften(m, t, j);
@@ -1438,6 +1441,7 @@ void golf_use(Golf *m) {
         }
         free(w);
     }
+    fips_expand(m);
     golf_pack(m);
 }
 
@@ -1447,7 +1451,7 @@ void golf_quantize(Golf *m) {
     memcpy(m->before, m->code, m->n_params);
     if (m->freeze != REPLAY) cluster_average(m, m->w);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
+        for (int j = 0; j < (STORED(t) && m->freeze != REPLAY ? t->stored_copies : 0); j++)
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
                                t->ste ? m->mask + t->at + j * t->copy_n : NULL,
                                m->w + t->at + j * t->copy_n, t);
@@ -1779,7 +1783,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
     const double peak[] = {c->lr_embed, c->lr, c->lr, c->lr_interface}; /* of roles */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        if (t->role == PROJ && c->optimizer == OPT_MUON) continue;
+        if (!STORED(t) || (t->role == PROJ && c->optimizer == OPT_MUON)) continue;
         const double rate = peak[t->role] * lr_factor(c, step);
         const real lr = (real)rate, keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
         FOR_RANGE(i, t->at, t->n) {
@@ -2090,7 +2094,7 @@ enum { ARTIFACT_FIXED = 28 };
 
 static size_t rows_of(const Golf *m) { /* of the file's table: tensors that hold numbers */
     size_t rows = 0;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) rows += t->n > 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) rows += STORED(t);
     return rows;
 }
 /* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
@@ -2116,7 +2120,7 @@ void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     uint8_t *file = xcalloc(artifact_bytes(&m->c), 1), *table = file + ARTIFACT_FIXED + len;
     uint8_t *row = table, *payload = row + 8 * rows_of(m) + 4;
     for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        if (!t->n) continue;
+        if (!STORED(t)) continue;
         size_t bytes = coded_tensor(m, t, payload, t->bytes, 0);
         for (int j = 0; !bytes && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
@@ -2163,7 +2167,7 @@ uint32_t golf_load(Golf *m, const char *path) {
             artifact_bytes(&c), size);
     golf_init(m, &c, 0);
     for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        if (!t->n) continue;
+        if (!STORED(t)) continue;
         const size_t bytes = t->coded = get_u(row, 4), coded = bytes < t->bytes;
         if (bytes > t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
@@ -2226,14 +2230,14 @@ void golf_init_from(Golf *m, const char *path) {
     from.w = xcalloc(n, sizeof(real));
     memcpy(from.w, file + at, n * sizeof(real));
     for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
-        if (!t->n || !u->n || convert(m, t, &from, u)) continue;
+        if (!STORED(t) || !STORED(u) || convert(m, t, &from, u)) continue;
         if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies)
             die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
                 "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
                 u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
         memcpy(m->w + t->at, from.w + u->at, t->n * sizeof(real));
     }
-    lora_fit(m, &from);
+    lora_fit(m, &from), fips_fit(m, &from);
     free(from.w);
     cluster_fit(m);
     golf_quantize(m), m->flips = 0;
@@ -2615,6 +2619,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
+    fips_prune(m, fips_sparsity(c, step + 1));
     golf_quantize(m);
     return loss;
 }
@@ -2843,7 +2848,7 @@ int info_main(const char *path, int argc, char **argv) {
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
         snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : t->bits);
         snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
-        if (t->n) printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f\n", t->name, as,
+        if (STORED(t)) printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f\n", t->name, as,
                          t->stored_copies, shape, t->n, t->bytes, t->coded,
                          8.0 * (double)t->coded / (double)t->n);
     }
@@ -2870,7 +2875,9 @@ int ste_of(const Config *c, int quest) {
 void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
     const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
     const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
-    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
+    const int nonzero = t->ste == STE_NONZERO;
+    FOR_COLUMNS(i, n)
+        mask[i] = nonzero ? z[i] != 0 : fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
 }
 /* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
 void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
@@ -3355,6 +3362,10 @@ void unshare_check(const Config *c) {
                         "'%.*s'", c->unshare, (int)len, p);
     }
     if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
+    if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster || unshared(c, "wup") ||
+                               unshared(c, "wdown") || !c->phase))
+        die("--ffn=fips: expected --fips_rank from 1 to --width=%d, found %d, --phase=1, and no --cluster "
+            "or --unshare of the MLP", c->width, c->fips_rank);
 }
 /* y = W x + B_p A_p x: a pair A (r,K), B (rows,r) for each phase, outside the weight quantizer, on
  * the inputs that W sees. B starts at 0. The tensor A of projection k, or NULL: */
@@ -3538,7 +3549,95 @@ void teacher_loss(const Golf *m, const real *l, const int *y, size_t from, size_
     }
 }
 
-/* ==== 18. Depth that changes ================================================================== */
+/* ==== 18. FiPS (2411.09816): one dense factor, a sparse one for each phase ==================== */
+/* The MLP of phase p is up = V_p U, down = U^T V'_p with one U (rank,C) for all phases and
+ * sparse V_p (F,rank), V'_p (rank,F). wup and wdown are not stored: they are products, made once a
+ * step, and what their gradients say goes on to the factors. Positions of a sparse factor are
+ * its codes that are not 0: the coder of section 8 makes them cheap. A weight that is 0 has no
+ * gradient and stays 0: the mask needs no memory. */
+#define FOR_FIPS(m, p, up, down, at_up, at_down) \
+    for (int p = 0; p < (m)->t[T_fips_up].stored_copies && (m)->c.ffn == FFN_FIPS; p++) \
+        for (size_t at_up = (m)->t[T_fips_up].at + p * (m)->t[T_fips_up].copy_n, once_ = 1, \
+             at_down = (m)->t[T_fips_down].at + p * (m)->t[T_fips_down].copy_n, \
+             up = (m)->t[T_wup].at + p * (m)->t[T_wup].copy_n, \
+             down = (m)->t[T_wdown].at + p * (m)->t[T_wdown].copy_n; once_; once_ = 0)
+void fips_expand(Golf *m) {
+    const Config *c = &m->c;
+    const int C = c->width, F = HIDDEN, r = c->fips_rank;
+    const real *U = m->eff + m->t[T_fips_u].at;
+    FOR_FIPS(m, p, up, down, v_up, v_down) {
+        gemm(m->eff + up, C, mat(m->eff + v_up, r), mat(U, C), F, C, r, 0);
+        gemm(m->eff + down, F, mat_t(U, C), mat(m->eff + v_down, F), C, F, r, 0);
+    }
+}
+void fips_fold(Golf *m) {
+    const Config *c = &m->c;
+    const int C = c->width, F = HIDDEN, r = c->fips_rank;
+    const size_t at = m->t[T_fips_u].at;
+    const real *U = m->eff + at;
+    FOR_FIPS(m, p, up, down, v_up, v_down) {
+        real *dup = m->g + up, *ddown = m->g + down;
+        gemm(m->g + v_up, r, mat(dup, C), mat_t(U, C), F, r, C, 0);
+        gemm(m->g + v_down, F, mat(U, C), mat(ddown, F), r, F, C, 0);
+        gemm(m->g + at, C, mat_t(m->eff + v_up, r), mat(dup, C), r, C, F, 1);
+        gemm(m->g + at, C, mat(m->eff + v_down, F), mat_t(ddown, F), r, C, F, 1);
+        memset(dup, 0, (size_t)F * C * sizeof(real)), memset(ddown, 0, (size_t)F * C * sizeof(real));
+    }
+}
+/* Gradual magnitude pruning: every 50 steps until 3/4 of the run, to s (1 - (1 - x)^3); -1: not now */
+double fips_sparsity(const Config *c, int step) {
+    const int end = c->steps * 3 / 4;
+    const double x = end > 0 ? fmin((double)step / end, 1) : 1;
+    return step == end || (step < end && step % 50 == 0) ? c->fips_sparse * (1 - pow(1 - x, 3)) : -1;
+}
+static int by_size(const void *a, const void *b) { /* for qsort */
+    const real x = *(const real *)a, y = *(const real *)b;
+    return (x > y) - (x < y);
+}
+/* The smallest weights of all sparse factors together become 0, for good. */
+void fips_prune(Golf *m, double sparsity) {
+    const Tensor *t = m->t + T_fips_up;
+    const size_t n = t[0].n + t[1].n, drop = (size_t)(sparsity * (double)n);
+    if (!n || sparsity <= 0 || !drop) return;
+    real *size = xcalloc(n, sizeof(real));
+    for (size_t i = 0; i < n; i++) size[i] = fabs(m->w[t->at + i]);
+    qsort(size, n, sizeof(real), by_size);
+    for (size_t i = t->at; i < t->at + n; i++)
+        if (fabs(m->w[i]) <= size[drop - 1]) m->w[i] = m->m[i] = m->v[i] = 0;
+    free(size);
+}
+/* From a trained flat model: U = the directions that the inputs of all its up and the outputs of
+ * all its down projections share most, V_p what they then need. */
+void fips_fit(Golf *m, const Golf *from) {
+    const Config *c = &m->c;
+    const int C = c->width, F = HIDDEN, r = c->fips_rank;
+    if (c->ffn != FFN_FIPS || !c->convert || !STORED(from->t + T_wup)) return;
+    double *s = xcalloc((size_t)C * C * 2, sizeof(double)), *v = s + (size_t)C * C;
+    int *pick = xcalloc((size_t)r, sizeof(int));
+    real *U = m->w + m->t[T_fips_u].at;
+    if (m->phases != from->phases || (size_t)F * C != from->t[T_wup].copy_n)
+        die("--ffn=fips --convert: expected a checkpoint of %d applications and F=%d", m->phases, F);
+#define DONOR(k, p) (from->w + from->t[k].at + copy_of(from, from->t + k, p) * from->t[k].copy_n)
+    for (int p = 0; p < m->phases; p++)
+        for (int f = 0; f < F; f++)
+            for (int i = 0; i < C; i++)
+                for (int j = 0; j < C; j++)
+                    s[i * C + j] += (double)(DONOR(T_wup, p)[f * C + i] * DONOR(T_wup, p)[f * C + j] +
+                                             DONOR(T_wdown, p)[i * F + f] * DONOR(T_wdown, p)[j * F + f]);
+    eigen(s, v, C);
+    largest(s, C, r, pick);
+    for (int e = 0; e < r; e++)
+        for (int i = 0; i < C; i++) U[e * C + i] = (real)v[i * C + pick[e]];
+    for (int p = 0; p < m->t[T_fips_up].stored_copies; p++) {
+        gemm(m->w + m->t[T_fips_up].at + p * m->t[T_fips_up].copy_n, r, mat(DONOR(T_wup, p), C),
+             mat_t(U, C), F, r, C, 0);
+        gemm(m->w + m->t[T_fips_down].at + p * m->t[T_fips_down].copy_n, F, mat(U, C),
+             mat(DONOR(T_wdown, p), F), r, F, C, 0);
+    }
+    free(s), free(pick);
+}
+
+/* ==== 19. Depth that changes ================================================================== */
 /* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
