@@ -403,7 +403,7 @@ typedef struct {
     BACKWARD_REALS(REAL_FIELD)
     real *logits;            /* (min(N,HEAD),V) */
     real *partial;           /* (chunks,n_x) gradients of the interface, of one phase */
-    real *rope, *ones;       /* (seq,D) cos | sin, (F) */
+    real *rope, *ones;       /* (seq,D) cos | sin, (C+F) */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */

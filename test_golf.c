@@ -1007,7 +1007,8 @@ static void test_export(void) {
         "wscale=row", "wscale=group", "wq=binary", "wq=binary wscale=group", "wq=int4 aq=int4",
         "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
         "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
-        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4"};
+        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
+        "width=96 hidden=8 extra_norm=each" /* narrower than the stream: no buffer may be F wide alone */};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);
