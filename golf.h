@@ -447,7 +447,7 @@ typedef struct Golf {
     BACKWARD_REALS(REAL_FIELD)
     real *logits;            /* (min(N,HEAD),V) */
     real *partial;           /* (chunks,n_x) gradients of the interface, of one phase */
-    real *rope, *ones;       /* (seq,D) cos | sin, (F) */
+    real *rope, *ones;       /* (seq,D) cos | sin, (C+F) */
     real *kcache, *vcache;   /* (phases,seq,KV*D), only when sampling */
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */

@@ -1021,7 +1021,8 @@ static void test_export(void) {
         "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
         "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
         "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3",
-        "ffn=fips fips_rank=12 steps=2", "ffn=fips fips_rank=32 fips_ubits=16 steps=2 unique=2"};
+        "ffn=fips fips_rank=12 steps=2", "ffn=fips fips_rank=32 fips_ubits=16 steps=2 unique=2",
+        "width=96 hidden=8 extra_norm=each" /* narrower than the stream: no buffer may be F wide alone */};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);

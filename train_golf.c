@@ -1285,7 +1285,7 @@ static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
 
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
-    const int D = HEAD_DIM, F = HIDDEN;
+    const int C = c->width, D = HEAD_DIM, F = HIDDEN;
     if (m->freeze && c->recompute) die("a frozen pass needs --recompute=0: residuals per phase");
     m->N = N;
 #define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
@@ -1301,8 +1301,8 @@ void golf_buffers(Golf *m, size_t N) {
         }
     FORWARD_REALS(MODEL_REAL)
     m->logits = owned_reals(m, MIN(N, HEAD) * (size_t)c->vocab);
-    m->rope = owned_reals(m, (size_t)c->seq * D), m->ones = owned_reals(m, (size_t)F);
-    for (int i = 0; i < F; i++) m->ones[i] = 1;
+    m->rope = owned_reals(m, (size_t)c->seq * D), m->ones = owned_reals(m, (size_t)(C + F));
+    for (int i = 0; i < C + F; i++) m->ones[i] = 1;
     for (int t = 0; t < c->seq; t++)
         for (int i = 0; i < D / 2; i++) {
             const double angle = t * pow(10000, -2.0 * i / D);
@@ -1553,6 +1553,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
     const int norm_out = c->extra_norm >= XN_OUT, each = c->extra_norm == XN_EACH;
+    const size_t wide = (size_t)CHUNK * (C > F ? C : F);
     const Phase *all = m->phase + p;
 
     FOR_CHUNKS(n0, n, N, CHUNK) {
@@ -1582,7 +1583,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     attention_forward(all->att, all->lse, all->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
-        real *u = scratch(CHUNK * (2 * (size_t)F + HI(HI_COLS + C))), *room = u + (size_t)CHUNK * F;
+        real *u = scratch(2 * wide + CHUNK * (size_t)HI(HI_COLS + C)), *room = u + wide;
         input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
         linear_forward(m, s.o, C, &s.in_o, T_wo, p, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
@@ -1603,14 +1604,14 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, each = c->extra_norm == XN_EACH;
-    const size_t ldqk = (size_t)(H + KV) * D;
+    const size_t ldqk = (size_t)(H + KV) * D, wide = (size_t)CHUNK * (C > F ? C : F);
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
-        real *du = scratch(CHUNK * (2 * (size_t)F + HI(C))), *u = du + (size_t)CHUNK * F;
+        real *du = scratch(2 * wide + CHUNK * (size_t)HI(C)), *u = du + wide;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
         hi_backward(m, &s, &f, p, b, n0, n);
@@ -1622,7 +1623,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
         linear_dx(m, du, f.df, F, &s.in_up, T_wup, p, 0, n);
-        hi_inputs(m, &s, &f, du, p, b, n, du + (size_t)2 * CHUNK * F);
+        hi_inputs(m, &s, &f, du, p, b, n, du + 2 * wide);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
             rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
