@@ -88,6 +88,10 @@ enum {
     X(MODEL | QUIET, NUM, fips_sparse, "0.75", "0 to 0.99", "part of the others that is pruned") \
     X(MODEL | QUIET, INT, fips_ubits, "8", "4 to 8|16", "of the shared factor") \
     X(MODEL | QUIET, INT, fips_vbits, "4", "4 to 8", "of the sparse factors") \
+    X(MODEL | QUIET, INT, experts, "0", "0 to 64", "E, of the MLP; 0 = one MLP") \
+    X(MODEL | QUIET, INT, topk, "2", "1 to 64", "K of them that each token uses") \
+    X(MODEL | QUIET, INT, expert_size, "128", "8 to 65536", "their hidden width") \
+    X(MODEL | QUIET, INT, moe_bias, "0", "0|1", "a bias per application on their choice") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -106,6 +110,7 @@ enum {
     X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise") \
     X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
     X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
+    X(TRAIN, NUM, moe_entropy, "0.01", "0 to 10", "c of the loss that keeps experts in use") \
     X(TRAIN, STR, repeat_ramp, "", "", "applications from which fraction of the run: 1@0,3@0.5") \
     X(TRAIN, INT, repeat_random, "0", "0|1", "each step as many as chance says, up to that") \
     X(TRAIN, INT, backprop, "0", "0 to 4096", "> 0: gradients through the last N applications") \
@@ -174,14 +179,14 @@ typedef struct {
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
 enum { EMBED, PROJ, FACTOR, INTERFACE, VIRTUAL }; /* roles; each has its own learning rate and quantizer */
-enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
+enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 
 #define HEAD_DIM (c->width / c->heads)
 #define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
 #define QKV_ROWS ((c->heads + 2 * KV_HEADS) * HEAD_DIM)
 #define QK_ROWS ((c->heads + KV_HEADS) * HEAD_DIM)
 #define EACH_COLS (c->extra_norm == XN_EACH ? c->width : 0)
-#define HIDDEN (c->hidden ? c->hidden : c->mlp * c->width)
+#define HIDDEN (c->experts ? c->expert_size : c->hidden ? c->hidden : c->mlp * c->width)
 #define LOOP_PHASES (c->unique * c->repeat)
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
 #define BLOCKS (c->prelude + c->unique + c->coda)
@@ -193,7 +198,9 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 #define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
 
 #define FFN_ROLE (c->ffn == FFN_FIPS ? VIRTUAL : PROJ)
-#define FFN_COPIES (c->ffn == FFN_FIPS ? PER_PHASE : PER_BLOCK)
+#define FFN_COPIES (c->ffn == FFN_FIPS ? PER_PHASE : c->experts ? PER_MOE : PER_BLOCK)
+#define TOPK (size_t)(c->experts ? c->topk : 1) /* rows of the MLP for each token */
+#define MOE(n) (c->experts ? (n) : 0)
 #define FIPS(n) (c->ffn == FFN_FIPS ? (n) : 0)
 #define DENSITY (c->fips_rank * (1 - c->fips_sparse) + 1e-9)
 #define LORA_INIT (1 / sqrt((double)c->width))
@@ -233,6 +240,8 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
     X(la_down, PER_PHASE, c->lora, LORA(LORA_FFN, HIDDEN), FACTOR, MODE_VECTOR, \
       1 / sqrt((double)HIDDEN)) \
     X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(sel_mlp, PER_BLOCK, c->experts, MOE(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(sel_bias, PER_PHASE, 1, c->experts, INTERFACE, MOE(c->moe_bias * MODE_VECTOR), 0) \
     X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
     X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, 1 / sqrt(DENSITY)) \
     X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, \
@@ -253,6 +262,7 @@ typedef struct {
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
     int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    int experts;           /* Part II: E, copies are b * E + e; or 0 */
     int vector, shared;    /* Part II: numbers of a codebook vector, or 0; codebook of wqkv */
     int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
     /* per stored copy: numbers, scales and bytes; bytes of all copies */
@@ -396,20 +406,22 @@ typedef struct {
     X(qkv, QKV_ROWS) X(qk, QK_ROWS) /* as projected; q, k after norm, gain and RoPE */ \
     X(att, c->width) X(lse, c->heads) /* heads side by side, log-sum-exp */ \
     X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
-    X(r_mlp, 1) X(r_up, 1) X(f, HIDDEN) /* of mid, before up; before the activation */ \
-    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
-    X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts))
+    X(r_mlp, 1) X(r_up, 1) X(f, TOPK * HIDDEN) /* of mid, before up; before the activation */ \
+    X(r_xd, TOPK) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
+    X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts)) \
+    X(moe_z, c->experts) X(moe_e, MOE(TOPK)) X(moe_row, MOE(TOPK)) X(moe_o, MOE(TOPK * c->width))
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
-    X(in_q, c->width) X(in_k, EACH_COLS) X(in_v, EACH_COLS) X(in_o, c->width) \
-    X(in_up, c->width) X(in_down, HIDDEN) X(hi_in, HI_COLS)
+    X(in_q, c->width, 1) X(in_k, EACH_COLS, 1) X(in_v, EACH_COLS, 1) X(in_o, c->width, 1) \
+    X(in_up, c->width, 1) X(in_down, HIDDEN, TOPK) X(hi_in, HI_COLS, 1)
 #define FORWARD_REALS(X) \
     X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
-    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
-    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1)) X(lora_u, c->lora) X(lora_du, c->lora)
+    X(d_o, c->width) X(df, TOPK * HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
+    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1)) X(lora_u, c->lora) X(lora_du, c->lora) \
+    X(moe_dz, c->experts) X(moe_du, MOE(c->width))
 #define REAL_FIELD(name, n) real *name;
-#define ACT_FIELD(name, n) Act name;
+#define ACT_FIELD(name, n, rows) Act name;
 
 typedef struct { PHASE_REALS(REAL_FIELD) PHASE_ACTS(ACT_FIELD) } Phase;
 typedef struct { FORWARD_REALS(REAL_FIELD) BACKWARD_REALS(REAL_FIELD) } Flow;
@@ -452,6 +464,11 @@ typedef struct Golf {
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */
     struct Golf *teacher;    /* or NULL */
+    Act moe_x;               /* section 19: (rows,C) inputs sorted by expert */
+    real *moe_dy, *moe_dx;   /* (rows,C) */
+    void *moe_task;          /* (moe_tasks) */
+    int *moe_pair, moe_tasks, moe_len; /* (rows); tokens of a sequence */
+    double *moe_log, moe_rate; /* (B,blocks,E) log P */
 } Golf;
 
 /* Sections 3-6. */
@@ -510,6 +527,12 @@ void fips_fold(Golf *m);
 double fips_sparsity(const Config *c, int step);
 void fips_prune(Golf *m, double sparsity);
 void fips_fit(Golf *m, const Golf *from);
+void moe_check(const Config *c);
+void moe_buffers(Golf *m, size_t N);
+void moe_forward(Golf *m, int p, int N);
+void moe_backward(Golf *m, int p, int N);
+void moe_dw(Golf *m, const Phase *all, int p, int N);
+double moe_entropy(Golf *m, int B, int T);
 int depth_at(const Config *c, int step);
 void ramp_check(const Config *c);
 void ramp_init(Golf *m);

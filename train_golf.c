@@ -1124,7 +1124,7 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
     double percent = 100;
     const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent)
-                        : t->role == FACTOR ? *t->name == 'l' ? c->lora_bits : c->fips_vbits : 0;
+                        : t->role == FACTOR ? *t->name == 'l' ? c->lora_bits : *t->name == 'f' ? c->fips_vbits : 8 : 0;
     int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
     t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
@@ -1197,12 +1197,14 @@ void golf_free(Golf *m) {
 
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
-    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS, BLOCKS * c->hi_experts};
+    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS, BLOCKS * c->hi_experts,
+                             BLOCKS * c->experts};
     *m = (Golf){.c = *c, .phases = PHASES};
     Tensor *t = m->t;
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
     *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
-                    .cols = cols_, .mode = mode_, .stored_copies = stored_of[of], .init = init_};
+                    .cols = cols_, .mode = mode_, .stored_copies = stored_of[of], .init = init_, \
+                    .experts = of == PER_MOE ? c->experts : 0};
     GOLF_TENSORS(X)
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
@@ -1240,7 +1242,8 @@ void golf_depth(Golf *m, int r) {
         m->run[m->runs++] = q < 0 ? i : q < loop ? p : i - loop + LOOP_PHASES;
     }
 }
-static int copy_of(const Golf *m, const Tensor *t, int p) {
+static int copy_of(const Golf *m, const Tensor *t, int p) { /* of experts: p * E + e */
+    if (t->experts) return block_of(&m->c, p / t->experts) * t->experts + p % t->experts;
     return t->stored_copies == m->phases ? p : block_of(&m->c, p);
 }
 
@@ -1289,7 +1292,7 @@ void golf_buffers(Golf *m, size_t N) {
     if (m->freeze && c->recompute) die("a frozen pass needs --recompute=0: residuals per phase");
     m->N = N;
 #define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
-#define PHASE_ACT(name, n) act_alloc(m, &s->name, N, (size_t)(n));
+#define PHASE_ACT(name, n, rows) act_alloc(m, &s->name, N * (rows), (size_t)(n));
 #define MODEL_REAL(name, n) m->name = owned_reals(m, N * (size_t)(n));
     for (Phase *s = m->phase; s < m->phase + PHASES; s++)
         if ((m->train && !c->recompute) || s == m->phase) {
@@ -1309,9 +1312,10 @@ void golf_buffers(Golf *m, size_t N) {
             m->rope[(size_t)t * D + i] = (real)cos(angle);
             m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
         }
+    moe_buffers(m, N);
     if (!m->train) return;
     BACKWARD_REALS(MODEL_REAL)
-    m->partial = owned_reals(m, CEIL(N, CHUNK) * m->n_x);
+    m->partial = owned_reals(m, (CEIL(N * TOPK, CHUNK) + (size_t)c->experts) * m->n_x);
 }
 
 /* The same buffers from token n0 on. */
@@ -1324,7 +1328,7 @@ static Phase phase_at(const Golf *m, int p, size_t n0) {
     const Config *c = &m->c;
     const Phase *s = m->phase + p;
 #define REAL_AT(name, n) .name = s->name + n0 * (size_t)(n),
-#define ACT_AT(name, n) .name = act_at(&s->name, n0, (size_t)(n)),
+#define ACT_AT(name, n, rows) .name = act_at(&s->name, n0 * (rows), (size_t)(n)),
     return (Phase){PHASE_REALS(REAL_AT) PHASE_ACTS(ACT_AT)};
 }
 static Flow flow_at(const Golf *m, size_t n0) {
@@ -1590,6 +1594,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
 
         rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
         input_of(m, &s.in_up, T_wup, each, s.r_up, u, IX(x_up), n, C, room);
+        if (c->experts) continue;
         linear_forward(m, s.f, F, &s.in_up, T_wup, p, 0, n);
         relu2_forward(u, s.f, n, F);
         input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
@@ -1597,6 +1602,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
         hi_forward(m, &s, p, b, n, u);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
+    if (c->experts) moe_forward(m, p, N);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
@@ -1608,21 +1614,25 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
+    if (c->experts) moe_backward(m, p, N);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         real *du = scratch(2 * wide + CHUNK * (size_t)HI(C)), *u = du + wide;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
-        gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
-        hi_backward(m, &s, &f, p, b, n0, n);
-        linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, p, 0, n);
-        if (c->extra_norm) {
-            relu2_forward(u, s.f, n, F);
-            rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
+        if (c->experts) memcpy(du, f.moe_du, sizeof(real) * (size_t)n * C);
+        else {
+            gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
+            hi_backward(m, &s, &f, p, b, n0, n);
+            linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, p, 0, n);
+            if (c->extra_norm) {
+                relu2_forward(u, s.f, n, F);
+                rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
+            }
+            /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
+            relu2_backward(f.df, s.f, n, F);
+            linear_dx(m, du, f.df, F, &s.in_up, T_wup, p, 0, n);
         }
-        /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
-        relu2_backward(f.df, s.f, n, F);
-        linear_dx(m, du, f.df, F, &s.in_up, T_wup, p, 0, n);
         hi_inputs(m, &s, &f, du, p, b, n, du + 2 * wide);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
@@ -1659,19 +1669,19 @@ static void block_backward(Golf *m, int p, int B, int T) {
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
                      m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
     }
+    static const int of[][2] = {{T_wqkv, 0}, {T_wdown, 0}, {T_wup, 0}, {T_wo, 0}, {T_wqkv, 1},
+                                {T_wqkv, 2}};
     const Gemm dw[] = { /* the smallest at the end, where a thread may wait for another */
         linear_dw(m, m->dqkv, QKV, in[0], T_wqkv, p, 0, N),
-        linear_dw(m, m->dy, C, &all->in_down, T_wdown, p, 0, N),
-        linear_dw(m, m->df, F, &all->in_up, T_wup, p, 0, N),
+        linear_dw(m, m->dy, C, &all->in_down, T_wdown, p, 0, c->experts ? 0 : N),
+        linear_dw(m, m->df, F, &all->in_up, T_wup, p, 0, c->experts ? 0 : N),
         linear_dw(m, m->d_o, C, &all->in_o, T_wo, p, 0, N),
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, p, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, p, 2, N)};
-    static const int of[][2] = {{T_wqkv, 0}, {T_wdown, 0}, {T_wup, 0}, {T_wo, 0}, {T_wqkv, 1},
-                                {T_wqkv, 2}};
     matmul_dw(dw, each ? 6 : 4);
     for (int i = 0; i < (each ? 6 : 4); i++) lora_dw(m, dw + i, of[i][0], p, of[i][1]);
-    hi_dw(m, all, b, N);
-    add_chunks(m, p, CEIL((size_t)N, CHUNK));
+    hi_dw(m, all, b, N), moe_dw(m, all, p, N);
+    add_chunks(m, p, CEIL((size_t)N * TOPK, CHUNK) + (size_t)c->experts);
 }
 
 /* Tied head: norm, logits, loss and, to `learn`, its backward on the spot: HEAD tokens at a time,
@@ -1726,7 +1736,7 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
     body(m, tokens, B, T);
     if (m->teacher && m->train) body(m->teacher, tokens, B, T);
     head(m, targets, N, m->train && targets);
-    double sum = 0;
+    double sum = m->train && targets ? N * moe_entropy(m, B, T) : 0;
     for (int n = 0; targets && n < N; n++) sum += (double)m->loss[n];
     return sum / N;
 }
@@ -2498,7 +2508,7 @@ static void fit_width(Config *c) {
         die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
-    if (c->hidden) return;
+    if (c->hidden || c->experts) return;
     for (c->hidden = HIDDEN; artifact_bytes(c) <= most;)
         if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
     if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
@@ -3362,6 +3372,7 @@ void unshare_check(const Config *c) {
         if (!known) die("--unshare=%s: expected wqkv, wo, wup, wdown, with commas between, found "
                         "'%.*s'", c->unshare, (int)len, p);
     }
+    moe_check(c);
     if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
     if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster || unshared(c, "wup") ||
                                unshared(c, "wdown") || !c->phase))
@@ -3638,7 +3649,223 @@ void fips_fit(Golf *m, const Golf *from) {
     free(s), free(pick);
 }
 
-/* ==== 19. Depth that changes ================================================================== */
+/* ==== 19. MoEUT (2405.16039): experts in the MLP ============================================== */
+/* E experts of g hidden numbers, of which each token uses the K with the largest logits
+ * z = W_s u + b_p (b: a bias per phase):  y = sum over them of sigmoid(z_e) * MLP_e(u).
+ * They are copies of wup and wdown. The N K pairs of token and choice are sorted by expert ("rows"):
+ * then each expert is a few large products. The loss has  c sum_e P_e log P_e  besides, P the
+ * mean softmax(z) of a block over the tokens and applications of a sequence: it keeps experts in
+ * use. Chosen experts and rows are kept as numbers in buffers of the phase. */
+typedef struct { int e, from, n; } Task; /* rows of one expert, at most CHUNK */
+enum { MOE_MOST = 64 };
+
+void moe_check(const Config *c) {
+    if (!c->experts) return;
+    if (c->topk > c->experts) die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
+    if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || (c->lora && c->lora_on != LORA_ATTN) ||
+        unshared(c, "wup") || unshared(c, "wdown") || c->aq == AQ_QUEST)
+        die("--experts: expected no --ffn, --ffn_hi, --cluster, --recompute, --aq=quest, --unshare or "
+            "--lora of the MLP");
+}
+void moe_buffers(Golf *m, size_t N) {
+    const Config *c = &m->c;
+    const size_t rows = N * TOPK;
+    if (!c->experts) return;
+    act_alloc(m, &m->moe_x, rows, (size_t)c->width);
+    m->moe_pair = owned(m, rows, sizeof(int));
+    m->moe_task = owned(m, CEIL(rows, CHUNK) + (size_t)c->experts, sizeof(Task));
+    m->moe_log = owned(m, N * (size_t)(BLOCKS * c->experts), sizeof(double));
+    if (!m->train) return;
+    m->moe_dy = owned_reals(m, rows * c->width), m->moe_dx = owned_reals(m, rows * c->width);
+}
+/* From the chosen experts: the row of each pair, the pair of each row, tasks, gathered inputs. */
+static void moe_plan(Golf *m, const Phase *s, int N) {
+    const Config *c = &m->c;
+    const int K = c->topk, C = c->width;
+    int at[MOE_MOST + 1] = {0};
+    Task *tasks = m->moe_task;
+    m->moe_tasks = 0;
+    for (int i = 0; i < N * K; i++) at[(int)s->moe_e[i] + 1]++;
+    for (int e = 0; e < c->experts; e++) {
+        for (int from = at[e], end = at[e] + at[e + 1]; from < end; from += CHUNK)
+            tasks[m->moe_tasks++] = (Task){e, from, MIN(end - from, CHUNK)};
+        at[e + 1] += at[e];
+    }
+    for (int i = 0; i < N * K; i++) {
+        const int row = at[(int)s->moe_e[i]]++;
+        s->moe_row[i] = (real)row, m->moe_pair[row] = i;
+    }
+    PARALLEL((double)N * K * C)
+    for (int row = 0; row < N * K; row++) {
+        const size_t n = (size_t)(m->moe_pair[row] / K), to = (size_t)row * C;
+        const Act *x = &s->in_up;
+        if (x->q) memcpy(m->moe_x.q + to, x->q + n * C, (size_t)C), m->moe_x.inv[row] = x->inv[n];
+        if (x->x) memcpy(m->moe_x.x + to, x->x + n * C, sizeof(real) * (size_t)C);
+    }
+}
+static real sigmoid(real z) { return 1 / (1 + exp(-z)); }
+#define FOR_TASKS(t, g) \
+    PRAGMA(omp parallel for schedule(dynamic)) \
+    for (int t = 0; t < m->moe_tasks; t++) \
+        for (const Task *g = (const Task *)m->moe_task + t, *once_ = g; once_; once_ = NULL)
+
+void moe_forward(Golf *m, int p, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->experts, K = c->topk, G = HIDDEN;
+    const Phase *all = m->phase + p;
+    const real *bias = IX(sel_bias);
+    const Tensor *sel = m->t + T_sel_mlp;
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        gemm_panels(s.moe_z, E, inputs_of(m, &s.in_up, T_wup),
+                    &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->forward, n, 0);
+        for (int i = 0; i < n; i++) {
+            real *z = s.moe_z + i * E;
+            for (int e = 0; e < E; e++) z[e] += bias[e];
+            for (int k = 0; k < K && m->freeze != REPLAY; k++) { /* the largest not yet chosen */
+                int best = -1;
+                for (int e = 0; e < E; e++) {
+                    int used = 0;
+                    for (int j = 0; j < k; j++) used |= (int)s.moe_e[i * K + j] == e;
+                    if (!used && (best < 0 || z[e] > z[best])) best = e;
+                }
+                s.moe_e[i * K + k] = (real)best;
+            }
+        }
+    }
+    moe_plan(m, all, N);
+    FOR_TASKS(t, g) {
+        const Act x = act_at(&m->moe_x, (size_t)g->from, (size_t)C);
+        Act in = act_at(&all->in_down, (size_t)g->from, (size_t)G);
+        real *f = all->f + (size_t)g->from * G, *u = scratch((size_t)2 * CHUNK * G);
+        linear_forward(m, f, (size_t)G, &x, T_wup, p * E + g->e, 0, g->n);
+        relu2_forward(u, f, g->n, G);
+        input_of(m, &in, T_wdown, c->extra_norm >= XN_OUT, all->r_xd + g->from, u, IX(x_mlp), g->n, G,
+                 u + CHUNK * G);
+        linear_forward(m, all->moe_o + (size_t)g->from * C, (size_t)C, &in, T_wdown, p * E + g->e, 0,
+                       g->n);
+    }
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        for (int i = 0; i < n; i++) {
+            real *y = memset(s.y + i * C, 0, sizeof(real) * (size_t)C);
+            for (int k = 0; k < K; k++) {
+                const real w = sigmoid(s.moe_z[i * E + (int)s.moe_e[i * K + k]]);
+                const real *o = all->moe_o + (size_t)s.moe_row[i * K + k] * C;
+                FOR_COLUMNS(j, C) y[j] += w * o[j];
+            }
+        }
+        gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
+    }
+}
+/* From d(out) in m->dh: d(y), gradients of gates and of what feeds the experts: m->moe_du. */
+void moe_backward(Golf *m, int p, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->experts, K = c->topk, G = HIDDEN, b = block_of(c, p);
+    const Phase *all = m->phase + p;
+    const Tensor *sel = m->t + T_sel_mlp;
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        const Flow f = flow_at(m, n0);
+        gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
+    }
+    moe_plan(m, all, N);
+    FOR_TASKS(t, g) {
+        const Act x = act_at(&m->moe_x, (size_t)g->from, (size_t)C);
+        const Act in = act_at(&all->in_down, (size_t)g->from, (size_t)G);
+        const size_t n0 = (size_t)t * CHUNK, at = (size_t)g->from; /* n0: a row of m->partial */
+        real *df = m->df + at * G, *dy = m->moe_dy + at * C, *u = scratch((size_t)CHUNK * G);
+        for (int i = 0; i < g->n; i++) { /* d(o) = sigmoid(z) dy */
+            const size_t pair = (size_t)m->moe_pair[at + i];
+            const real w = sigmoid(all->moe_z[pair / K * E + g->e]);
+            FOR_COLUMNS(j, C) dy[i * C + j] = w * m->dy[pair / K * C + j];
+        }
+        linear_dx(m, df, dy, (size_t)C, &in, T_wdown, p * E + g->e, 0, g->n);
+        relu2_forward(u, all->f + at * G, g->n, G);
+        if (c->extra_norm)
+            rmsnorm_backward(df, 0, DIX(x_mlp), df, u, all->r_xd + at, IX(x_mlp), g->n, G);
+        relu2_backward(df, all->f + at * G, g->n, G);
+        linear_dx(m, m->moe_dx + at * C, df, (size_t)G, &x, T_wup, p * E + g->e, 0, g->n);
+    }
+    FOR_CHUNKS(n0, n, N, CHUNK) {
+        const Phase s = phase_at(m, p, n0);
+        const Flow f = flow_at(m, n0);
+        real *dbias = DIX(sel_bias);
+        memset(f.moe_dz, 0, sizeof(real) * (size_t)n * E);
+        for (int i = 0; i < n; i++) {
+            const real *z = s.moe_z + i * E;
+            real *dz = f.moe_dz + i * E, sum = 0, mean = 0, P[MOE_MOST];
+            const double *log_p = m->moe_log + ((size_t)(n0 + i) / (size_t)m->moe_len * BLOCKS + b) * E;
+            for (int k = 0; k < K; k++) { /* dz = dy.o sigmoid'(z) */
+                const int e = (int)s.moe_e[i * K + k];
+                const real w = sigmoid(z[e]), *o = all->moe_o + (size_t)s.moe_row[i * K + k] * C;
+                dz[e] += inner(f.dy + i * C, o, C) * w * (1 - w);
+            }
+            for (int e = 0; e < E; e++) sum += P[e] = exp(z[e] - z[0]);
+            for (int e = 0; e < E; e++) P[e] /= sum, mean += P[e] * (real)log_p[e];
+            for (int e = 0; e < E; e++) dz[e] += (real)m->moe_rate * P[e] * ((real)log_p[e] - mean);
+            for (int e = 0; e < E && dbias; e++) dbias[e] += dz[e];
+        }
+        gemm_panels(f.moe_du, C, mat(f.moe_dz, E), &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->back,
+                    n, 0);
+        for (int i = 0; i < n * K; i++) {
+            const real *dx = m->moe_dx + (size_t)s.moe_row[i] * C;
+            real *du = f.moe_du + i / K * C;
+            FOR_COLUMNS(j, C) du[j] += dx[j];
+        }
+    }
+}
+void moe_dw(Golf *m, const Phase *all, int p, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->experts, G = HIDDEN;
+    Gemm dw[2 * MOE_MOST + 1];
+    int count = 0;
+    if (!E) return;
+    const Tensor *sel = m->t + T_sel_mlp;
+    dw[count++] = (Gemm){m->g + sel->at + copy_of(m, sel, p) * sel->copy_n, (size_t)C,
+                         mat_t(m->moe_dz, E), inputs_of(m, &all->in_up, T_wup), E, C, N, 1};
+    for (int t = 0, e, n; t < m->moe_tasks; t += (n + CHUNK - 1) / CHUNK) { /* all rows of e */
+        const Task *g = (const Task *)m->moe_task + t;
+        const size_t at = (size_t)g->from;
+        for (e = g->e, n = 0; t + n / CHUNK < m->moe_tasks && g[n / CHUNK].e == e;) {
+            n += g[n / CHUNK].n;
+            if (n % CHUNK) break;
+        }
+        const Act x = act_at(&m->moe_x, at, (size_t)C), in = act_at(&all->in_down, at, (size_t)G);
+        dw[count++] = linear_dw(m, m->moe_dy + at * C, (size_t)C, &in, T_wdown, p * E + e, 0, n);
+        dw[count++] = linear_dw(m, m->df + at * G, (size_t)G, &x, T_wup, p * E + e, 0, n);
+    }
+    matmul_dw(dw, count);
+}
+/* Sum over blocks, mean over sequences, of c sum_e P_e log P_e; keeps log P for the backward. */
+double moe_entropy(Golf *m, int B, int T) {
+    const Config *c = &m->c;
+    const int E = c->experts;
+    double total = 0;
+    m->moe_len = T;
+    for (int b = 0; b < (E ? B : 0); b++)
+        for (int block = 0; block < BLOCKS; block++) {
+            double mean[MOE_MOST] = {0}, *log_p = m->moe_log + ((size_t)b * BLOCKS + block) * E;
+            int count = 0;
+            for (int i = 0; i < m->runs; i++) {
+                const real *z = m->phase[m->run[i]].moe_z + (size_t)b * T * E;
+                if (block_of(c, m->run[i]) != block) continue;
+                for (int t = 0; t < T; t++, z += E, count++) {
+                    double sum = 0;
+                    for (int e = 0; e < E; e++) sum += exp((double)(z[e] - z[0]));
+                    for (int e = 0; e < E; e++) mean[e] += exp((double)(z[e] - z[0])) / sum;
+                }
+            }
+            for (int e = 0; e < E && count; e++) {
+                log_p[e] = log(fmax(mean[e] / count, 1e-30));
+                total += c->moe_entropy / B * mean[e] / count * log_p[e];
+                m->moe_rate = c->moe_entropy / B / count;
+            }
+        }
+    return total;
+}
+
+/* ==== 20. Depth that changes ================================================================== */
 /* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
