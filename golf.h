@@ -92,6 +92,8 @@ enum {
     X(MODEL | QUIET, INT, topk, "2", "1 to 64", "K of them that each token uses") \
     X(MODEL | QUIET, INT, expert_size, "128", "8 to 65536", "their hidden width") \
     X(MODEL | QUIET, INT, moe_bias, "0", "0|1", "a bias per application on their choice") \
+    X(MODEL | QUIET, INT, attn_experts, "0", "0 to 16", "A values and outputs for each head") \
+    X(MODEL | QUIET, INT, attn_topk, "2", "1 to 16", "of them, used by each token") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -183,7 +185,11 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 
 #define HEAD_DIM (c->width / c->heads)
 #define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
-#define QKV_ROWS ((c->heads + 2 * KV_HEADS) * HEAD_DIM)
+#define A_COPIES (c->attn_experts ? c->attn_experts : 1) /* of values and of outputs */
+#define QKV_ROWS ((c->heads + (1 + A_COPIES) * KV_HEADS) * HEAD_DIM)
+#define O_COLS (A_COPIES * c->width)
+#define SW(n) (c->attn_experts * (n))
+#define SW_IF(n) (c->attn_experts ? (n) : 0)
 #define QK_ROWS ((c->heads + KV_HEADS) * HEAD_DIM)
 #define EACH_COLS (c->extra_norm == XN_EACH ? c->width : 0)
 #define HIDDEN (c->experts ? c->expert_size : c->hidden ? c->hidden : c->mlp * c->width)
@@ -208,7 +214,7 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 #define GOLF_TENSORS(X) \
     X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, 0.02) \
     X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
-    X(wo, PER_BLOCK, c->width, c->width, PROJ, MODE_VECTOR, DEEP / sqrt((double)c->width)) \
+    X(wo, PER_BLOCK, c->width, O_COLS, PROJ, MODE_VECTOR, DEEP / sqrt((double)c->width)) \
     X(wup, FFN_COPIES, HIDDEN, c->width, FFN_ROLE, MODE_VECTOR, 1 / sqrt((double)c->width)) \
     X(wdown, FFN_COPIES, c->width, HIDDEN, FFN_ROLE, MODE_VECTOR, DEEP / sqrt((double)HIDDEN)) \
     X(mix0, PER_PHASE, 1, c->width, INTERFACE, c->mix, 1) \
@@ -242,6 +248,8 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
     X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
     X(sel_mlp, PER_BLOCK, c->experts, MOE(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
     X(sel_bias, PER_PHASE, 1, c->experts, INTERFACE, MOE(c->moe_bias * MODE_VECTOR), 0) \
+    X(sel_v, PER_BLOCK, SW(KV_HEADS), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(sel_o, PER_BLOCK, SW(c->heads), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
     X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
     X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, 1 / sqrt(DENSITY)) \
     X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, \
@@ -409,9 +417,11 @@ typedef struct {
     X(r_mlp, 1) X(r_up, 1) X(f, TOPK * HIDDEN) /* of mid, before up; before the activation */ \
     X(r_xd, TOPK) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
     X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts)) \
-    X(moe_z, c->experts) X(moe_e, MOE(TOPK)) X(moe_row, MOE(TOPK)) X(moe_o, MOE(TOPK * c->width))
+    X(moe_z, c->experts) X(moe_e, MOE(TOPK)) X(moe_row, MOE(TOPK)) X(moe_o, MOE(TOPK * c->width)) \
+    X(sw_zv, SW(KV_HEADS)) X(sw_zo, SW(c->heads)) X(sw_cv, SW(KV_HEADS)) X(sw_co, SW(c->heads)) \
+    X(v_mix, SW_IF(KV_HEADS * HEAD_DIM))
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
-    X(in_q, c->width, 1) X(in_k, EACH_COLS, 1) X(in_v, EACH_COLS, 1) X(in_o, c->width, 1) \
+    X(in_q, c->width, 1) X(in_k, EACH_COLS, 1) X(in_v, EACH_COLS, 1) X(in_o, O_COLS, 1) \
     X(in_up, c->width, 1) X(in_down, HIDDEN, TOPK) X(hi_in, HI_COLS, 1)
 #define FORWARD_REALS(X) \
     X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
@@ -419,7 +429,9 @@ typedef struct {
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
     X(d_o, c->width) X(df, TOPK * HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
     X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1)) X(lora_u, c->lora) X(lora_du, c->lora) \
-    X(moe_dz, c->experts) X(moe_du, MOE(c->width))
+    X(moe_dz, c->experts) X(moe_du, MOE(c->width)) \
+    X(sw_dzv, SW(KV_HEADS)) X(sw_dzo, SW(c->heads)) X(dax, SW(c->width)) \
+    X(dv_mix, SW_IF(KV_HEADS * HEAD_DIM))
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, n, rows) Act name;
 
@@ -533,6 +545,13 @@ void moe_forward(Golf *m, int p, int N);
 void moe_backward(Golf *m, int p, int N);
 void moe_dw(Golf *m, const Phase *all, int p, int N);
 double moe_entropy(Golf *m, int B, int T);
+void switch_values(const Golf *m, Phase *s, int p, int n);
+int switch_output(const Golf *m, Phase *s, int p, int n, real *u, real *room);
+void switch_output_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n,
+                            real *u);
+void switch_values_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n);
+void switch_inputs(const Golf *m, real *di, const Flow *f, int p, int n);
+void switch_dw(const Golf *m, const Phase *all, int p, int N);
 int depth_at(const Config *c, int step);
 void ramp_check(const Config *c);
 void ramp_init(Golf *m);

@@ -747,13 +747,13 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
  * dimensions in halves: (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).
  * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. The first token
  * is number n0 of rows of T; pos0 tokens stand before each row. */
-void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope, int pos0, int n0,
-                int N, int T, int H, int KV, int D) {
+void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const real *rope, int pos0,
+                int n0, int N, int T, int H, int KV, int D) {
     TIMED(NORMS);
     for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)(pos0 + (n0 + n) % T) * D, *sn = cs + D / 2;
         for (int j = 0; j < H + KV; j++) {
-            const real *x = qkv + ((size_t)n * (H + 2 * KV) + j) * D, *y = x + D / 2;
+            const real *x = qkv + (size_t)n * ld + j * D, *y = x + D / 2;
             real *out = qk + ((size_t)n * (H + KV) + j) * D;
             const real s = (j < H ? q_gain[j] : 1) / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
             for (int i = 0, left; (left = D / 2 - i) > 0; i += LANES) {
@@ -767,15 +767,15 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
 }
 
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
-void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
+void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, int ld, const real *q_gain,
                  const real *rope, int n0, int N, int T, int H, int KV, int D) {
     TIMED(NORMS);
     for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)((n0 + n) % T) * D, *sn = cs + D / 2;
         for (int k = 0; k < H + KV; k++) {
-            const real *x = qkv + ((size_t)n * (H + 2 * KV) + k) * D;
+            const real *x = qkv + (size_t)n * ld + k * D;
             const real *dout = dqk + ((size_t)n * (H + KV) + k) * D, *dy = dout + D / 2;
-            real *dx = dqkv + ((size_t)n * (H + 2 * KV) + k) * D;
+            real *dx = dqkv + (size_t)n * ld + k * D;
             const real r = 1 / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
             const real gain = (k < H ? q_gain[k] : 1) * r;
             real dot = 0;
@@ -1370,7 +1370,7 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Golf *m, int k, int r, int *first) {
     const Config *c = &m->c;
-    const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
+    const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, QKV_ROWS};
     const int split = (k == T_wqkv || k == T_lb_qkv) && c->extra_norm == XN_EACH;
     *first = split ? start[r] : 0;
     return split ? start[r + 1] - start[r] : r ? 0 : m->t[k].rows;
@@ -1557,7 +1557,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, pos = m->cached;
     const int norm_out = c->extra_norm >= XN_OUT, each = c->extra_norm == XN_EACH;
-    const size_t wide = (size_t)CHUNK * (C > F ? C : F);
+    const size_t wide = (size_t)CHUNK * (size_t)(F > O_COLS ? F : O_COLS);
     const Phase *all = m->phase + p;
 
     FOR_CHUNKS(n0, n, N, CHUNK) {
@@ -1572,10 +1572,12 @@ static void block_forward(Golf *m, int p, int B, int T) {
             input_of(m, in[i], T_wqkv, each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
             linear_forward(m, s.qkv, QKV, in[i], T_wqkv, p, i, n);
         }
-        qk_forward(s.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
+        qk_forward(s.qk, s.qkv, QKV, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
+        switch_values(m, &s, p, n);
     }
-    const real *k = all->qk + H * D, *v = all->qkv + (H + KV) * D;
-    size_t ldq = (size_t)(H + KV) * D, ldk = ldq, ldv = QKV;
+    const int own_v = c->attn_experts > 0; /* v and its gradient have buffers of their own */
+    const real *k = all->qk + H * D, *v = own_v ? all->v_mix : all->qkv + (H + KV) * D;
+    size_t ldq = (size_t)(H + KV) * D, ldk = ldq, ldv = (size_t)(own_v ? KV * D : QKV);
     if (m->kcache) { /* append this call's keys and values, then attend to all of them */
         const size_t ld = (size_t)KV * D, at = (size_t)p * c->seq * ld;
         for (int n = 0; n < N; n++) {
@@ -1588,7 +1590,8 @@ static void block_forward(Golf *m, int p, int B, int T) {
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
         real *u = scratch(2 * wide + CHUNK * (size_t)HI(HI_COLS + C)), *room = u + wide;
-        input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
+        if (!switch_output(m, &s, p, n, u, room))
+            input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
         linear_forward(m, s.o, C, &s.in_o, T_wo, p, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
@@ -1610,7 +1613,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, each = c->extra_norm == XN_EACH;
-    const size_t ldqk = (size_t)(H + KV) * D, wide = (size_t)CHUNK * (C > F ? C : F);
+    const size_t ldqk = (size_t)(H + KV) * D, wide = (size_t)CHUNK * (size_t)(F > O_COLS ? F : O_COLS);
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
@@ -1642,24 +1645,29 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
         gate_backward(f.d_o, DIX(gate_attn), f.dh, s.o, IX(gate_attn), n, C);
-        linear_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, p, 0, n);
+        linear_dx(m, c->attn_experts ? f.dax : f.datt, f.d_o, C, &s.in_o, T_wo, p, 0, n);
+        switch_output_backward(m, &s, &f, p, n0, n, u);
         if (c->extra_norm)
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
     }
-    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + (H + KV) * D, QKV, m->datt,
-                       all->lse, all->qk, ldqk, all->qk + H * D, ldqk, all->qkv + (H + KV) * D, QKV,
-                       B, T, H, KV, D);
+    const int own_v = c->attn_experts > 0, ldv = own_v ? KV * D : QKV;
+    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk,
+                       own_v ? m->dv_mix : m->dqkv + (H + KV) * D, (size_t)ldv, m->datt, all->lse,
+                       all->qk, ldqk, all->qk + H * D, ldqk,
+                       own_v ? all->v_mix : all->qkv + (H + KV) * D, (size_t)ldv, B, T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
         real *di = each ? u + (size_t)CHUNK * C : du;
         const Act *s_in[] = {&s.in_q, &s.in_k, &s.in_v};
-        qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, IX(q_gain), m->rope, n0, n, T, H, KV, D);
+        qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, QKV, IX(q_gain), m->rope, n0, n, T, H, KV, D);
+        switch_values_backward(m, &s, &f, p, n0, n);
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) {
             linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, p, i, n);
+            if (i == 0) switch_inputs(m, di, &f, p, n);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1680,7 +1688,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, p, 2, N)};
     matmul_dw(dw, each ? 6 : 4);
     for (int i = 0; i < (each ? 6 : 4); i++) lora_dw(m, dw + i, of[i][0], p, of[i][1]);
-    hi_dw(m, all, b, N), moe_dw(m, all, p, N);
+    hi_dw(m, all, b, N), moe_dw(m, all, p, N), switch_dw(m, all, p, N);
     add_chunks(m, p, CEIL((size_t)N * TOPK, CHUNK) + (size_t)c->experts);
 }
 
@@ -3657,9 +3665,54 @@ void fips_fit(Golf *m, const Golf *from) {
  * mean softmax(z) of a block over the tokens and applications of a sequence: it keeps experts in
  * use. Chosen experts and rows are kept as numbers in buffers of the phase. */
 typedef struct { int e, from, n; } Task; /* rows of one expert, at most CHUNK */
-enum { MOE_MOST = 64 };
+enum { MOE_MOST = 64, SEL_MLP = 0, SEL_V, SEL_O }; /* whose choice: the MLP's, values', outputs' */
+static real sigmoid(real z) { return 1 / (1 + exp(-z)); }
+static void choose(const Golf *m, real *chosen, const real *z, int E, int K) {
+    for (int k = 0; k < K && m->freeze != REPLAY; k++) { /* the largest not yet chosen */
+        int best = -1;
+        for (int e = 0; e < E; e++) {
+            int used = 0;
+            for (int j = 0; j < k; j++) used |= (int)chosen[j] == e;
+            if (!used && (best < 0 || z[e] > z[best])) best = e;
+        }
+        chosen[k] = (real)best;
+    }
+}
+/* A choice: its logits (groups,E) per token, log of the mean softmax of a group (E) in a sequence. */
+static int sel_groups(const Config *c, int which) {
+    return which == SEL_MLP ? 1 : which == SEL_V ? KV_HEADS : c->heads;
+}
+static int sel_size(const Config *c, int which) {
+    return which == SEL_MLP ? c->experts : c->attn_experts;
+}
+static const real *sel_z(const Phase *s, int which) {
+    return which == SEL_MLP ? s->moe_z : which == SEL_V ? s->sw_zv : s->sw_zo;
+}
+static double *sel_log(const Golf *m, int which, int sequence, int block) {
+    const Config *c = &m->c;
+    const int a = c->experts, b = KV_HEADS * c->attn_experts, d = c->heads * c->attn_experts;
+    return m->moe_log + ((size_t)sequence * BLOCKS + block) * (size_t)(a + b + d) +
+           (which == SEL_MLP ? 0 : which == SEL_V ? a : a + b);
+}
+/* dz += of token n's part in the loss that keeps choices even */
+static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int p, size_t n, int i) {
+    const int G = sel_groups(&m->c, which), E = sel_size(&m->c, which);
+    const real *z = sel_z(s, which) + (size_t)i * G * E;
+    const double *log_p = sel_log(m, which, (int)(n / (size_t)m->moe_len), block_of(&m->c, p));
+    for (int g = 0; g < G; g++, z += E, dz += E, log_p += E) {
+        double P[MOE_MOST], sum = 0, mean = 0;
+        const double rate = m->moe_rate / (which == SEL_MLP ? 1 : 10.0 * G);
+        for (int e = 0; e < E; e++) sum += P[e] = exp((double)(z[e] - z[0]));
+        for (int e = 0; e < E; e++) P[e] /= sum, mean += P[e] * log_p[e];
+        for (int e = 0; e < E; e++) dz[e] += (real)(rate * P[e] * (log_p[e] - mean));
+    }
+}
 
 void moe_check(const Config *c) {
+    if (c->attn_experts && (c->attn_topk > c->attn_experts || *c->cluster || c->lora || c->aq == AQ_QUEST ||
+                            c->recompute || unshared(c, "wqkv") || unshared(c, "wo")))
+        die("--attn_experts: expected --attn_topk=%d to be no more, and no --cluster, --lora, --recompute, "
+            "--aq=quest or --unshare of attention", c->attn_topk);
     if (!c->experts) return;
     if (c->topk > c->experts) die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
     if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || (c->lora && c->lora_on != LORA_ATTN) ||
@@ -3670,11 +3723,12 @@ void moe_check(const Config *c) {
 void moe_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
     const size_t rows = N * TOPK;
+    m->moe_log = owned(m, N * (size_t)BLOCKS * (size_t)(c->experts + (c->heads + KV_HEADS) * c->attn_experts) + 1,
+                       sizeof(double)); /* N: a sequence may be a token long */
     if (!c->experts) return;
     act_alloc(m, &m->moe_x, rows, (size_t)c->width);
     m->moe_pair = owned(m, rows, sizeof(int));
     m->moe_task = owned(m, CEIL(rows, CHUNK) + (size_t)c->experts, sizeof(Task));
-    m->moe_log = owned(m, N * (size_t)(BLOCKS * c->experts), sizeof(double));
     if (!m->train) return;
     m->moe_dy = owned_reals(m, rows * c->width), m->moe_dx = owned_reals(m, rows * c->width);
 }
@@ -3703,7 +3757,6 @@ static void moe_plan(Golf *m, const Phase *s, int N) {
         if (x->x) memcpy(m->moe_x.x + to, x->x + n * C, sizeof(real) * (size_t)C);
     }
 }
-static real sigmoid(real z) { return 1 / (1 + exp(-z)); }
 #define FOR_TASKS(t, g) \
     PRAGMA(omp parallel for schedule(dynamic)) \
     for (int t = 0; t < m->moe_tasks; t++) \
@@ -3722,15 +3775,7 @@ void moe_forward(Golf *m, int p, int N) {
         for (int i = 0; i < n; i++) {
             real *z = s.moe_z + i * E;
             for (int e = 0; e < E; e++) z[e] += bias[e];
-            for (int k = 0; k < K && m->freeze != REPLAY; k++) { /* the largest not yet chosen */
-                int best = -1;
-                for (int e = 0; e < E; e++) {
-                    int used = 0;
-                    for (int j = 0; j < k; j++) used |= (int)s.moe_e[i * K + j] == e;
-                    if (!used && (best < 0 || z[e] > z[best])) best = e;
-                }
-                s.moe_e[i * K + k] = (real)best;
-            }
+            choose(m, s.moe_e + i * K, z, E, K);
         }
     }
     moe_plan(m, all, N);
@@ -3761,7 +3806,7 @@ void moe_forward(Golf *m, int p, int N) {
 /* From d(out) in m->dh: d(y), gradients of gates and of what feeds the experts: m->moe_du. */
 void moe_backward(Golf *m, int p, int N) {
     const Config *c = &m->c;
-    const int C = c->width, E = c->experts, K = c->topk, G = HIDDEN, b = block_of(c, p);
+    const int C = c->width, E = c->experts, K = c->topk, G = HIDDEN;
     const Phase *all = m->phase + p;
     const Tensor *sel = m->t + T_sel_mlp;
     FOR_CHUNKS(n0, n, N, CHUNK) {
@@ -3794,16 +3839,13 @@ void moe_backward(Golf *m, int p, int N) {
         memset(f.moe_dz, 0, sizeof(real) * (size_t)n * E);
         for (int i = 0; i < n; i++) {
             const real *z = s.moe_z + i * E;
-            real *dz = f.moe_dz + i * E, sum = 0, mean = 0, P[MOE_MOST];
-            const double *log_p = m->moe_log + ((size_t)(n0 + i) / (size_t)m->moe_len * BLOCKS + b) * E;
+            real *dz = f.moe_dz + i * E;
             for (int k = 0; k < K; k++) { /* dz = dy.o sigmoid'(z) */
                 const int e = (int)s.moe_e[i * K + k];
                 const real w = sigmoid(z[e]), *o = all->moe_o + (size_t)s.moe_row[i * K + k] * C;
                 dz[e] += inner(f.dy + i * C, o, C) * w * (1 - w);
             }
-            for (int e = 0; e < E; e++) sum += P[e] = exp(z[e] - z[0]);
-            for (int e = 0; e < E; e++) P[e] /= sum, mean += P[e] * (real)log_p[e];
-            for (int e = 0; e < E; e++) dz[e] += (real)m->moe_rate * P[e] * ((real)log_p[e] - mean);
+            sel_backward(m, dz, &s, SEL_MLP, p, (size_t)(n0 + i), i);
             for (int e = 0; e < E && dbias; e++) dbias[e] += dz[e];
         }
         gemm_panels(f.moe_du, C, mat(f.moe_dz, E), &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->back,
@@ -3837,35 +3879,131 @@ void moe_dw(Golf *m, const Phase *all, int p, int N) {
     }
     matmul_dw(dw, count);
 }
-/* Sum over blocks, mean over sequences, of c sum_e P_e log P_e; keeps log P for the backward. */
+/* Sum over blocks and choices, mean over sequences, of c sum_e P_e log P_e; c/10 for the heads', of
+ * which the mean is taken. Keeps log P for the backward. */
 double moe_entropy(Golf *m, int B, int T) {
     const Config *c = &m->c;
-    const int E = c->experts;
     double total = 0;
-    m->moe_len = T;
-    for (int b = 0; b < (E ? B : 0); b++)
-        for (int block = 0; block < BLOCKS; block++) {
-            double mean[MOE_MOST] = {0}, *log_p = m->moe_log + ((size_t)b * BLOCKS + block) * E;
+    m->moe_len = T, m->moe_rate = 0;
+    for (int i = 0; i < 3 * B * BLOCKS; i++) {
+        const int which = i % 3, b = i / 3 / BLOCKS, block = i / 3 % BLOCKS, E = sel_size(c, which);
+        const int G = sel_groups(c, which);
+        double *log_p = sel_log(m, which, b, block);
+        for (int g = 0; g < (E ? G : 0); g++, log_p += E) {
+            double mean[MOE_MOST] = {0};
             int count = 0;
-            for (int i = 0; i < m->runs; i++) {
-                const real *z = m->phase[m->run[i]].moe_z + (size_t)b * T * E;
-                if (block_of(c, m->run[i]) != block) continue;
-                for (int t = 0; t < T; t++, z += E, count++) {
+            for (int r = 0; r < m->runs; r++) {
+                const real *z = sel_z(m->phase + m->run[r], which) + ((size_t)b * T * G + g) * E;
+                if (block_of(c, m->run[r]) != block) continue;
+                for (int t = 0; t < T; t++, z += G * E, count++) {
                     double sum = 0;
                     for (int e = 0; e < E; e++) sum += exp((double)(z[e] - z[0]));
                     for (int e = 0; e < E; e++) mean[e] += exp((double)(z[e] - z[0])) / sum;
                 }
             }
+            if (count) m->moe_rate = c->moe_entropy / B / count; /* blocks have as many turns each */
             for (int e = 0; e < E && count; e++) {
                 log_p[e] = log(fmax(mean[e] / count, 1e-30));
-                total += c->moe_entropy / B * mean[e] / count * log_p[e];
-                m->moe_rate = c->moe_entropy / B / count;
+                total += c->moe_entropy / B * mean[e] / count * log_p[e] / (which ? 10.0 * G : 1);
             }
         }
+    }
     return total;
 }
 
-/* ==== 20. Depth that changes ================================================================== */
+/* ==== 20. SwitchHead (2312.07987), as in MoEUT: experts in attention ========================== */
+/* Each head has A value and A output matrices, of which a token uses the K with the largest logits:
+ *     v = sum_a sigmoid(zv_a) V_a x      y = sum over heads and a of sigmoid(zo_a) O_a att
+ * They are rows of wqkv and columns of wo; all A values are computed, as A is small, and wo sees
+ * att times its gates, 0 where not chosen. */
+#define FOR_CHOSEN(i, g, k, a, w, n, G, z, chosen) \
+    for (int i = 0; i < (n); i++) \
+        for (int g = 0; g < (G); g++) \
+            for (int k = 0, a; k < K && (a = (int)(chosen)[(i * (G) + g) * K + k], 1); k++) \
+                for (real w = sigmoid((z)[(i * (G) + g) * A + a]), once_ = 1; once_ > 0; once_ = 0)
+static void switch_choose(const Golf *m, real *z, real *chosen, const Phase *s, int k, int G, int p, int n) {
+    const int A = m->c.attn_experts, K = m->c.attn_topk;
+    gemm_panels(z, (size_t)(G * A), inputs_of(m, &s->in_q, T_wqkv),
+                &packed_of(m, k, copy_of(m, m->t + k, p), 0)->forward, n, 0);
+    for (int i = 0; i < n * G; i++) choose(m, chosen + i * K, z + i * A, A, K);
+}
+void switch_values(const Golf *m, Phase *s, int p, int n) {
+    const Config *c = &m->c;
+    const int A = c->attn_experts, K = c->attn_topk, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
+    if (!A) return;
+    switch_choose(m, s->sw_zv, s->sw_cv, s, T_sel_v, KV, p, n);
+    switch_choose(m, s->sw_zo, s->sw_co, s, T_sel_o, H, p, n);
+    memset(s->v_mix, 0, sizeof(real) * (size_t)(n * KV * D));
+    FOR_CHOSEN(i, g, k, a, w, n, KV, s->sw_zv, s->sw_cv)
+        for (int d = 0; d < D; d++)
+            s->v_mix[(i * KV + g) * D + d] += w * s->qkv[i * QKV_ROWS + QK_ROWS + (a * KV + g) * D + d];
+}
+void switch_values_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n) {
+    const Config *c = &m->c;
+    const int A = c->attn_experts, K = c->attn_topk, KV = KV_HEADS, D = HEAD_DIM, ld = QKV_ROWS;
+    if (!A) return;
+    memset(f->sw_dzv, 0, sizeof(real) * (size_t)(n * KV * A));
+    for (int i = 0; i < n; i++)
+        memset(f->dqkv + i * ld + QK_ROWS, 0, sizeof(real) * (size_t)(ld - QK_ROWS));
+    FOR_CHOSEN(i, g, k, a, w, n, KV, s->sw_zv, s->sw_cv) {
+        const size_t at = (size_t)(i * ld + QK_ROWS + (a * KV + g) * D);
+        const real *dv = f->dv_mix + (i * KV + g) * D;
+        for (int d = 0; d < D; d++) f->dqkv[at + d] = w * dv[d];
+        f->sw_dzv[(i * KV + g) * A + a] += inner(dv, s->qkv + at, D) * w * (1 - w);
+    }
+    for (int i = 0; i < n; i++)
+        sel_backward(m, f->sw_dzv + i * KV * A, s, SEL_V, p, (size_t)(n0 + i), i);
+}
+/* The input of wo; returns 0 without experts. */
+int switch_output(const Golf *m, Phase *s, int p, int n, real *u, real *room) {
+    const Config *c = &m->c;
+    const int A = c->attn_experts, K = c->attn_topk, C = c->width, H = c->heads, D = HEAD_DIM;
+    if (!A) return 0;
+    if (c->extra_norm) rmsnorm_forward(u, s->r_xo, s->att, IX(x_attn), n, C);
+    else memcpy(u, s->att, sizeof(real) * (size_t)(n * C));
+    memset(room, 0, sizeof(real) * (size_t)n * (size_t)(A * C));
+    FOR_CHOSEN(i, g, k, a, w, n, H, s->sw_zo, s->sw_co)
+        for (int d = 0; d < D; d++) room[(i * A + a) * C + g * D + d] = w * u[i * C + g * D + d];
+    input_of(m, &s->in_o, T_wo, 0, NULL, room, NULL, n, A * C, NULL);
+    return 1;
+}
+void switch_output_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n, real *u) {
+    const Config *c = &m->c;
+    const int A = c->attn_experts, K = c->attn_topk, C = c->width, H = c->heads, D = HEAD_DIM;
+    if (!A) return;
+    if (c->extra_norm) rmsnorm_forward(u, s->r_xo, s->att, IX(x_attn), n, C);
+    else memcpy(u, s->att, sizeof(real) * (size_t)(n * C));
+    memset(f->datt, 0, sizeof(real) * (size_t)(n * C));
+    memset(f->sw_dzo, 0, sizeof(real) * (size_t)(n * H * A));
+    FOR_CHOSEN(i, g, k, a, w, n, H, s->sw_zo, s->sw_co) {
+        const real *dx = f->dax + (i * A + a) * C + g * D;
+        for (int d = 0; d < D; d++) f->datt[i * C + g * D + d] += w * dx[d];
+        f->sw_dzo[(i * H + g) * A + a] += inner(dx, u + i * C + g * D, D) * w * (1 - w);
+    }
+    for (int i = 0; i < n; i++)
+        sel_backward(m, f->sw_dzo + i * H * A, s, SEL_O, p, (size_t)(n0 + i), i);
+}
+/* di += what reaches the inputs of q through the choices. */
+void switch_inputs(const Golf *m, real *di, const Flow *f, int p, int n) {
+    const Config *c = &m->c;
+    const int A = c->attn_experts, C = c->width;
+    for (int which = 0; which < (A ? 2 : 0); which++) {
+        const Tensor *t = m->t + (which ? T_sel_o : T_sel_v);
+        gemm_panels(di, (size_t)C, mat(which ? f->sw_dzo : f->sw_dzv, (size_t)t->rows),
+                    &packed_of(m, (int)(t - m->t), copy_of(m, t, p), 0)->back, n, 1);
+    }
+}
+void switch_dw(const Golf *m, const Phase *all, int p, int N) {
+    const Config *c = &m->c;
+    for (int which = 0; which < (c->attn_experts ? 2 : 0); which++) {
+        const Tensor *t = m->t + (which ? T_sel_o : T_sel_v);
+        gemm(m->g + t->at + copy_of(m, t, p) * t->copy_n, (size_t)c->width,
+             mat_t(which ? m->sw_dzo : m->sw_dzv, (size_t)t->rows), inputs_of(m, &all->in_q, T_wqkv), t->rows,
+             c->width, N, 1);
+    }
+}
+
+/* ==== 21. Depth that changes ================================================================== */
 /* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
