@@ -94,6 +94,8 @@ enum {
     X(MODEL | QUIET, INT, moe_bias, "0", "0|1", "a bias per application on their choice") \
     X(MODEL | QUIET, INT, attn_experts, "0", "0 to 16", "A values and outputs for each head") \
     X(MODEL | QUIET, INT, attn_topk, "2", "1 to 16", "of them, used by each token") \
+    X(MODEL | QUIET, INT, norm, "pre", "pre|peri", "peri: only before a softmax or a choice") \
+    X(MODEL | QUIET, INT, unet, "0", "0|1", "outputs of the first half skip to the second") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
@@ -101,6 +103,8 @@ enum {
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "part of the bytes that coding leaves") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
+    X(TRAIN, INT, init, "own", "own|moeut|baseline", "start of the weights") \
+    X(TRAIN, INT, shuffle, "1", "0|1", "0: the text in its order") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
@@ -120,6 +124,8 @@ enum {
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW; of LoRA") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
     X(TRAIN, NUM, momentum, "0.95", "0 to 0.9999", "decay of Muon's average of gradients") \
+    X(TRAIN, INT, momentum_warmup, "0", "0 to 1000000", "steps in which it rises from 0.85") \
+    X(TRAIN, INT, muon_split, "0", "0|1", "q, k and v as three matrices") \
     X(TRAIN, NUM, lr_embed, "0.005", "0 to 10", "of the embedding") \
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes and phase embeddings") \
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
@@ -144,6 +150,8 @@ enum {
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
     X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability")
 
+enum { NORM_PRE, NORM_PERI };
+enum { INIT_OWN, INIT_MOEUT, INIT_BASELINE };
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
 enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
@@ -191,7 +199,8 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 #define SW(n) (c->attn_experts * (n))
 #define SW_IF(n) (c->attn_experts ? (n) : 0)
 #define QK_ROWS ((c->heads + KV_HEADS) * HEAD_DIM)
-#define EACH_COLS (c->extra_norm == XN_EACH ? c->width : 0)
+#define SPLIT (c->extra_norm == XN_EACH || c->norm == NORM_PERI) /* q, k, v have own inputs */
+#define SPLIT_COLS (SPLIT ? c->width : 0)
 #define HIDDEN (c->experts ? c->expert_size : c->hidden ? c->hidden : c->mlp * c->width)
 #define LOOP_PHASES (c->unique * c->repeat)
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
@@ -209,14 +218,20 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 #define MOE(n) (c->experts ? (n) : 0)
 #define FIPS(n) (c->ffn == FFN_FIPS ? (n) : 0)
 #define DENSITY (c->fips_rank * (1 - c->fips_sparse) + 1e-9)
+#define MAX1(n) ((n) > 1 ? (n) : 1)
+/* N(0, s^2), or uniform in -s..s (baseline), for inputs of width C and outputs from n numbers */
+#define INIT_IN ((c->init == INIT_MOEUT ? sqrt(2.0 / PHASES) : 1) / sqrt((double)c->width))
+#define INIT_OUT(n) (c->init == INIT_BASELINE ? 0 : \
+                     (c->init == INIT_MOEUT ? sqrt(2.0 / PHASES) : DEEP) / sqrt((double)(n)))
 #define LORA_INIT (1 / sqrt((double)c->width))
 
 #define GOLF_TENSORS(X) \
-    X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, 0.02) \
-    X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
-    X(wo, PER_BLOCK, c->width, O_COLS, PROJ, MODE_VECTOR, DEEP / sqrt((double)c->width)) \
-    X(wup, FFN_COPIES, HIDDEN, c->width, FFN_ROLE, MODE_VECTOR, 1 / sqrt((double)c->width)) \
-    X(wdown, FFN_COPIES, c->width, HIDDEN, FFN_ROLE, MODE_VECTOR, DEEP / sqrt((double)HIDDEN)) \
+    X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, c->init == INIT_BASELINE ? 0.005 : 0.02) \
+    X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, INIT_IN) \
+    X(wo, PER_BLOCK, c->width, O_COLS, PROJ, MODE_VECTOR, INIT_OUT(c->width)) \
+    X(wup, FFN_COPIES, HIDDEN, c->width, FFN_ROLE, MODE_VECTOR, INIT_IN) \
+    X(wdown, FFN_COPIES, c->width, HIDDEN, FFN_ROLE, MODE_VECTOR, \
+      INIT_OUT(c->init ? HIDDEN * MAX1(c->experts) : HIDDEN)) \
     X(mix0, PER_PHASE, 1, c->width, INTERFACE, c->mix, 1) \
     X(mix1, PER_PHASE, 1, c->width, INTERFACE, c->mix, 0) \
     X(phase_embed, PER_PHASE, 1, c->width, INTERFACE, c->phase_embed * MODE_VECTOR, 0) \
@@ -246,6 +261,7 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
     X(la_down, PER_PHASE, c->lora, LORA(LORA_FFN, HIDDEN), FACTOR, MODE_VECTOR, \
       1 / sqrt((double)HIDDEN)) \
     X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
+    X(skip, PER_PHASE, 1, c->width, INTERFACE, c->unet * MODE_VECTOR, 1) \
     X(sel_mlp, PER_BLOCK, c->experts, MOE(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
     X(sel_bias, PER_PHASE, 1, c->experts, INTERFACE, MOE(c->moe_bias * MODE_VECTOR), 0) \
     X(sel_v, PER_BLOCK, SW(KV_HEADS), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
@@ -419,10 +435,11 @@ typedef struct {
     X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts)) \
     X(moe_z, c->experts) X(moe_e, MOE(TOPK)) X(moe_row, MOE(TOPK)) X(moe_o, MOE(TOPK * c->width)) \
     X(sw_zv, SW(KV_HEADS)) X(sw_zo, SW(c->heads)) X(sw_cv, SW(KV_HEADS)) X(sw_co, SW(c->heads)) \
-    X(v_mix, SW_IF(KV_HEADS * HEAD_DIM))
+    X(v_mix, SW_IF(KV_HEADS * HEAD_DIM)) X(joined, c->unet ? c->width : 0)
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
-    X(in_q, c->width, 1) X(in_k, EACH_COLS, 1) X(in_v, EACH_COLS, 1) X(in_o, O_COLS, 1) \
-    X(in_up, c->width, 1) X(in_down, HIDDEN, TOPK) X(hi_in, HI_COLS, 1)
+    X(in_q, c->width, 1) X(in_k, SPLIT_COLS, 1) X(in_v, SPLIT_COLS, 1) X(in_o, O_COLS, 1) \
+    X(in_up, c->width, 1) X(in_down, HIDDEN, TOPK) X(hi_in, HI_COLS, 1) \
+    X(in_sel, c->norm ? c->width : 0, 1)
 #define FORWARD_REALS(X) \
     X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
@@ -476,6 +493,7 @@ typedef struct Golf {
     int cached;              /* tokens in the cache */
     void **owned; int n_owned; /* every allocation, for golf_free */
     struct Golf *teacher;    /* or NULL */
+    real **dout;             /* section 21: (phases/2) gradients along skips (N,C) */
     Act moe_x;               /* section 19: (rows,C) inputs sorted by expert */
     real *moe_dy, *moe_dx;   /* (rows,C) */
     void *moe_task;          /* (moe_tasks) */
@@ -545,6 +563,9 @@ void moe_forward(Golf *m, int p, int N);
 void moe_backward(Golf *m, int p, int N);
 void moe_dw(Golf *m, const Phase *all, int p, int N);
 double moe_entropy(Golf *m, int B, int T);
+const real *unet_join(const Golf *m, Phase *s, int p, int n0, int n);
+void unet_backward(const Golf *m, const Flow *f, int p, int n0, int n);
+void unet_add(Golf *m, int p, int N);
 void switch_values(const Golf *m, Phase *s, int p, int n);
 int switch_output(const Golf *m, Phase *s, int p, int n, real *u, real *room);
 void switch_output_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n,
@@ -641,7 +662,7 @@ void shards_read(const Shards *s, int64_t pos, int count, int *out);
 /* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There are
  * W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window once, shuffled.
  * A pure function of (seed, row): to resume a run is to remember a number. */
-void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out);
+void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int shuffle, int *out);
 
 /* Sections 8-10: bytes of an artifact by purpose, a score, what a run ends with. */
 typedef struct {

@@ -553,7 +553,7 @@ static void test_model_gradients(void) {
         "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", "lora=1 lora_on=attn unique=2 repeat=1",
         "lora=3 extra_norm=each aq=none repeat=1 prelude=1", "lora=2 aq=quest wq=quest abits=3",
         "unshare=wup,wdown repeat=3", "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0",
-        "experts=4 topk=2 expert_size=8", "attn_experts=3 moe_entropy=0.3", "attn_experts=2 attn_topk=1 heads=4 kv_heads=2 extra_norm=each unique=2",
+        "experts=4 topk=2 expert_size=8", "unet=1 repeat=4", "unet=1 repeat=1 unique=5 gain=none mix=none", "norm=peri experts=4 expert_size=8 init=moeut", "norm=peri experts=3 expert_size=8 attn_experts=2 moe_bias=1 repeat=3 aq=none", "attn_experts=3 moe_entropy=0.3", "attn_experts=2 attn_topk=1 heads=4 kv_heads=2 extra_norm=each unique=2",
         "attn_experts=4 extra_norm=none wq=none aq=none experts=3 expert_size=8 repeat=3", "experts=4 topk=1 expert_size=8 unique=2 moe_bias=1 moe_entropy=0.5", "experts=3 topk=3 expert_size=16 repeat=3 extra_norm=each aq=none moe_bias=1", "experts=5 expert_size=8 wq=none seq=40 repeat=1",
         "ffn=fips fips_rank=5", "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none", "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 repeat=1 fips_sparse=0", "kd=0.3", "kd=1 wq=none aq=none",
         "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
@@ -1022,7 +1022,7 @@ static void test_export(void) {
         "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
         "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
         "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
-        "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3", "experts=4 expert_size=24 moe_bias=1", "attn_experts=3 repeat=3", "attn_experts=2 attn_topk=1 experts=4 expert_size=16 wq=none", "experts=3 topk=1 wq=int4",
+        "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3", "experts=4 expert_size=24 moe_bias=1", "attn_experts=3 repeat=3", "unet=1 unique=5 repeat=1 init=baseline", "norm=peri experts=4 expert_size=16", "attn_experts=2 attn_topk=1 experts=4 expert_size=16 wq=none", "experts=3 topk=1 wq=int4",
         "ffn=fips fips_rank=12 steps=2", "ffn=fips fips_rank=32 fips_ubits=16 steps=2 unique=2",
         "width=96 hidden=8 extra_norm=each" /* narrower than the stream: no buffer may be F wide alone */};
     write_data("e", 500, 333, HAND_VOCAB);

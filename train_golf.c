@@ -1266,7 +1266,9 @@ void golf_init(Golf *m, const Config *c, int train) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
         const uint64_t key = hash64((uint64_t)c->seed, crc32_of(0, t->name, strlen(t->name)));
         FOR_RANGE(i, 0, t->n)
-            m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init : t->init * normal01(key, i));
+            m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init
+                                     : t->init * (c->init == INIT_BASELINE && t->role == PROJ
+                                                  ? 2 * uniform01(key, i) - 1 : normal01(key, i)));
     }
     cluster_fit(m), ramp_init(m);
     golf_quantize(m);
@@ -1300,7 +1302,7 @@ void golf_buffers(Golf *m, size_t N) {
             PHASE_ACTS(PHASE_ACT)
         } else { /* what is not kept for a backward pass shares the buffers of the first phase */
             *s = *m->phase;
-            if (m->train) s->out = owned_reals(m, N * (size_t)c->width);
+            if (m->train || c->unet) s->out = owned_reals(m, N * (size_t)c->width);
         }
     FORWARD_REALS(MODEL_REAL)
     m->logits = owned_reals(m, MIN(N, HEAD) * (size_t)c->vocab);
@@ -1313,6 +1315,8 @@ void golf_buffers(Golf *m, size_t N) {
             m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
         }
     moe_buffers(m, N);
+    m->dout = owned(m, (size_t)PHASES, sizeof(real *));
+    for (int p = 0; p < (c->unet ? PHASES / 2 : 0); p++) m->dout[p] = owned_reals(m, N * C);
     if (!m->train) return;
     BACKWARD_REALS(MODEL_REAL)
     m->partial = owned_reals(m, (CEIL(N * TOPK, CHUNK) + (size_t)c->experts) * m->n_x);
@@ -1371,7 +1375,7 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
 static int row_range(const Golf *m, int k, int r, int *first) {
     const Config *c = &m->c;
     const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, QKV_ROWS};
-    const int split = (k == T_wqkv || k == T_lb_qkv) && c->extra_norm == XN_EACH;
+    const int split = (k == T_wqkv || k == T_lb_qkv) && SPLIT;
     *first = split ? start[r] : 0;
     return split ? start[r + 1] - start[r] : r ? 0 : m->t[k].rows;
 }
@@ -1565,11 +1569,12 @@ static void block_forward(Golf *m, int p, int B, int T) {
         const Flow f = flow_at(m, n0);
         Act *in[] = {&s.in_q, &s.in_k, &s.in_v};
         real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
-        mix_forward(s.h, m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), IX(phase_embed),
+        mix_forward(s.h, unet_join(m, &s, p, n0, n), f.x0, IX(mix0), IX(mix1), IX(phase_embed),
                     n, C);
         rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
-        for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
-            input_of(m, in[i], T_wqkv, each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
+        for (int i = 0; i < (SPLIT ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
+            input_of(m, in[i], T_wqkv, each, s.r_each, c->norm && i == 2 ? s.h : u,
+                     ix_of(m, T_x_q + i, p), n, C, room);
             linear_forward(m, s.qkv, QKV, in[i], T_wqkv, p, i, n);
         }
         qk_forward(s.qk, s.qkv, QKV, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
@@ -1596,7 +1601,8 @@ static void block_forward(Golf *m, int p, int B, int T) {
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
         rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
-        input_of(m, &s.in_up, T_wup, each, s.r_up, u, IX(x_up), n, C, room);
+        if (c->norm) input_of(m, &s.in_sel, T_wup, 0, NULL, u, NULL, n, C, NULL);
+        input_of(m, &s.in_up, T_wup, each, s.r_up, c->norm ? s.mid : u, IX(x_up), n, C, room);
         if (c->experts) continue;
         linear_forward(m, s.f, F, &s.in_up, T_wup, p, 0, n);
         relu2_forward(u, s.f, n, F);
@@ -1617,6 +1623,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
+    unet_add(m, p, N);
     if (c->experts) moe_backward(m, p, N);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
@@ -1659,15 +1666,17 @@ static void block_backward(Golf *m, int p, int B, int T) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
-        real *di = each ? u + (size_t)CHUNK * C : du;
+        real *di = SPLIT ? u + (size_t)CHUNK * C : du;
         const Act *s_in[] = {&s.in_q, &s.in_k, &s.in_v};
         qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, QKV, IX(q_gain), m->rope, n0, n, T, H, KV, D);
         switch_values_backward(m, &s, &f, p, n0, n);
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
-        for (int i = 0; i < (each ? 3 : 1); i++) {
+        for (int i = 0; i < (SPLIT ? 3 : 1); i++) {
             linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, p, i, n);
             if (i == 0) switch_inputs(m, di, &f, p, n);
+            if (c->norm && i == 0) memcpy(du, di, sizeof(real) * (size_t)(n * C));
+            else if (c->norm) gate_forward(i == 2 ? f.dh : du, i == 2 ? f.dh : du, di, m->ones, n, C);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1675,7 +1684,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* h = mix0 * prev + mix1 * x0 + phase_embed */
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
-                     m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
+                     c->unet ? s.joined : m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
+        unet_backward(m, &f, p, n0, n);
     }
     static const int of[][2] = {{T_wqkv, 0}, {T_wdown, 0}, {T_wup, 0}, {T_wo, 0}, {T_wqkv, 1},
                                 {T_wqkv, 2}};
@@ -1686,8 +1696,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dw(m, m->d_o, C, &all->in_o, T_wo, p, 0, N),
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, p, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, p, 2, N)};
-    matmul_dw(dw, each ? 6 : 4);
-    for (int i = 0; i < (each ? 6 : 4); i++) lora_dw(m, dw + i, of[i][0], p, of[i][1]);
+    matmul_dw(dw, SPLIT ? 6 : 4);
+    for (int i = 0; i < (SPLIT ? 6 : 4); i++) lora_dw(m, dw + i, of[i][0], p, of[i][1]);
     hi_dw(m, all, b, N), moe_dw(m, all, p, N), switch_dw(m, all, p, N);
     add_chunks(m, p, CEIL((size_t)N * TOPK, CHUNK) + (size_t)c->experts);
 }
@@ -1840,7 +1850,8 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->c;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
-    const real mu = (real)c->momentum, gs = (real)grad_scale;
+    const double up = c->momentum_warmup ? fmin(1, (double)step / c->momentum_warmup) : 1;
+    const real mu = (real)(up * c->momentum + (1 - up) * 0.85), gs = (real)grad_scale;
     #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < N_TENSORS * m->copies; i++) { /* a matrix per thread: they are small */
         const Tensor *t = m->t + i / m->copies;
@@ -1853,9 +1864,15 @@ void golf_muon(Golf *m, int step, double grad_scale) {
             mom[e] = mu * mom[e] + (1 - mu) * g;
             x[e] = mu * mom[e] + (1 - mu) * g;
         }
-        x = orthogonal(x, x + n, a, a + (size_t)k * k, t->rows, t->cols);
-        const real lr = (real)(rate * sqrt(fmax(1, (double)t->rows / t->cols)));
-        for (size_t e = 0; e < n; e++) m->w[at + e] = (real)keep * m->w[at + e] - lr * x[e];
+        const int parts = c->muon_split && t == m->t + T_wqkv ? 3 : 1, q = parts > 1 ? c->width : t->rows;
+        for (int part = 0; part < parts; part++) { /* q, k and v on their own, or all rows */
+            const int rows = part ? (t->rows - q) / 2 : q, first = part ? q + (part - 1) * rows : 0;
+            const size_t from = (size_t)first * t->cols, count = (size_t)rows * t->cols;
+            const real *o = orthogonal(x + from, x + n, a, a + (size_t)k * k, rows, t->cols);
+            const real lr = (real)(rate * sqrt(fmax(1, (double)rows / t->cols)));
+            for (size_t e = 0; e < count; e++)
+                m->w[at + from + e] = (real)keep * m->w[at + from + e] - lr * o[e];
+        }
     }
 }
 
@@ -2411,6 +2428,11 @@ static const struct { const char *name, *options, *help; } presets[] = {
     {"reference", "width=256 heads=4 mlp=4 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 "
      "optimizer=adamw lr=0.002 cap=1300000",
      "the recipe that was compared with PyTorch; data of 1,024 pieces"},
+    {"golf_baseline", "width=512 heads=8 kv_heads=4 mlp=2 seq=1024 unique=9 repeat=1 unet=1 "
+     "extra_norm=none gain=none wq=int8 qat=0 aq=none embed_bits=8 init=baseline muon_split=1 "
+     "lr_muon=0.04 lr_embed=0.05 lr_interface=0.04 momentum_warmup=500 clip=0 warmup=0 warmdown=0 "
+     "shuffle=0 steps=200 cap=16000000",
+     "Parameter Golf's first baseline, its smoke run; data of 1,024 pieces"},
     {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30", "seconds, for tests"},
 };
 
@@ -2619,7 +2641,7 @@ static Shards *open_split(const Config *c, const Tokenizer *tok, const char *spl
 static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     const size_t T = (size_t)c->seq;
     for (int b = 0; b < c->batch; b++, x += T, y += T) {
-        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, c->seq, x);
+        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, c->seq, c->shuffle, x);
         memcpy(y, x + 1, sizeof(int) * T); /* the next row overwrites x[T] */
     }
 }
@@ -3713,6 +3735,8 @@ void moe_check(const Config *c) {
                             c->recompute || unshared(c, "wqkv") || unshared(c, "wo")))
         die("--attn_experts: expected --attn_topk=%d to be no more, and no --cluster, --lora, --recompute, "
             "--aq=quest or --unshare of attention", c->attn_topk);
+    if (c->norm && (!c->experts || c->extra_norm == XN_EACH))
+        die("--norm=peri: its norms stand before choices: expected --experts, and no --extra_norm=each");
     if (!c->experts) return;
     if (c->topk > c->experts) die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
     if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || (c->lora && c->lora_on != LORA_ATTN) ||
@@ -3770,7 +3794,7 @@ void moe_forward(Golf *m, int p, int N) {
     const Tensor *sel = m->t + T_sel_mlp;
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
-        gemm_panels(s.moe_z, E, inputs_of(m, &s.in_up, T_wup),
+        gemm_panels(s.moe_z, E, inputs_of(m, c->norm ? &s.in_sel : &s.in_up, T_wup),
                     &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->forward, n, 0);
         for (int i = 0; i < n; i++) {
             real *z = s.moe_z + i * E;
@@ -3852,7 +3876,7 @@ void moe_backward(Golf *m, int p, int N) {
                     n, 0);
         for (int i = 0; i < n * K; i++) {
             const real *dx = m->moe_dx + (size_t)s.moe_row[i] * C;
-            real *du = f.moe_du + i / K * C;
+            real *du = (c->norm ? f.dh : f.moe_du) + i / K * C; /* the MLP's input is not normed */
             FOR_COLUMNS(j, C) du[j] += dx[j];
         }
     }
@@ -3865,7 +3889,8 @@ void moe_dw(Golf *m, const Phase *all, int p, int N) {
     if (!E) return;
     const Tensor *sel = m->t + T_sel_mlp;
     dw[count++] = (Gemm){m->g + sel->at + copy_of(m, sel, p) * sel->copy_n, (size_t)C,
-                         mat_t(m->moe_dz, E), inputs_of(m, &all->in_up, T_wup), E, C, N, 1};
+                         mat_t(m->moe_dz, E),
+                         inputs_of(m, c->norm ? &all->in_sel : &all->in_up, T_wup), E, C, N, 1};
     for (int t = 0, e, n; t < m->moe_tasks; t += (n + CHUNK - 1) / CHUNK) { /* all rows of e */
         const Task *g = (const Task *)m->moe_task + t;
         const size_t at = (size_t)g->from;
@@ -4003,7 +4028,33 @@ void switch_dw(const Golf *m, const Phase *all, int p, int N) {
     }
 }
 
-/* ==== 21. Depth that changes ================================================================== */
+/* ==== 21. Parameter Golf's baseline: skips, as in a U-Net ===================================== */
+/* The first half of the phases hand their outputs to the second, last in, first out:
+ * prev += skip[p] * out[P/2 - 1 - i] before phase p = P/2 + i. */
+static int unet_from(const Golf *m, int p) { /* or -1 */
+    const int half = m->phases / 2, i = p - half;
+    return m->c.unet && i >= 0 && i < half ? half - 1 - i : -1;
+}
+const real *unet_join(const Golf *m, Phase *s, int p, int n0, int n) {
+    const int C = m->c.width, from = unet_from(m, p);
+    const size_t at = (size_t)n0 * C;
+    if (!m->c.unet) return m->prev[p] + at;
+    if (from < 0) return memcpy(s->joined, m->prev[p] + at, sizeof(real) * (size_t)(n * C));
+    gate_forward(s->joined, m->prev[p] + at, m->phase[from].out + at, IX(skip), n, C);
+    return s->joined;
+}
+void unet_backward(const Golf *m, const Flow *f, int p, int n0, int n) { /* f->dh = d(joined) */
+    const int C = m->c.width, from = unet_from(m, p);
+    const size_t at = (size_t)n0 * C;
+    if (from >= 0) gate_backward(m->dout[from] + at, DIX(skip), f->dh, m->phase[from].out + at,
+                                 IX(skip), n, C);
+}
+void unet_add(Golf *m, int p, int N) { /* d(out) has come along the stream and along a skip */
+    if (m->c.unet && p < m->phases / 2)
+        gate_forward(m->dh, m->dh, m->dout[p], m->ones, N, m->c.width);
+}
+
+/* ==== 22. Depth that changes ================================================================== */
 /* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */

@@ -329,11 +329,15 @@ static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
     while (x >= (uint64_t)n);
     return (int64_t)x;
 }
-void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
+void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int shuffle, int *out) {
     const int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
     if (windows < 1)
         die("%s: expected at least %d + 1 tokens, found %lld; use more text or a smaller --seq",
             s->shard[0].path, seq, (long long)s->tokens);
+    if (!shuffle) {
+        shards_read(s, row % windows * seq, seq + 1, out);
+        return;
+    }
     const int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
     const uint64_t key = hash64(seed, (uint64_t)epoch);
     const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1)); /* of all windows */

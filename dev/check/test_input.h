@@ -302,15 +302,16 @@ static void test_shards(void) {
             int shift = -1;
             ok = 1;
             for (int w = 0; w < windows; w++) {
-                shards_train_row(s, 7, e * windows + w, seq, row);
+                shards_train_row(s, 7, e * windows + w, seq, 1, row);
                 for (int i = 0; i < seq; i++) ok &= row[i + 1] == row[i] + 1;
                 if (shift < 0) shift = row[0] % seq;
                 ok &= row[0] % seq == shift && !seen[row[0] / seq];
                 seen[row[0] / seq] = 1;
                 moved += row[0] / seq != w;
-                shards_train_row(s, 8, e * windows + w, seq, out), seed += out[0] != row[0];
-                shards_train_row(s, 7, (e + 1) * windows + w, seq, out), epoch += out[0] != row[0];
-                shards_train_row(s, 7, e * windows + w, seq, out); /* again: a pure function */
+                shards_train_row(s, 7, e * windows + w, seq, 0, out), ok &= out[0] == w * seq;
+                shards_train_row(s, 8, e * windows + w, seq, 1, out), seed += out[0] != row[0];
+                shards_train_row(s, 7, (e + 1) * windows + w, seq, 1, out), epoch += out[0] != row[0];
+                shards_train_row(s, 7, e * windows + w, seq, 1, out); /* again: a pure function */
                 ok &= !memcmp(out, row, sizeof(int) * ((size_t)seq + 1));
             }
             CHECK(ok, "seq %d epoch %d: each window once, whole", seq, (int)e);
@@ -319,7 +320,7 @@ static void test_shards(void) {
         CHECK(windows < 8 || (seed > most && epoch > most && moved > most), "seq %d: order", seq);
     }
     DIES("short text", "train_000000.bin|at least 1000 + 1|found 1000|--seq",
-         shards_train_row(s, 1, 0, 1000, row));
+         shards_train_row(s, 1, 0, 1000, 1, row));
     DIES("position", "within 1000 tokens|found 999 + 2", shards_read(s, 999, 2, row));
     DIES("token", "train_000002.bin|vocabulary of 999|found 999 at position 599|tokenizer",
          read_all(dir, 999));
