@@ -139,6 +139,7 @@ enum {
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | RESUME, INT, recompute, "0", "0|1", "keep less of the forward pass, do it twice") \
+    X(TRAIN | RESUME, INT, plot, "0", "0|1", "curves.svg in the run folder, by gnuplot") \
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
@@ -479,7 +480,8 @@ typedef struct Golf {
     Panels head, head_back;  /* E^T and E */
     real *ix, *dix;          /* (phases,n_x) interface vectors as layers see them, gradients */
     uint64_t flips;          /* ternary codes that changed since initialisation */
-    int quantized, freeze, train, step;
+    int quantized, freeze, train, step, watch; /* watch: this step's backward fills grad_rms */
+    double *grad_rms;        /* (phases) of the gradient behind each application */
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
     const real **prev;       /* (phases+1) what a phase, and the head, starts from (N,C) */
@@ -676,10 +678,12 @@ typedef struct {
 
 typedef struct {
     const char *name, *preset;
-    double seconds, tok_per_s, *rms; /* rms (phases) of the residual stream, last training batch */
+    double seconds, tok_per_s, *rms; /* rms, gradient, cosine (3,phases): see watch, section 23 */
     int steps;
     Score memory, file;
 } Run;
+void watch(const Golf *m, Run *run); /* Part II */
+int plot(const Config *c);
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */
 #define GOLF_CODE_BYTES 0

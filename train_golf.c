@@ -1316,6 +1316,7 @@ void golf_buffers(Golf *m, size_t N) {
         }
     moe_buffers(m, N);
     m->dout = owned(m, (size_t)PHASES, sizeof(real *));
+    m->grad_rms = owned(m, (size_t)PHASES, sizeof(double));
     for (int p = 0; p < (c->unet ? PHASES / 2 : 0); p++) m->dout[p] = owned_reals(m, N * C);
     if (!m->train) return;
     BACKWARD_REALS(MODEL_REAL)
@@ -1767,6 +1768,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     memset(m->dx0, 0, (size_t)N * C * sizeof(real));
     for (int i = m->runs - 1; i >= 0; i--) {
         if (m->c.recompute && i < m->runs - 1) block_forward(m, m->run[i], B, T);
+        if (m->watch) m->grad_rms[m->run[i]] = sqrt(block_sum(m->dh, (size_t)N * C, 1) / N / C);
         block_backward(m, m->run[i], B, T);
         if (i > 0 && m->runs - i == m->c.backprop) { /* what came before is taken as given */
             memset(m->dh, 0, (size_t)N * C * sizeof(real));
@@ -2325,6 +2327,7 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
     int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
     const int train = m->train;
+    if (m->w) golf_depth(m, m->c.repeat); /* not the training step's */
     Score s = {0};
     m->train = 0; /* no gradients of the head */
     for (int64_t at = 0, left; (left = total - at) > 0 && (at == 0 || left > T - step);) {
@@ -2649,9 +2652,9 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->c;
     golf_depth(m, depth_at(c, step));
+    m->watch = (step + 1) % 100 == 0 || step + 1 == c->steps;
     const double loss = golf_forward(m, x, y, c->batch, c->seq);
     golf_backward(m, x, c->batch, c->seq);
-    golf_depth(m, c->repeat);
     const double norm = *grad_norm = golf_grad_norm(m);
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
@@ -2689,7 +2692,7 @@ static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the ro
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
     fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\tzero\tflips_per_100\t"
-          "masked\tscale_drift\thi_share\trms\n", kept);
+          "masked\tscale_drift\thi_share\trms\tgrad\tcosine\n", kept);
     while (fgets(row, sizeof row, log))
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
@@ -2724,7 +2727,6 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     const Config *c = &m->c;
     const int tty = isatty(1), first = run->steps;
     uint64_t flipped = m->flips;
-    const size_t n_out = m->N * (size_t)c->width;
     const double started = now(), N = (double)m->N;
     signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
     for (int stop = 0; run->steps < c->steps && !stop;) {
@@ -2735,22 +2737,22 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         batch_at(train, c, run->steps, x, y);
         const double loss = golf_step(m, x, y, run->steps, &norm), seconds = now() - t0;
         const int step = ++run->steps, end = step == c->steps;
-        for (int p = 0; (end || step % 100 == 0) && p < m->phases; p++)
-            run->rms[p] = sqrt(block_sum(m->phase[p].out, n_out, 1) / (double)n_out);
+        if (m->watch) watch(m, run);
         if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
         const int last = end || (stop = stop_signal); /* read once: what stops also saves */
         fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\t", step, step * m->N, loss, bpb,
                 rate, norm, 1e3 * seconds, N / seconds);
-        if (end || step % 100 == 0) {
+        if (m->watch) {
             const Diagnosis d = diagnose(m);
             const double flips = (double)(m->flips - flipped) / fmax(d.codes, 1);
             fprintf(log, "%.4f\t%.6f\t%.5f\t%.4f\t%.4f\t", d.zero, flips, d.masked, d.drift,
                     d.hi_share);
-            for (int p = 0; p < m->phases; p++)
-                fprintf(log, "%s%.4g", p ? " " : "", run->rms[p]);
+            for (int k = 0; k < 3; k++, fputs(k < 3 ? "\t" : "", log))
+                for (int p = 0; p < m->phases; p++)
+                    fprintf(log, "%s%.4g", p ? " " : "", run->rms[k * m->phases + p]);
             flipped = m->flips;
-        } else fputs("\t\t\t\t", log);
+        } else fputs("\t\t\t\t\t\t\t", log);
         if (fputc('\n', log) == EOF || fflush(log))
             die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
         if (tty || step % 10 == 0 || last || *bpb) {
@@ -2799,7 +2801,7 @@ int train_main(int argc, char **argv) {
     make_folder(c);
     golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
     c = &m.c;
-    run.rms = xcalloc((size_t)m.phases, sizeof(double));
+    run.rms = xcalloc(3 * (size_t)m.phases, sizeof(double));
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
     const char *path = path_of(c->out, "ckpt.bin");
     if (*c->cluster && !*c->init_from)
@@ -2813,7 +2815,7 @@ int train_main(int argc, char **argv) {
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
-        return printf("%s is finished: nothing to do\n", c->out), 0;
+        return printf("%s is finished: nothing to do\n", c->out), plot(c);
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
            "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
@@ -2837,7 +2839,7 @@ int train_main(int argc, char **argv) {
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
            run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
-    return 0;
+    return plot(c);
 }
 /* Loads an artifact with the options of a command and the tokenizer it was trained with. */
 static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv,
@@ -4097,6 +4099,32 @@ void ramp_init(Golf *m) {
             const Tensor *t = m->t + (k ? T_gate_mlp : T_gate_attn);
             memset(m->w + t->at + p * t->copy_n, 0, t->copy_n * sizeof(real));
         }
+}
+
+/* ==== 23. Instruments ========================================================================= */
+/* Of the applications of the last step: RMS of the stream behind each and of its gradient, cosine
+ * of what an application added with what the next one added; 0 for those that did not run. */
+void watch(const Golf *m, Run *run) {
+    const size_t n = m->N * (size_t)m->c.width;
+    double *rms = run->rms, *grad = rms + m->phases, *cosine = grad + m->phases;
+    memset(rms, 0, sizeof(double) * 3 * (size_t)m->phases);
+    for (int i = 0; i < m->runs; i++) {
+        const int p = m->run[i], q = i + 1 < m->runs ? m->run[i + 1] : -1;
+        double ab = 0, aa = 0, bb = 0;
+        rms[p] = sqrt(block_sum(m->phase[p].out, n, 1) / (double)n), grad[p] = m->grad_rms[p];
+        for (size_t k = 0; k < n && q >= 0; k++) {
+            const double a = (double)(m->phase[p].out[k] - m->prev[p][k]);
+            const double b = (double)(m->phase[q].out[k] - m->prev[q][k]);
+            ab += a * b, aa += a * a, bb += b * b;
+        }
+        if (aa > 0 && bb > 0) cosine[p] = ab / sqrt(aa * bb);
+    }
+}
+int plot(const Config *c) { /* --plot=1: the exit status of the run */
+    char command[2200];
+    snprintf(command, sizeof command, "dev/plot.sh '%s'", c->out);
+    if (c->plot && system(command)) die("--plot=1: '%s' failed; is this the repository's folder?", command);
+    return 0;
 }
 
 #ifndef GOLF_NO_MAIN
