@@ -84,7 +84,7 @@ enum {
     X(MODEL | QUIET, INT, lora_on, "all", "ffn|attn|all", "to which projections") \
     X(MODEL | QUIET, INT, lora_bits, "8", "4 to 8|16", "one scale per matrix; bf16") \
     X(MODEL | QUIET, INT, ffn, "dense", "dense|fips", "MLP: two matrices | FiPS's factors") \
-    X(MODEL | QUIET, INT, fips_rank, "0", "0 to 16384", "rows of the factor that all phases share") \
+    X(MODEL | QUIET, INT, fips_rank, "0", "0 to 16384", "rows of the factor of all phases") \
     X(MODEL | QUIET, NUM, fips_sparse, "0.75", "0 to 0.99", "part of the others that is pruned") \
     X(MODEL | QUIET, INT, fips_ubits, "8", "4 to 8|16", "of the shared factor") \
     X(MODEL | QUIET, INT, fips_vbits, "4", "4 to 8", "of the sparse factors") \
@@ -189,7 +189,9 @@ typedef struct {
  * Shapes may use the Config c and the macros below. PROJ and EMBED tensors start as
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
-enum { EMBED, PROJ, FACTOR, INTERFACE, VIRTUAL }; /* roles; each has its own learning rate and quantizer */
+/* Roles: each has its own learning rate and quantizer. FACTOR and VIRTUAL are Part II's: small
+ * matrices that AdamW trains, and products of such. */
+enum { EMBED, PROJ, FACTOR, INTERFACE, VIRTUAL };
 enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 
 #define HEAD_DIM (c->width / c->heads)
@@ -221,13 +223,14 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 #define DENSITY (c->fips_rank * (1 - c->fips_sparse) + 1e-9)
 #define MAX1(n) ((n) > 1 ? (n) : 1)
 /* N(0, s^2), or uniform in -s..s (baseline), for inputs of width C and outputs from n numbers */
+#define INIT_EMBED (c->init == INIT_BASELINE ? 0.005 : 0.02)
 #define INIT_IN ((c->init == INIT_MOEUT ? sqrt(2.0 / PHASES) : 1) / sqrt((double)c->width))
 #define INIT_OUT(n) (c->init == INIT_BASELINE ? 0 : \
                      (c->init == INIT_MOEUT ? sqrt(2.0 / PHASES) : DEEP) / sqrt((double)(n)))
 #define LORA_INIT (1 / sqrt((double)c->width))
 
 #define GOLF_TENSORS(X) \
-    X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, c->init == INIT_BASELINE ? 0.005 : 0.02) \
+    X(embed, ONCE, c->vocab, c->width, EMBED, MODE_VECTOR, INIT_EMBED) \
     X(wqkv, PER_BLOCK, QKV_ROWS, c->width, PROJ, MODE_VECTOR, INIT_IN) \
     X(wo, PER_BLOCK, c->width, O_COLS, PROJ, MODE_VECTOR, INIT_OUT(c->width)) \
     X(wup, FFN_COPIES, HIDDEN, c->width, FFN_ROLE, MODE_VECTOR, INIT_IN) \
@@ -268,7 +271,8 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
     X(sel_v, PER_BLOCK, SW(KV_HEADS), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
     X(sel_o, PER_BLOCK, SW(c->heads), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
     X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
-    X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, 1 / sqrt(DENSITY)) \
+    X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, \
+      1 / sqrt(DENSITY)) \
     X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, \
       DEEP * sqrt(c->width / (HIDDEN * DENSITY)))
 
@@ -432,7 +436,7 @@ typedef struct {
     X(att, c->width) X(lse, c->heads) /* heads side by side, log-sum-exp */ \
     X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
     X(r_mlp, 1) X(r_up, 1) X(f, TOPK * HIDDEN) /* of mid, before up; before the activation */ \
-    X(r_xd, TOPK) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
+    X(r_xd, TOPK) X(y, c->width) X(out, c->width) /* before down; its output; residual */ \
     X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts)) \
     X(moe_z, c->experts) X(moe_e, MOE(TOPK)) X(moe_row, MOE(TOPK)) X(moe_o, MOE(TOPK * c->width)) \
     X(sw_zv, SW(KV_HEADS)) X(sw_zo, SW(c->heads)) X(sw_cv, SW(KV_HEADS)) X(sw_co, SW(c->heads)) \

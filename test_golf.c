@@ -1199,6 +1199,8 @@ int main(void) {
         {"quantizers: ternary", test_ternary},
         {"quantizers: integers", test_integers}, {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options},
         {"sharing: low rank", test_low_rank}, {"sharing: convert", test_convert}, {"sharing: depth", test_depth},
+        {"sharing: fips", test_fips}, {"sharing: skips", test_skips}, {"sharing: experts", test_experts},
+        {"sharing: depth, watched", test_watch},
         {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
         {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},

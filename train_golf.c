@@ -767,8 +767,8 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
 }
 
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
-void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, int ld, const real *q_gain,
-                 const real *rope, int n0, int N, int T, int H, int KV, int D) {
+void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, int ld,
+                 const real *q_gain, const real *rope, int n0, int N, int T, int H, int KV, int D) {
     TIMED(NORMS);
     for (int n = 0; n < N; n++) {
         const real *cs = rope + (size_t)((n0 + n) % T) * D, *sn = cs + D / 2;
@@ -1123,8 +1123,10 @@ static int protected_bits(const Config *c, const char *name, double *percent) {
 static void choose_quantizer(Tensor *t, const Config *c) {
     static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
     double percent = 100;
+    const int factor = t->role == FACTOR, lora = factor && *t->name == 'l';
+    const int fips = factor && *t->name == 'f';
     const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent)
-                        : t->role == FACTOR ? *t->name == 'l' ? c->lora_bits : *t->name == 'f' ? c->fips_vbits : 8 : 0;
+                        : lora ? c->lora_bits : fips ? c->fips_vbits : factor ? 8 : 0;
     int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
     t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
               : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
@@ -1142,13 +1144,13 @@ static void choose_quantizer(Tensor *t, const Config *c) {
         t->group = (int)ceil(t->rows * percent / 100);
         return;
     }
-    const int wide = (t->role == FACTOR && *t->name == 'l') || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
+    const int wide = lora || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
     t->quant = quantizers + q;
     t->line = wide ? (int)t->copy_n : t->stored_cols;
     t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
     t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
     t->ste = t->role == PROJ ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
-    if (t->role == FACTOR && *t->name == 'f') t->ste = STE_NONZERO;
+    if (fips) t->ste = STE_NONZERO;
     t->had = q == Q_QUEST ? hadamard_block(c, t->stored_cols) : 0;
 }
 
@@ -1238,8 +1240,8 @@ void golf_depth(Golf *m, int r) {
     m->runs = 0;
     for (int i = 0; i < c->prelude + loop + c->coda; i++) {
         const int q = i - c->prelude, turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
-        const int p = c->prelude + (cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn);
-        m->run[m->runs++] = q < 0 ? i : q < loop ? p : i - loop + LOOP_PHASES;
+        const int at = cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
+        m->run[m->runs++] = q < 0 ? i : q < loop ? c->prelude + at : i - loop + LOOP_PHASES;
     }
 }
 static int copy_of(const Golf *m, const Tensor *t, int p) { /* of experts: p * E + e */
@@ -1620,7 +1622,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->c;
     const int N = B * T, C = c->width, F = HIDDEN, H = c->heads, KV = KV_HEADS, D = HEAD_DIM;
     const int b = block_of(c, p), QKV = QKV_ROWS, each = c->extra_norm == XN_EACH;
-    const size_t ldqk = (size_t)(H + KV) * D, wide = (size_t)CHUNK * (size_t)(F > O_COLS ? F : O_COLS);
+    const size_t ldqk = (size_t)(H + KV) * D, wide = CHUNK * (size_t)(F > O_COLS ? F : O_COLS);
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
@@ -1669,15 +1671,17 @@ static void block_backward(Golf *m, int p, int B, int T) {
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
         real *di = SPLIT ? u + (size_t)CHUNK * C : du;
         const Act *s_in[] = {&s.in_q, &s.in_k, &s.in_v};
-        qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, QKV, IX(q_gain), m->rope, n0, n, T, H, KV, D);
+        qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, QKV, IX(q_gain), m->rope, n0, n, T, H, KV,
+                    D);
         switch_values_backward(m, &s, &f, p, n0, n);
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (SPLIT ? 3 : 1); i++) {
             linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, p, i, n);
             if (i == 0) switch_inputs(m, di, &f, p, n);
+            real *to = i == 2 ? f.dh : du; /* norm=peri: v is of h, not of u */
             if (c->norm && i == 0) memcpy(du, di, sizeof(real) * (size_t)(n * C));
-            else if (c->norm) gate_forward(i == 2 ? f.dh : du, i == 2 ? f.dh : du, di, m->ones, n, C);
+            else if (c->norm) gate_forward(to, to, di, m->ones, n, C);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1685,7 +1689,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* h = mix0 * prev + mix1 * x0 + phase_embed */
         mix_backward(f.dh, f.dx0, DIX(mix0), DIX(mix1), DIX(phase_embed),
-                     c->unet ? s.joined : m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n, C);
+                     c->unet ? s.joined : m->prev[p] + (size_t)n0 * C, f.x0, IX(mix0), IX(mix1), n,
+                     C);
         unet_backward(m, &f, p, n0, n);
     }
     static const int of[][2] = {{T_wqkv, 0}, {T_wdown, 0}, {T_wup, 0}, {T_wo, 0}, {T_wqkv, 1},
@@ -1866,7 +1871,8 @@ void golf_muon(Golf *m, int step, double grad_scale) {
             mom[e] = mu * mom[e] + (1 - mu) * g;
             x[e] = mu * mom[e] + (1 - mu) * g;
         }
-        const int parts = c->muon_split && t == m->t + T_wqkv ? 3 : 1, q = parts > 1 ? c->width : t->rows;
+        const int parts = c->muon_split && t == m->t + T_wqkv ? 3 : 1;
+        const int q = parts > 1 ? c->width : t->rows;
         for (int part = 0; part < parts; part++) { /* q, k and v on their own, or all rows */
             const int rows = part ? (t->rows - q) / 2 : q, first = part ? q + (part - 1) * rows : 0;
             const size_t from = (size_t)first * t->cols, count = (size_t)rows * t->cols;
@@ -2141,7 +2147,8 @@ static Ledger ledger_of(const Golf *m) {
     double percent;
     Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * rows_of(m) + 4};
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        *(t->role == FACTOR ? &l.protect : t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
+        *(t->role == FACTOR ? &l.protect
+          : t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
           : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
     l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
@@ -2644,7 +2651,8 @@ static Shards *open_split(const Config *c, const Tokenizer *tok, const char *spl
 static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     const size_t T = (size_t)c->seq;
     for (int b = 0; b < c->batch; b++, x += T, y += T) {
-        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, c->seq, c->shuffle, x);
+        shards_train_row(train, (uint64_t)c->seed, (int64_t)step * c->batch + b, c->seq, c->shuffle,
+                         x);
         memcpy(y, x + 1, sizeof(int) * T); /* the next row overwrites x[T] */
     }
 }
@@ -3083,7 +3091,8 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
     if (!r) return;
     memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
     for (int e = 0; e < E; e++)
-        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n, 0);
+        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n,
+                    0);
     relu2_forward(room, s->hi_f, n, E * r);
     act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
     for (size_t i = 0; i < (size_t)n; i++) {
@@ -3406,10 +3415,10 @@ void unshare_check(const Config *c) {
     }
     moe_check(c);
     if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
-    if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster || unshared(c, "wup") ||
-                               unshared(c, "wdown") || !c->phase))
-        die("--ffn=fips: expected --fips_rank from 1 to --width=%d, found %d, --phase=1, and no --cluster "
-            "or --unshare of the MLP", c->width, c->fips_rank);
+    if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster ||
+                               unshared(c, "wup") || unshared(c, "wdown") || !c->phase))
+        die("--ffn=fips: expected --fips_rank from 1 to --width=%d, found %d, --phase=1, and no "
+            "--cluster or --unshare of the MLP", c->width, c->fips_rank);
 }
 /* y = W x + B_p A_p x: a pair A (r,K), B (rows,r) for each phase, outside the weight quantizer, on
  * the inputs that W sees. B starts at 0. The tensor A of projection k, or NULL: */
@@ -3457,7 +3466,8 @@ int convert(Golf *m, const Tensor *t, const Golf *from, const Tensor *u) {
     const Config *c = &m->c;
     if (!c->convert || t->copy_n != u->copy_n || t->role == EMBED) return 0;
     if (m->phases != from->phases)
-        die("--convert: expected a checkpoint of %d applications, found %d", m->phases, from->phases);
+        die("--convert: expected a checkpoint of %d applications, found %d", m->phases,
+            from->phases);
     for (int j = 0; j < t->stored_copies; j++) {
         real *w = memset(m->w + t->at + j * t->copy_n, 0, t->copy_n * sizeof(real));
         int count = 0, first = -1, last = m->phases - 1;
@@ -3504,18 +3514,19 @@ static void largest(const double *s, int size, int n, int *pick) {
         pick[k] = -1;
         for (int i = 0; i < size; i++) {
             int used = 0;
+            const double best = pick[k] < 0 ? -1 : s[pick[k] * (size + 1)];
             for (int j = 0; j < k; j++) used |= pick[j] == i;
-            if (!used && (pick[k] < 0 || s[i * size + i] > s[pick[k] * size + pick[k]])) pick[k] = i;
+            if (!used && (pick[k] < 0 || s[i * (size + 1)] > best)) pick[k] = i;
         }
     }
 }
-/* The best rank-r approximation of w (rows,cols): b (rows,r) = U S, a (r,cols) = V^T of its singular
- * value decomposition, from the eigenvectors of the smaller of W^T W and W W^T. */
+/* The best rank-r approximation of w (rows,cols): b (rows,r) = U S, a (r,cols) = V^T of its
+ * singular value decomposition, from the eigenvectors of the smaller of W^T W and W W^T. */
 void low_rank(real *b, real *a, const double *w, int rows, int cols, int r) {
     const int wide = cols > rows, n = wide ? rows : cols, other = wide ? cols : rows;
     double *s = xcalloc((size_t)n * n * 2, sizeof(double)), *v = s + (size_t)n * n;
     int *pick = xcalloc((size_t)r, sizeof(int));
-#define W_AT(i, k) w[wide ? (size_t)(i) * cols + (k) : (size_t)(k) * cols + (i)] /* i < n, k < other */
+#define W_AT(i, k) w[wide ? (size_t)(i) * cols + (k) : (size_t)(k) * cols + (i)]
 #pragma omp parallel for
     for (int i = 0; i < n; i++)
         for (int j = 0; j < n; j++)
@@ -3625,14 +3636,17 @@ void fips_fold(Golf *m) {
         gemm(m->g + v_down, F, mat(U, C), mat(ddown, F), r, F, C, 0);
         gemm(m->g + at, C, mat_t(m->eff + v_up, r), mat(dup, C), r, C, F, 1);
         gemm(m->g + at, C, mat(m->eff + v_down, F), mat_t(ddown, F), r, C, F, 1);
-        memset(dup, 0, (size_t)F * C * sizeof(real)), memset(ddown, 0, (size_t)F * C * sizeof(real));
+        memset(dup, 0, (size_t)F * C * sizeof(real));
+        memset(ddown, 0, (size_t)F * C * sizeof(real));
     }
 }
-/* Gradual magnitude pruning: every 50 steps until 3/4 of the run, to s (1 - (1 - x)^3); -1: not now */
+/* Gradual magnitude pruning: every 50 steps until 3/4 of the run, to s (1 - (1 - x)^3); -1: not
+ * now. */
 double fips_sparsity(const Config *c, int step) {
     const int end = c->steps * 3 / 4;
     const double x = end > 0 ? fmin((double)step / end, 1) : 1;
-    return step == end || (step < end && step % 50 == 0) ? c->fips_sparse * (1 - pow(1 - x, 3)) : -1;
+    if (step > end || (step < end && step % 50)) return -1;
+    return c->fips_sparse * (1 - pow(1 - x, 3));
 }
 static int by_size(const void *a, const void *b) { /* for qsort */
     const real x = *(const real *)a, y = *(const real *)b;
@@ -3660,14 +3674,17 @@ void fips_fit(Golf *m, const Golf *from) {
     int *pick = xcalloc((size_t)r, sizeof(int));
     real *U = m->w + m->t[T_fips_u].at;
     if (m->phases != from->phases || (size_t)F * C != from->t[T_wup].copy_n)
-        die("--ffn=fips --convert: expected a checkpoint of %d applications and F=%d", m->phases, F);
+        die("--ffn=fips --convert: expected a checkpoint of %d applications and F=%d", m->phases,
+            F);
 #define DONOR(k, p) (from->w + from->t[k].at + copy_of(from, from->t + k, p) * from->t[k].copy_n)
-    for (int p = 0; p < m->phases; p++)
+    for (int p = 0; p < m->phases; p++) {
+        const real *up = DONOR(T_wup, p), *down = DONOR(T_wdown, p);
         for (int f = 0; f < F; f++)
             for (int i = 0; i < C; i++)
                 for (int j = 0; j < C; j++)
-                    s[i * C + j] += (double)(DONOR(T_wup, p)[f * C + i] * DONOR(T_wup, p)[f * C + j] +
-                                             DONOR(T_wdown, p)[i * F + f] * DONOR(T_wdown, p)[j * F + f]);
+                    s[i * C + j] += (double)(up[f * C + i] * up[f * C + j] +
+                                             down[i * F + f] * down[j * F + f]);
+    }
     eigen(s, v, C);
     largest(s, C, r, pick);
     for (int e = 0; e < r; e++)
@@ -3684,8 +3701,8 @@ void fips_fit(Golf *m, const Golf *from) {
 /* ==== 19. MoEUT (2405.16039): experts in the MLP ============================================== */
 /* E experts of g hidden numbers, of which each token uses the K with the largest logits
  * z = W_s u + b_p (b: a bias per phase):  y = sum over them of sigmoid(z_e) * MLP_e(u).
- * They are copies of wup and wdown. The N K pairs of token and choice are sorted by expert ("rows"):
- * then each expert is a few large products. The loss has  c sum_e P_e log P_e  besides, P the
+ * They are copies of wup and wdown. The N K pairs of token and choice are sorted by expert
+ * ("rows"): then each expert is a few large products. The loss has  c sum_e P_e log P_e  besides, P
  * mean softmax(z) of a block over the tokens and applications of a sequence: it keeps experts in
  * use. Chosen experts and rows are kept as numbers in buffers of the phase. */
 typedef struct { int e, from, n; } Task; /* rows of one expert, at most CHUNK */
@@ -3702,7 +3719,7 @@ static void choose(const Golf *m, real *chosen, const real *z, int E, int K) {
         chosen[k] = (real)best;
     }
 }
-/* A choice: its logits (groups,E) per token, log of the mean softmax of a group (E) in a sequence. */
+/* A choice: logits (groups,E) per token, log of the mean softmax of a group (E) in a sequence. */
 static int sel_groups(const Config *c, int which) {
     return which == SEL_MLP ? 1 : which == SEL_V ? KV_HEADS : c->heads;
 }
@@ -3719,7 +3736,8 @@ static double *sel_log(const Golf *m, int which, int sequence, int block) {
            (which == SEL_MLP ? 0 : which == SEL_V ? a : a + b);
 }
 /* dz += of token n's part in the loss that keeps choices even */
-static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int p, size_t n, int i) {
+static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int p, size_t n,
+                         int i) {
     const int G = sel_groups(&m->c, which), E = sel_size(&m->c, which);
     const real *z = sel_z(s, which) + (size_t)i * G * E;
     const double *log_p = sel_log(m, which, (int)(n / (size_t)m->moe_len), block_of(&m->c, p));
@@ -3733,24 +3751,26 @@ static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int
 }
 
 void moe_check(const Config *c) {
-    if (c->attn_experts && (c->attn_topk > c->attn_experts || *c->cluster || c->lora || c->aq == AQ_QUEST ||
-                            c->recompute || unshared(c, "wqkv") || unshared(c, "wo")))
-        die("--attn_experts: expected --attn_topk=%d to be no more, and no --cluster, --lora, --recompute, "
-            "--aq=quest or --unshare of attention", c->attn_topk);
+    if (c->attn_experts &&
+        (c->attn_topk > c->attn_experts || *c->cluster || c->lora || c->aq == AQ_QUEST ||
+         c->recompute || unshared(c, "wqkv") || unshared(c, "wo")))
+        die("--attn_experts: expected --attn_topk=%d to be no more, and no --cluster, --lora, "
+            "--recompute, --aq=quest or --unshare of attention", c->attn_topk);
     if (c->norm && (!c->experts || c->extra_norm == XN_EACH))
-        die("--norm=peri: its norms stand before choices: expected --experts, and no --extra_norm=each");
+        die("--norm=peri: its norms stand before choices: expected --experts, and no "
+            "--extra_norm=each");
     if (!c->experts) return;
-    if (c->topk > c->experts) die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
-    if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || (c->lora && c->lora_on != LORA_ATTN) ||
-        unshared(c, "wup") || unshared(c, "wdown") || c->aq == AQ_QUEST)
-        die("--experts: expected no --ffn, --ffn_hi, --cluster, --recompute, --aq=quest, --unshare or "
-            "--lora of the MLP");
+    if (c->topk > c->experts)
+        die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
+    if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST ||
+        (c->lora && c->lora_on != LORA_ATTN) || unshared(c, "wup") || unshared(c, "wdown"))
+        die("--experts: expected no --ffn, --ffn_hi, --cluster, --recompute, --aq=quest, --unshare "
+            "or --lora of the MLP");
 }
 void moe_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
-    const size_t rows = N * TOPK;
-    m->moe_log = owned(m, N * (size_t)BLOCKS * (size_t)(c->experts + (c->heads + KV_HEADS) * c->attn_experts) + 1,
-                       sizeof(double)); /* N: a sequence may be a token long */
+    const size_t rows = N * TOPK, logs = (size_t)(c->experts + SW(c->heads + KV_HEADS));
+    m->moe_log = owned(m, N * BLOCKS * logs + 1, sizeof(double)); /* N: sequences of one token */
     if (!c->experts) return;
     act_alloc(m, &m->moe_x, rows, (size_t)c->width);
     m->moe_pair = owned(m, rows, sizeof(int));
@@ -3811,10 +3831,10 @@ void moe_forward(Golf *m, int p, int N) {
         real *f = all->f + (size_t)g->from * G, *u = scratch((size_t)2 * CHUNK * G);
         linear_forward(m, f, (size_t)G, &x, T_wup, p * E + g->e, 0, g->n);
         relu2_forward(u, f, g->n, G);
-        input_of(m, &in, T_wdown, c->extra_norm >= XN_OUT, all->r_xd + g->from, u, IX(x_mlp), g->n, G,
-                 u + CHUNK * G);
-        linear_forward(m, all->moe_o + (size_t)g->from * C, (size_t)C, &in, T_wdown, p * E + g->e, 0,
-                       g->n);
+        input_of(m, &in, T_wdown, c->extra_norm >= XN_OUT, all->r_xd + g->from, u, IX(x_mlp), g->n,
+                 G, u + CHUNK * G);
+        linear_forward(m, all->moe_o + (size_t)g->from * C, (size_t)C, &in, T_wdown, p * E + g->e,
+                       0, g->n);
     }
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
@@ -3874,8 +3894,8 @@ void moe_backward(Golf *m, int p, int N) {
             sel_backward(m, dz, &s, SEL_MLP, p, (size_t)(n0 + i), i);
             for (int e = 0; e < E && dbias; e++) dbias[e] += dz[e];
         }
-        gemm_panels(f.moe_du, C, mat(f.moe_dz, E), &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->back,
-                    n, 0);
+        gemm_panels(f.moe_du, C, mat(f.moe_dz, E),
+                    &packed_of(m, T_sel_mlp, copy_of(m, sel, p), 0)->back, n, 0);
         for (int i = 0; i < n * K; i++) {
             const real *dx = m->moe_dx + (size_t)s.moe_row[i] * C;
             real *du = (c->norm ? f.dh : f.moe_du) + i / K * C; /* the MLP's input is not normed */
@@ -3928,7 +3948,7 @@ double moe_entropy(Golf *m, int B, int T) {
                     for (int e = 0; e < E; e++) mean[e] += exp((double)(z[e] - z[0])) / sum;
                 }
             }
-            if (count) m->moe_rate = c->moe_entropy / B / count; /* blocks have as many turns each */
+            if (count) m->moe_rate = c->moe_entropy / B / count; /* the same for all blocks */
             for (int e = 0; e < E && count; e++) {
                 log_p[e] = log(fmax(mean[e] / count, 1e-30));
                 total += c->moe_entropy / B * mean[e] / count * log_p[e] / (which ? 10.0 * G : 1);
@@ -3948,7 +3968,8 @@ double moe_entropy(Golf *m, int B, int T) {
         for (int g = 0; g < (G); g++) \
             for (int k = 0, a; k < K && (a = (int)(chosen)[(i * (G) + g) * K + k], 1); k++) \
                 for (real w = sigmoid((z)[(i * (G) + g) * A + a]), once_ = 1; once_ > 0; once_ = 0)
-static void switch_choose(const Golf *m, real *z, real *chosen, const Phase *s, int k, int G, int p, int n) {
+static void switch_choose(const Golf *m, real *z, real *chosen, const Phase *s, int k, int G, int p,
+                          int n) {
     const int A = m->c.attn_experts, K = m->c.attn_topk;
     gemm_panels(z, (size_t)(G * A), inputs_of(m, &s->in_q, T_wqkv),
                 &packed_of(m, k, copy_of(m, m->t + k, p), 0)->forward, n, 0);
@@ -3961,9 +3982,10 @@ void switch_values(const Golf *m, Phase *s, int p, int n) {
     switch_choose(m, s->sw_zv, s->sw_cv, s, T_sel_v, KV, p, n);
     switch_choose(m, s->sw_zo, s->sw_co, s, T_sel_o, H, p, n);
     memset(s->v_mix, 0, sizeof(real) * (size_t)(n * KV * D));
-    FOR_CHOSEN(i, g, k, a, w, n, KV, s->sw_zv, s->sw_cv)
-        for (int d = 0; d < D; d++)
-            s->v_mix[(i * KV + g) * D + d] += w * s->qkv[i * QKV_ROWS + QK_ROWS + (a * KV + g) * D + d];
+    FOR_CHOSEN(i, g, k, a, w, n, KV, s->sw_zv, s->sw_cv) {
+        const real *v = s->qkv + i * QKV_ROWS + QK_ROWS + (a * KV + g) * D;
+        for (int d = 0; d < D; d++) s->v_mix[(i * KV + g) * D + d] += w * v[d];
+    }
 }
 void switch_values_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n) {
     const Config *c = &m->c;
@@ -3994,7 +4016,8 @@ int switch_output(const Golf *m, Phase *s, int p, int n, real *u, real *room) {
     input_of(m, &s->in_o, T_wo, 0, NULL, room, NULL, n, A * C, NULL);
     return 1;
 }
-void switch_output_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n, real *u) {
+void switch_output_backward(const Golf *m, const Phase *s, const Flow *f, int p, int n0, int n,
+                            real *u) {
     const Config *c = &m->c;
     const int A = c->attn_experts, K = c->attn_topk, C = c->width, H = c->heads, D = HEAD_DIM;
     if (!A) return;
@@ -4025,8 +4048,8 @@ void switch_dw(const Golf *m, const Phase *all, int p, int N) {
     for (int which = 0; which < (c->attn_experts ? 2 : 0); which++) {
         const Tensor *t = m->t + (which ? T_sel_o : T_sel_v);
         gemm(m->g + t->at + copy_of(m, t, p) * t->copy_n, (size_t)c->width,
-             mat_t(which ? m->sw_dzo : m->sw_dzv, (size_t)t->rows), inputs_of(m, &all->in_q, T_wqkv), t->rows,
-             c->width, N, 1);
+             mat_t(which ? m->sw_dzo : m->sw_dzv, (size_t)t->rows),
+             inputs_of(m, &all->in_q, T_wqkv), t->rows, c->width, N, 1);
     }
 }
 
@@ -4061,7 +4084,8 @@ void unet_add(Golf *m, int p, int N) { /* d(out) has come along the stream and a
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
     int n = 0;
-    return sscanf(p, "%d@%lf%n", r, from, &n) == 2 && (!p[n] || p[n] == ',') ? n + (p[n] == ',') : 0;
+    if (sscanf(p, "%d@%lf%n", r, from, &n) != 2 || (p[n] && p[n] != ',')) return 0;
+    return n + (p[n] == ',');
 }
 static int ramp_at(const Config *c, int step) {
     int r = c->repeat, next, n;
@@ -4081,8 +4105,8 @@ void ramp_check(const Config *c) {
     for (const char *p = c->repeat_ramp; *p; p += n, last = r, before = from)
         if (!(n = ramp_entry(p, &r, &from)) || r <= last || r > c->repeat || !(from > before) ||
             from >= 1 || (before < 0 && from != 0))
-            die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to --repeat=%d, "
-                "found '%.20s'", c->repeat_ramp, c->repeat, p);
+            die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to "
+                "--repeat=%d, found '%.20s'", c->repeat_ramp, c->repeat, p);
     if (last && (last != c->repeat || !c->gate || !c->phase))
         die("--repeat_ramp=%s: expected to end at --repeat=%d, with gates per application (--gate, "
             "--phase=1), which are closed until then", c->repeat_ramp, c->repeat);
@@ -4123,7 +4147,8 @@ void watch(const Golf *m, Run *run) {
 int plot(const Config *c) { /* --plot=1: the exit status of the run */
     char command[2200];
     snprintf(command, sizeof command, "dev/plot.sh '%s'", c->out);
-    if (c->plot && system(command)) die("--plot=1: '%s' failed; is this the repository's folder?", command);
+    if (c->plot && system(command))
+        die("--plot=1: '%s' failed; is this the repository's folder?", command);
     return 0;
 }
 

@@ -118,6 +118,32 @@ bug noise-of-another-size float perturb "$(in_ golf_perturb)s/(double)\*scale_of
 bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8)/c->hidden += 16)/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
 bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
+# sharing
+body() { echo "/^[a-z].* \**$1(/,/^}/"; } # of a function that others declare
+bug unshared-by-block double "sharing: convert" "$(body unshared)s/return 1;/return 0;/"
+bug pair-of-another-phase double gradients "$(in_ lora_packed)s/copy_of(m, t, p)/0/"
+bug pair-without-dx double gradients "$(body lora_dx)s/->back, N, 1);/->back, N * 0, 1);/"
+bug pair-only-B-learns double gradients "$(body lora_dw)s/gemm(m->g + A, K.*;/;/"
+bug svd-without-singular-values double "low rank" "$(body low_rank)s/(x \* sigma)/x/; $(body low_rank)s/b\[k \* r + e\] = (real)sum;/b[k * r + e] = (real)(sum \/ sigma);/"
+bug average-of-the-first double "sharing: convert" "$(body convert)s/count = 1, last = first/last = first/; $(body convert)s/p <= last/p <= first/"
+bug stepwise-is-lower double "sharing: convert" "$(body convert)s/c->convert == CONVERT_STEPWISE/0/"
+bug pairs-of-the-average double "sharing: convert" "$(body lora_fit)s/v\[i\] - w\[i\]/v[i]/"
+bug teacher-without-softcap double gradients "$(body teacher_loss)s/ \* (1 - l\[k\] \* l\[k\] \* cap2)//"
+bug teacher-twice double gradients "$(body teacher_loss)s/(1 - W) \* m->loss/m->loss/"
+bug fips-U-from-up-alone double gradients "$(body fips_fold)s/gemm(m->g + at, C, mat(m->eff + v_down.*;/;/"
+bug pruned-weights-learn double "sharing: fips" "$(body ste_mask)s/nonzero ? z\[i\] != 0/nonzero ? 1/"
+bug prune-the-largest float "sharing: fips" "$(in_ by_size)s/(x > y) - (x < y)/(x < y) - (x > y)/"
+bug expert-of-the-first-choice double gradients "$(body moe_backward)s/const int e = (int)s.moe_e\[i \* K + k\];/const int e = (int)s.moe_e[i * K];/"
+bug expert-gate-not-learned double gradients "$(body moe_backward)s/ \* w \* (1 - w);/ * 0;/"
+bug experts-uneven double gradients "$(in_ sel_backward)s/log_p\[e\] - mean/log_p[e]/"
+bug rows-of-another-expert float "sharing: experts" "$(in_ moe_plan)s/const int row = at\[(int)s->moe_e\[i\]\]++;/const int row = i; (void)at;/"
+bug values-not-gated double gradients "$(body switch_values_backward)s/= w \* dv\[d\]/= dv[d]/"
+bug output-choice-not-learned double gradients "$(body switch_output_backward)s/inner(dx, u + i \* C + g \* D, D)/0/"
+bug skip-forgotten-backward double gradients "$(body unet_add)s/m->c.unet/0/"
+bug skips-in-order double "sharing: skips" "$(in_ unet_from)s/half - 1 - i/i/"
+bug new-phases-open double "sharing: depth" "$(body ramp_init)s/!used\[p\]/0/"
+bug backprop-one-more double "sharing: depth" "$(body golf_backward)s/m->runs - i == m->c.backprop/m->runs - i == m->c.backprop + 1/"
+bug cosine-of-streams double "sharing: depth" "$(body watch)s/ - m->prev\[p\]\[k\]//"
 wait
 
 cat "$tmp"/*.verdict

@@ -63,7 +63,7 @@ static void test_convert(void) {
     const char *to[] = {"unique=2 repeat=2", "unique=1 repeat=4", "unique=1 repeat=4 order=sequence", "unique=2 repeat=2 unshare=wo"};
     Golf m, b;
     char text[300];
-    for (int equal = 0; equal < 2; equal++) {
+    for (int equal = 1; equal >= 0; equal--) {
         new_model(&m, flat, 32);
         for (size_t i = 0; i < m.n_params; i++) m.w[i] += (real)0.1 * noise(77, i);
         for (const Tensor *t = m.t + T_wqkv; t < m.t + N_TENSORS; t++)
@@ -77,6 +77,7 @@ static void test_convert(void) {
                 snprintf(text, sizeof text, "%s %s convert=%s %s", flat, to[k], how[h], equal ? "" : "lora=16 lora_bits=16");
                 new_model(&b, text, 32), golf_init_from(&b, IN("flat.bin"));
                 const double loss = loss_of(&b);
+                CHECK(b.t[T_wo].stored_copies == (k == 3 ? 5 : k ? 2 : 3), "%s: %d copies of wo", text, b.t[T_wo].stored_copies);
                 if (equal) CHECK(near(loss, want, 1e-6), "%s: loss %.9g, not %.9g", text, loss, want);
                 for (int p = 0; !equal && p < 5; p++)
                     for (int t = T_wqkv; t <= T_wdown; t++) {
@@ -169,4 +170,105 @@ static void test_depth(void) {
     const Config random = config_of("repeat=4 repeat_random=1");
     for (int step = 0; step < 4000; step++) seen[depth_at(&random, step)]++;
     for (int r = 1; r <= 4; r++) CHECK(seen[r] > 850 && seen[r] < 1150, "%d applications: %d times of 4000", r, seen[r]);
+}
+
+/* Pruning leaves the largest weights; the products are the definition; skips join last to first. */
+static void test_fips(void) {
+    Golf m;
+    new_model(&m, "vocab=20 width=16 heads=2 mlp=2 seq=16 unique=1 repeat=3 ffn=fips fips_rank=12 steps=1000 fips_sparse=0.8 batch=3", 0);
+    const Config *c = &m.c;
+    const Tensor *t = m.t + T_fips_up;
+    const size_t n = t[0].n + t[1].n;
+    CHECK(fips_sparsity(c, 49) < 0 && near(fips_sparsity(c, 750), 0.8, 1e-9) && fips_sparsity(c, 800) < 0 &&
+              near(fips_sparsity(c, 150), 0.8 * (1 - 0.512), 1e-9), "sparsity %g", fips_sparsity(c, 150));
+    real *was = memcpy(reals(n, 0), m.w + t->at, n * sizeof(real)), kept = INFINITY, gone = 0;
+    fips_prune(&m, 0.5);
+    size_t zeros = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (m.w[t->at + i] == 0) zeros++, gone = (real)fmax((double)gone, fabs((double)was[i]));
+        else kept = (real)fmin((double)kept, fabs((double)was[i]));
+    }
+    CHECK(zeros == n / 2 && gone < kept, "%zu of %zu pruned, up to %g; kept from %g", zeros, n, (double)gone, (double)kept);
+    golf_quantize(&m), golf_buffers(&m, 48);
+    run_steps(&m, 0, 3);
+    for (size_t i = zeros = 0; i < n; i++) zeros += m.w[t->at + i] == 0;
+    CHECK(zeros == n / 2, "%zu of %zu are 0 after 3 steps", zeros, n);
+    double worst = 0;
+    for (int p = 0; p < 3; p++)
+        for (int f = 0; f < 32; f++)
+            for (int i = 0; i < 16; i++) {
+                double up = 0, down = 0;
+                for (int r = 0; r < 12; r++) {
+                    const double U = (double)m.eff[m.t[T_fips_u].at + (size_t)(r * 16 + i)];
+                    up += (double)m.eff[t[0].at + (size_t)((p * 32 + f) * 12 + r)] * U;
+                    down += (double)m.eff[t[1].at + (size_t)((p * 12 + r) * 32 + f)] * U;
+                }
+                worst = fmax(worst, fabs(up - (double)m.eff[m.t[T_wup].at + (size_t)((p * 32 + f) * 16 + i)]));
+                worst = fmax(worst, fabs(down - (double)m.eff[m.t[T_wdown].at + (size_t)((p * 16 + i) * 32 + f)]));
+            }
+    CHECK(worst < (DOUBLE ? 1e-12 : 1e-5), "a product is off by %.3g", worst);
+    golf_free(&m);
+}
+static void test_skips(void) {
+    Golf m;
+    new_model(&m, "vocab=20 width=16 heads=2 seq=16 unique=5 repeat=1 unet=1", 0);
+    const int want[] = {-1, -1, 1, 0, -1}; /* of 5 phases the first 2 hand over, last in, first out */
+    for (int p = 0; p < 5; p++) CHECK(unet_from(&m, p) == want[p], "phase %d takes %d, not %d", p, unet_from(&m, p), want[p]);
+    golf_free(&m);
+}
+/* Experts by definition: the K with the largest logits, one token after the other. */
+static void test_experts(void) {
+    enum { C = 16, G = 8, E = 5, K = 2, N = 32 };
+    Golf m;
+    new_model(&m, "vocab=20 width=16 heads=2 seq=16 repeat=1 experts=5 topk=2 expert_size=8 wq=none aq=none extra_norm=none "
+                  "gate=none gain=none", N);
+    for (size_t i = 0; i < m.n_params; i++) m.w[i] += (real)0.3 * noise(31, i);
+    golf_quantize(&m), m.train = 0;
+    golf_forward(&m, tokens_below(20, N, 80), NULL, 2, 16);
+    double worst = 0;
+    for (int n = 0; n < N; n++) {
+        const real *x = m.phase->mid + n * C, *S = m.eff + m.t[T_sel_mlp].at;
+        double u[C], z[E], y[C] = {0}, square = 0;
+        for (int i = 0; i < C; i++) square += (double)x[i] * (double)x[i] / C;
+        for (int i = 0; i < C; i++) u[i] = (double)x[i] / sqrt(square + 1e-6);
+        for (int e = 0; e < E; e++) {
+            z[e] = 0;
+            for (int i = 0; i < C; i++) z[e] += (double)S[e * C + i] * u[i];
+        }
+        for (int e = 0; e < E; e++) {
+            int larger_ = 0;
+            for (int o = 0; o < E; o++) larger_ += z[o] > z[e];
+            if (larger_ >= K) continue;
+            const real *up = m.eff + m.t[T_wup].at + e * G * C, *down = m.eff + m.t[T_wdown].at + e * C * G;
+            for (int g = 0; g < G; g++) {
+                double f = 0;
+                for (int i = 0; i < C; i++) f += (double)up[g * C + i] * u[i];
+                for (int i = 0; i < C; i++) y[i] += (f > 0 ? f * f : 0) * (double)down[i * G + g] / (1 + exp(-z[e]));
+            }
+        }
+        for (int i = 0; i < C; i++) worst = fmax(worst, fabs(y[i] - (double)m.phase->y[n * C + i]));
+    }
+    CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "experts: off by %.3g from their definition", worst);
+    golf_free(&m);
+}
+/* RMS and cosine of a step whose streams are known. */
+static void test_watch(void) {
+    Golf m;
+    Run run = {0};
+    double out[9];
+    new_model(&m, "vocab=20 width=8 heads=2 seq=8 repeat=3 batch=1", 8);
+    run.rms = out;
+    real *x0 = reals(64, 1), *a = reals(64, 2), *b = reals(64, 3);
+    double ab = 0, aa = 0, bb = 0, sum = 0;
+    for (int i = 0; i < 64; i++) {
+        m.phase[0].out[i] = x0[i] + a[i], m.phase[1].out[i] = x0[i] + a[i] + b[i];
+        m.phase[2].out[i] = m.phase[1].out[i] - b[i];
+        ab += (double)(a[i] * b[i]), aa += (double)(a[i] * a[i]), bb += (double)(b[i] * b[i]);
+        sum += pow((double)m.phase[0].out[i], 2) / 64;
+    }
+    m.prev[0] = x0, m.prev[1] = m.phase[0].out, m.prev[2] = m.phase[1].out;
+    watch(&m, &run);
+    CHECK(near(out[0], sqrt(sum), 1e-5) && near(out[6], ab / sqrt(aa * bb), 1e-5) && near(out[7], -1, 1e-5) && out[8] == 0,
+          "rms %g, cosines %g %g", out[0], out[6], out[7]);
+    golf_free(&m);
 }
