@@ -92,6 +92,38 @@ for signal in TERM:143 INT:130; do
     check "resumed train_loss" cmp "$tmp/a" "$tmp/b"
 done
 
+echo "== systems: threads, stop and resume, the file"
+train flat --steps=50 --unique=4 --repeat=1 > /dev/null
+system=0
+while read -r options; do # one system a line
+    system=$((system + 1)) options="--steps=600 --repeat=4 $(echo "$options" | sed "s|FLAT|$tmp/flat|g")"
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=1 status 0 train system$system.1 $options
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=3 $golf/system$system.3 $options > /dev/null 2>&1 < /dev/null &
+    pid=$!
+    await '[ "$(column "$1" 1 2> /dev/null | wc -l)" -ge 30 ]' system$system.3
+    kill -TERM $pid 2> /dev/null
+    wait $pid
+    # shellcheck disable=SC2086
+    OMP_NUM_THREADS=2 status 0 train system$system.3 $options --resume=1
+    check "other threads, resumed: $options" cmp "$tmp/system$system.1/model.golf" "$tmp/system$system.3/model.golf"
+    check "the file: $options" grep -q '"roundtrip_gap": 0,' "$tmp/system$system.1/result.json"
+done << 'END'
+--wq=quest --wbits=2 --aq=quest --abits=4
+--wq=int4 --wscale=row --ste=clip --aq=int4
+--wq=binary --ffn_hi=8 --hi_experts=2 --hi_route=token
+--protect=wdown:8:20% --qat_ramp=0.5 --qat_order=each
+--init_from=FLAT/ckpt.bin --convert=average --cluster=4,30,shared
+--init_from=FLAT/ckpt.bin --convert=average --lora=4 --teacher=FLAT/ckpt.bin --kd=0.3
+--unshare=wdown --repeat_ramp=1@0,2@0.3,4@0.5
+--repeat_random=1 --backprop=2 --momentum_warmup=50
+--ffn=fips --fips_rank=16
+--experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut
+--attn_experts=3
+--unet=1 --init=baseline --shuffle=0 --muon_split=1
+END
+
 echo "== a signal during validation, data of another tokenizer"
 $golf/val --steps=100000 --ckpt_every=0 --val_every=1 > /dev/null 2>&1 &
 pid=$!
