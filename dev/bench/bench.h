@@ -180,7 +180,7 @@ int bench_main(const char *what, int argc, char **argv) {
         Golf m;
         golf_layout(&m, c);
         for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-            if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
+            if (t->role == PROJ && t->n) bench_products(t->name, t->rows, t->cols);
     }
     printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
