@@ -1137,13 +1137,11 @@ static void choose_quantizer(Tensor *t, const Config *c) {
         t->quant = quantizers + Q_BOOK, t->line = 1;
         t->vector = g, t->group = n, t->shared = book == 2;
         for (t->bits = 1; 1 << t->bits < n;) t->bits++;
-        return;
-    }
-    if (protect && percent < 100) {
+    } else if (protect && percent < 100) {
         t->quant = quantizers + Q_MIXED, t->line = t->stored_cols;
         t->group = (int)ceil(t->rows * percent / 100);
-        return;
     }
+    if (book > 0 || (protect && percent < 100)) return;
     const int wide = lora || ((q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR);
     t->quant = quantizers + q;
     t->line = wide ? (int)t->copy_n : t->stored_cols;
@@ -1157,9 +1155,8 @@ static void choose_quantizer(Tensor *t, const Config *c) {
 /* Inputs of the projections as integers -top..top, 127 of them for int8, with one step per token:
  * q = rint(x * top/absmax), which stands for q * inv, inv = max(absmax, 1e-5)/top. The gradient
  * passes as if nothing was rounded. top 0: the numbers are kept as they are; lambda < 1: they are
- * x + lambda * (Q(x) - x). A frozen pass (gradient
- * tests) records the residual Q(x) - x once, then computes x + residual: a smooth function with the
- * same derivative.  (N,K) */
+ * x + lambda * (Q(x) - x). A frozen pass (gradient tests) records the residual Q(x) - x once, then
+ * computes x + residual: a smooth function with the same derivative.  (N,K) */
 void act_quant(Act *a, const real *x, int N, int K, int top, real lambda, int freeze) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
@@ -1786,9 +1783,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
         rmsnorm_backward(f.dy, 0, NULL, f.dx0, f.e, f.r_e, m->ones, n, C);
     }
     embed_backward(m->g + embed->at, m->dy, tokens, N, C);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        fold(m, t);
-    }
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) fold(m, t);
     each_copy_backward(m, m->g);
 }
 
@@ -2599,7 +2594,12 @@ static void write_result(const Golf *m, const Run *r) {
     size_t len, trits = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) trits += ternary(t) ? t->n : 0;
+    double weights = 1e-9, coded = 0, stored = 0; /* of all projections, with their scales */
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        trits += ternary(t) ? t->n : 0;
+        if (t->role != PROJ || !t->n) continue;
+        weights += (double)t->n, coded += (double)t->coded, stored += (double)t->bytes;
+    }
     const double total = (double)l.total;
     const Diagnosis d = diagnose(m);
     const struct { const char *key; double value; } numbers[] = {
@@ -2610,9 +2610,9 @@ static void write_result(const Golf *m, const Run *r) {
         {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
         {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)},
-        {"bytes_code", GOLF_CODE_BYTES},
-        {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
+        {"bytes_code", GOLF_CODE_BYTES}, {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
         {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
+        {"weight_bits", 8 * coded / weights}, {"weight_bits_packed", 8 * stored / weights},
         {"flops_per_token", flops_per_token(c)}, {"zero_fraction", d.zero},
         {"flip_rate", (double)m->flips / r->steps / fmax(d.codes, 1)},
         {"masked_fraction", d.masked}, {"scale_drift", d.drift}, {"hi_share", d.hi_share}};
@@ -2840,10 +2840,10 @@ int train_main(int argc, char **argv) {
     golf_load(&loaded, path), golf_buffers(&loaded, m.N); /* the number that counts: the file's */
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
+    const size_t bytes = ledger_of(&m).total;
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
            "bytes%s\n%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n", path,
-           ledger_of(&m).total,
-           ledger_of(&m).total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
+           bytes, bytes <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
            run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
@@ -2906,8 +2906,7 @@ int info_main(const char *path, int argc, char **argv) {
     const long long spare = how.cap - (long long)l.total;
     printf("\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n"
            "cap %d\n%s by %lld bytes\n", l.core, l.embedding, l.interface, l.protect, l.header,
-           l.total, how.cap,
-           spare >= 0 ? "FITS" : "OVER", llabs(spare));
+           l.total, how.cap, spare >= 0 ? "FITS" : "OVER", llabs(spare));
     return 0;
 }
 
@@ -2931,8 +2930,7 @@ void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
         mask[i] = nonzero ? z[i] != 0 : fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
 }
 /* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
-void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                            const Tensor *t) {
+void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     real *z = xcalloc(t->copy_n, sizeof(real));
     double mean = 0;
     for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
@@ -2947,8 +2945,8 @@ void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
 }
 
 /* ==== 12. An Extra RMSNorm (2505.08823): quantization that sets in ============================ */
-/* How far quantization has set in (2505.08823): 0 = not, 1 = all of what the file will hold. The
- * embedding takes part in qat=0 alone. Order of each: up, down, output, then q, k, v. */
+/* How far: 0 = not at all, 1 = all of what the file will hold. The embedding takes part in qat=0
+ * alone. Order of each: up, down, output, then q, k, v. */
 int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
 real lambda_of(const Golf *m, int k) {
     const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
@@ -2981,8 +2979,7 @@ static void hadamard(real *x, int n, int block) { /* its own inverse */
                 const real a = x[i], b = x[i + size];
                 x[i] = a + b, x[i + size] = a - b;
             }
-    const real norm = 1 / sqrt((real)block);
-    FOR_COLUMNS(i, n) x[i] *= norm;
+    FOR_COLUMNS(i, n) x[i] *= 1 / sqrt((real)block);
 }
 /* Half the width of the best grid of 2^bits levels (ternary: its outer level) for N(0,1): argmin of
  * E (x - q(x))^2. The authors' list has 3.8849 for 8 bits. */
@@ -2998,8 +2995,7 @@ static real quest_step(double square, int n, const Tensor *t) {
     const double bits = is_ternary(t) ? 1.585 : t->bits, levels = is_ternary(t) ? 3 : 1 << t->bits;
     return (real)(2 * (double)quest_alpha(bits) * sqrt(square / n) / (levels - 1) + 1e-8);
 }
-void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                           const Tensor *t) {
+void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     PARALLEL(t->copy_n)
     for (int r = 0; r < t->rows; r++) {
         const int n = t->stored_cols;

@@ -68,8 +68,9 @@ row_of() {  # ARM SEED: a row of results.tsv
         done
         for key in steps tokens seconds tok_per_s flops_per_token; do printf '\t%s' "$(value "$dir" $key)"; done
         printf '\t%s\t%s\t%s' "$(config "$dir" width)" "$(config "$dir" hidden)" "$(value "$dir" git_rev)"
+        for key in weight_bits weight_bits_packed; do printf '\t%s' "$(value "$dir" $key)"; done
     else
-        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
+        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
     fi
     [ ! -f "$study/evals.tsv" ] || column "$study/evals.tsv" 1 | while read -r name; do
         printf '\t%s' "$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$dir/evals.tsv" 2> /dev/null || echo -)"
@@ -80,7 +81,7 @@ row_of() {  # ARM SEED: a row of results.tsv
 collect() {  # all finished runs, in the order of the plan
     local to=$1 arm seed
     {
-        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev'
+        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev\tweight_bits\tweight_bits_packed'
         [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
         echo
         column "$study/plan.tsv" 1 | while read -r arm; do
