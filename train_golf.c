@@ -2591,13 +2591,13 @@ static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
     const Ledger l = ledger_of(m);
     char text[64], *json;
-    size_t len, trits = 0;
+    size_t len, trits = 0, numbers_stored = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
-    double weights = 1e-9, coded = 0, stored = 0; /* of all projections, with their scales */
+    double weights = 1e-9, coded = 0, stored = 0; /* of all matrices, with their scales */
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        trits += ternary(t) ? t->n : 0;
-        if (t->role != PROJ || !t->n) continue;
+        trits += ternary(t) && STORED(t) ? t->n : 0, numbers_stored += STORED(t) ? t->n : 0;
+        if (!MATRIX(t) || !STORED(t)) continue;
         weights += (double)t->n, coded += (double)t->coded, stored += (double)t->bytes;
     }
     const double total = (double)l.total;
@@ -2611,7 +2611,7 @@ static void write_result(const Golf *m, const Run *r) {
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
         {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)},
         {"bytes_code", GOLF_CODE_BYTES}, {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
-        {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
+        {"params_stored", (double)numbers_stored}, {"params_ternary", (double)trits},
         {"weight_bits", 8 * coded / weights}, {"weight_bits_packed", 8 * stored / weights},
         {"flops_per_token", flops_per_token(c)}, {"zero_fraction", d.zero},
         {"flip_rate", (double)m->flips / r->steps / fmax(d.codes, 1)},
