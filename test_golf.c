@@ -331,7 +331,9 @@ static double layer_loss(void *arg) {
     case RMSNORM_ADD: rmsnorm_forward(l->out, l->r, in[0], in[1], N, K); break;
     case EMBEDDING: embed_forward(l->out, in[0], l->tokens, N, K); break;
     case MIX: mix_forward(l->out, in[0], in[1], in[2], in[3], in[4], N, K); break;
-    case QK: qk_forward(l->out, in[0], (H + 2 * KV) * D, in[1], l->rope, 0, 0, N, l->T, H, KV, D); break;
+    case QK:
+        qk_forward(l->out, in[0], (H + 2 * KV) * D, in[1], l->rope, 0, 0, N, l->T, H, KV, D);
+        break;
     case RELU2: relu2_forward(l->out, in[0], N, K); break;
     case GATE: gate_forward(l->out, l->coef, in[0], in[1], N, K); break;
     case LOSS: /* the mean over the tokens, as golf_backward assumes */
@@ -366,7 +368,9 @@ static void layer_backward(Layer *l) {
         memcpy(d[0], coef, l->n_out * sizeof(real));
         mix_backward(d[0], d[1], d[2], d[3], d[4], in[0], in[1], in[2], in[3], N, K);
         break;
-    case QK: qk_backward(d[0], d[1], coef, in[0], (H + 2 * KV) * D, in[1], l->rope, 0, N, l->T, H, KV, D); break;
+    case QK:
+        qk_backward(d[0], d[1], coef, in[0], (H + 2 * KV) * D, in[1], l->rope, 0, N, l->T, H, KV, D);
+        break;
     case RELU2:
         memcpy(d[0], coef, l->n_out * sizeof(real));
         relu2_backward(d[0], in[0], N, K);
@@ -539,24 +543,8 @@ static void test_model_gradients(void) {
         "extra_norm=each", "extra_norm=each kv_heads=1 unique=2 repeat=1 wq=none aq=none",
         "heads=4 kv_heads=2", "heads=4 kv_heads=1 wq=none", "wq=none aq=none", "wq=none", "aq=none",
         "wq=none aq=none extra_norm=none gain=none gate=none mix=none qgain=none embed_bits=16",
-        "protect=wdown:8:30%,wqkv:4:20%", "protect=wo:4,wdown:8,wqkv:16", "protect=wup:5 hidden=24 unique=2 repeat=1",
-        "wscale=row", "wscale=group unique=2 repeat=1", "wq=binary", "wq=binary wscale=row",
-        "ste=clip", "ste=trust wscale=row", "wq=int4", "wq=int8 aq=none ste=clip", "aq=int4",
-        "wq=quest", "wq=quest wbits=1 unique=2", "wq=quest wbits=1.585 repeat=3", "wq=quest wbits=8",
-        "wq=quest wbits=3 aq=quest abits=3",
-        "wq=quest aq=quest hadamard=0 ste=clip", "wq=quest aq=quest ste=identity", "wq=quest wbits=1 aq=quest abits=1 repeat=3",
-        "aq=quest abits=1.585 extra_norm=each unique=2", "wq=none aq=quest abits=4 extra_norm=none",
-        "cluster=2,9,each", "cluster=4,7,shared unique=2 repeat=2", "cluster=4,5,each protect=wo:8",
-        "ffn_hi=5", "ffn_hi=6 hi_experts=2 repeat=3", "ffn_hi=5 hi_experts=3 hi_route=token unique=2",
-        "ffn_hi=4 ffn_hi_bits=16 aq=none wq=binary", "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each",
-        "ffn_hi=4 aq=quest abits=3",
-        "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", "lora=1 lora_on=attn unique=2 repeat=1",
-        "lora=3 extra_norm=each aq=none repeat=1 prelude=1", "lora=2 aq=quest wq=quest abits=3",
-        "unshare=wup,wdown repeat=3", "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0",
-        "experts=4 topk=2 expert_size=8", "unet=1 repeat=4", "unet=1 repeat=1 unique=5 gain=none mix=none", "norm=peri experts=4 expert_size=8 init=moeut", "norm=peri experts=3 expert_size=8 attn_experts=2 moe_bias=1 repeat=3 aq=none", "attn_experts=3 moe_entropy=0.3", "attn_experts=2 attn_topk=1 heads=4 kv_heads=2 extra_norm=each unique=2",
-        "attn_experts=4 extra_norm=none wq=none aq=none experts=3 expert_size=8 repeat=3", "experts=4 topk=1 expert_size=8 unique=2 moe_bias=1 moe_entropy=0.5", "experts=3 topk=3 expert_size=16 repeat=3 extra_norm=each aq=none moe_bias=1", "experts=5 expert_size=8 wq=none seq=40 repeat=1",
-        "ffn=fips fips_rank=5", "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none", "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 repeat=1 fips_sparse=0", "kd=0.3", "kd=1 wq=none aq=none",
-        "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
+        "protect=wo:4,wdown:8,wqkv:16", "protect=wup:5 hidden=24 unique=2 repeat=1",
+        SYSTEM_ARMS SHARING_ARMS "embed_bits=4", "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "seq=40 mlp=1 phase_embed=1" /* 80 tokens: two chunks, three of the head */
     };
     for (size_t a = 0; a < sizeof arms / sizeof *arms; a++) {
@@ -571,11 +559,7 @@ static void test_model_gradients(void) {
         m->freeze = RECORD;
         m->res = owned(m, m->n_params, sizeof(real));
         golf_buffers(m, (size_t)N);
-        if (strstr(arms[a], "kd=")) {
-            m->teacher = owned(m, 1, sizeof(Golf));
-            new_model(m->teacher, "vocab=11 width=16 heads=2 mlp=1 seq=8 repeat=1", (size_t)N);
-            m->teacher->train = 0;
-        }
+        if (strstr(arms[a], "kd=")) give_teacher(m, (size_t)N);
         /* away from the start, where gates are 1 and many terms could hide each other */
         for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
             for (size_t i = 0; i < t->n; i++)
@@ -585,7 +569,7 @@ static void test_model_gradients(void) {
             p.x[i] = (int)(hash64(3, (uint64_t)i) % 11);
             p.y[i] = (int)(hash64(4, (uint64_t)i) % 11);
         }
-        fips_prune(m, 0.4);
+        fips_prune(m, 0.4); /* a mask to be frozen, with ffn=fips */
         /* the straight-through estimator is the identity: the gradient of the live, quantized
          * model is that of the surrogate w + constant, x + constant at the same point */
         real *g = reals(m->n_params, 0);
@@ -728,7 +712,7 @@ static void test_ternary(void) {
         q->dequantize(eff, back, &s2, t);
         for (int i = 0; i < n; i++) good &= eff[i] == s * (real)code[i];
         good &= back[n] == 9;
-        q->quantize(back, &s2, NULL, eff, t); /* the same codes; a smaller scale, so files keep it */
+        q->quantize(back, &s2, NULL, eff, t); /* the same codes; a smaller scale: files keep it */
         CHECK(good && !memcmp(code, back, (size_t)n) && s2 <= s, "ternary of %d numbers", n);
     }
     t = shape(Q_TERNARY, 1, 5, 2);
@@ -1017,14 +1001,9 @@ static void test_export(void) {
         "embed_bits=6 width=24", "embed_bits=7", "gate=scalar gain=none mix=none qgain=scalar",
         "extra_norm=each xgain=scalar phase=0 repeat=3", "extra_norm=none", "phase_embed=1 mlp=3",
         "unique=2 order=sequence prelude=1 coda=1", "heads=1 kv_heads=0",
-        "protect=wdown:8:10%", "protect=wqkv:4:50%,wup:6:1% unique=2", "protect=wdown:8", "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2", "protect=wo:5 aq=none",
-        "wscale=row", "wscale=group", "wq=binary", "wq=binary wscale=group", "wq=int4 aq=int4",
-        "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
-        "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", "cluster=4,30,each unique=2",
-        "cluster=2,300,shared", "ffn_hi=8", "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
-        "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3", "experts=4 expert_size=24 moe_bias=1", "attn_experts=3 repeat=3", "unet=1 unique=5 repeat=1 init=baseline", "norm=peri experts=4 expert_size=16", "attn_experts=2 attn_topk=1 experts=4 expert_size=16 wq=none", "experts=3 topk=1 wq=int4",
-        "ffn=fips fips_rank=12 steps=2", "ffn=fips fips_rank=32 fips_ubits=16 steps=2 unique=2",
-        "width=96 hidden=8 extra_norm=each" /* narrower than the stream: no buffer may be F wide alone */};
+        "protect=wdown:8", "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2", "protect=wo:5 aq=none",
+        "width=96 hidden=8 extra_norm=each", /* narrower than the stream: no buffer is F wide */
+        SYSTEM_FILES SHARING_FILES};
     write_data("e", 500, 333, HAND_VOCAB);
     const Tokenizer *tok = tokenizer_load(IN("e/tokenizer.model"));
     Shards *val = shards_open(IN("e"), "val", HAND_VOCAB);
@@ -1050,11 +1029,11 @@ static void test_export(void) {
                   l.total <= artifact_bytes(&m.c), "%s: %zu bytes announced, %zu written", arms[a],
               l.total, (size_t)st.st_size);
         CHECK(l.core + l.embedding + l.interface + l.protect + l.header == l.total &&
-                  !l.protect == (!strstr(arms[a], "protect") && !strstr(arms[a], "ffn_hi") && !strstr(arms[a], "lora") && !strstr(arms[a], "fips") && !strstr(arms[a], "experts")),
+                  !l.protect == !protects(arms[a]),
               "%s: ledger", arms[a]);
         for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) /* what is stored as NAME:BITS? */
-            CHECK(t->role != PROJ || !!t->n || !protected_bits(&m.c, t->name, &percent) || percent < 100 ||
-                      t->copy_bytes == (t->bits == 16 ? 2 * t->copy_n
+            CHECK(t->role != PROJ || !t->n || !protected_bits(&m.c, t->name, &percent) ||
+                      percent < 100 || t->copy_bytes == (t->bits == 16 ? 2 * t->copy_n
                                         : 2 * (size_t)t->rows + t->copy_n * (size_t)t->bits / 8),
                   "%s: %s has %zu bytes", arms[a], t->name, t->copy_bytes);
         CHECK(in_memory.nll == in_file.nll && in_memory.bpb == in_file.bpb && crc == tok->crc &&
@@ -1197,11 +1176,7 @@ int main(void) {
 #endif
         {"large batch", test_large_batch}, {"phases", test_phase_order},
         {"quantizers: ternary", test_ternary},
-        {"quantizers: integers", test_integers}, {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options},
-        {"sharing: low rank", test_low_rank}, {"sharing: convert", test_convert}, {"sharing: depth", test_depth},
-        {"sharing: fips", test_fips}, {"sharing: skips", test_skips}, {"sharing: experts", test_experts},
-        {"sharing: depth, watched", test_watch},
-        {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
+        {"quantizers: integers", test_integers}, SYSTEM_TESTS SHARING_TESTS
         {"adamw", test_adamw}, {"muon", test_muon},
         {"tokenizer", test_tokenizer}, {"shipped tokenizers", test_shipped_tokenizers},
         {"shards", test_shards},

@@ -272,3 +272,37 @@ static void test_watch(void) {
           "rms %g, cosines %g %g", out[0], out[6], out[7]);
     golf_free(&m);
 }
+
+static void give_teacher(Golf *m, size_t N) { /* for arms with kd */
+    m->teacher = owned(m, 1, sizeof(Golf));
+    new_model(m->teacher, "vocab=11 width=16 heads=2 mlp=1 seq=8 repeat=1", N);
+    m->teacher->train = 0;
+}
+/* What test_golf.c adds to its lists. */
+#define SHARING_ARMS \
+    "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", \
+    "lora=1 lora_on=attn unique=2 repeat=1", "lora=3 extra_norm=each aq=none repeat=1 prelude=1", \
+    "lora=2 aq=quest wq=quest abits=3", "unshare=wup,wdown repeat=3", \
+    "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0", \
+    "kd=0.3", "kd=1 wq=none aq=none", "ffn=fips fips_rank=5", \
+    "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none", \
+    "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 repeat=1 fips_sparse=0", \
+    "experts=4 topk=2 expert_size=8", "experts=5 expert_size=8 wq=none seq=40 repeat=1", \
+    "experts=4 topk=1 expert_size=8 unique=2 moe_bias=1 moe_entropy=0.5", \
+    "experts=3 topk=3 expert_size=16 repeat=3 extra_norm=each aq=none moe_bias=1", \
+    "attn_experts=3 moe_entropy=0.3", \
+    "attn_experts=2 attn_topk=1 heads=4 kv_heads=2 extra_norm=each unique=2", \
+    "attn_experts=4 extra_norm=none wq=none aq=none experts=3 expert_size=8 repeat=3", \
+    "norm=peri experts=4 expert_size=8 init=moeut", \
+    "norm=peri experts=3 expert_size=8 attn_experts=2 moe_bias=1 repeat=3 aq=none", \
+    "unet=1 repeat=4", "unet=1 repeat=1 unique=5 gain=none mix=none",
+#define SHARING_FILES \
+    "lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2", "unshare=wup,wo repeat=3", \
+    "experts=4 expert_size=24 moe_bias=1", "attn_experts=3 repeat=3", \
+    "unet=1 unique=5 repeat=1 init=baseline", "norm=peri experts=4 expert_size=16", \
+    "attn_experts=2 attn_topk=1 experts=4 expert_size=16 wq=none", "experts=3 topk=1 wq=int4", \
+    "ffn=fips fips_rank=12 steps=2", "ffn=fips fips_rank=32 fips_ubits=16 steps=2 unique=2",
+#define SHARING_TESTS \
+    {"sharing: low rank", test_low_rank}, {"sharing: convert", test_convert}, \
+    {"sharing: depth", test_depth}, {"sharing: fips", test_fips}, {"sharing: skips", test_skips}, \
+    {"sharing: experts", test_experts}, {"sharing: depth, watched", test_watch},

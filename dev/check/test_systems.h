@@ -212,3 +212,29 @@ static void test_ramp(void) {
     CHECK(lambda_of(&m, T_wo) == 0 && lambda_of(&m, T_embed) == 0, "qat=0");
     golf_free(&m);
 }
+
+/* What test_golf.c adds to its lists: models for the gradient test and for the test of files, tests. */
+#define SYSTEM_ARMS \
+    "protect=wdown:8:30%,wqkv:4:20%", "wscale=row", "wscale=group unique=2 repeat=1", "wq=binary", \
+    "wq=binary wscale=row", "ste=clip", "ste=trust wscale=row", "wq=int4", "wq=int8 aq=none ste=clip", \
+    "aq=int4", "wq=quest", "wq=quest wbits=1 unique=2", "wq=quest wbits=1.585 repeat=3", "wq=quest wbits=8", \
+    "wq=quest wbits=3 aq=quest abits=3", "wq=quest aq=quest hadamard=0 ste=clip", "wq=quest aq=quest ste=identity", \
+    "wq=quest wbits=1 aq=quest abits=1 repeat=3", "aq=quest abits=1.585 extra_norm=each unique=2", \
+    "wq=none aq=quest abits=4 extra_norm=none", "cluster=2,9,each", "cluster=4,7,shared unique=2 repeat=2", \
+    "cluster=4,5,each protect=wo:8", "ffn_hi=5", "ffn_hi=6 hi_experts=2 repeat=3", \
+    "ffn_hi=5 hi_experts=3 hi_route=token unique=2", "ffn_hi=4 ffn_hi_bits=16 aq=none wq=binary", \
+    "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each", "ffn_hi=4 aq=quest abits=3",
+#define SYSTEM_FILES \
+    "protect=wdown:8:10%", "protect=wqkv:4:50%,wup:6:1% unique=2", "wscale=row", "wscale=group", "wq=binary", \
+    "wq=binary wscale=group", "wq=int4 aq=int4", "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", \
+    "wq=quest wbits=2 aq=quest", "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=8", \
+    "cluster=4,30,each unique=2", "cluster=2,300,shared", "ffn_hi=8", \
+    "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
+#define SYSTEM_TESTS \
+    {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options}, \
+    {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
+static int protects(const char *arm) { /* has it bytes that the ledger calls protected? */
+    static const char *const with[] = {"protect", "ffn_hi", "lora", "fips", "experts"};
+    for (size_t i = 0; i < sizeof with / sizeof *with; i++) if (strstr(arm, with[i])) return 1;
+    return 0;
+}
