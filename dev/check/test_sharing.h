@@ -273,11 +273,13 @@ static void test_watch(void) {
     golf_free(&m);
 }
 
+#ifdef GOLF_DOUBLE
 static void give_teacher(Golf *m, size_t N) { /* for arms with kd */
     m->teacher = owned(m, 1, sizeof(Golf));
     new_model(m->teacher, "vocab=11 width=16 heads=2 mlp=1 seq=8 repeat=1", N);
     m->teacher->train = 0;
 }
+#endif
 /* What test_golf.c adds to its lists. */
 #define SHARING_ARMS \
     "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", \
