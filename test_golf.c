@@ -533,8 +533,8 @@ static void test_model_gradients(void) {
     const char *arms[] = {
         "repeat=1", "repeat=3", "unique=3 repeat=1", "unique=2 repeat=2 order=cycle",
         "unique=2 repeat=2 order=sequence", "prelude=1 coda=1 repeat=2", "prelude=2 repeat=1",
-        "mix=none", "mix=scalar", "gain=none", "gain=scalar", "gate=none", "embed_bits=4",
-        "gate=scalar", "qgain=none", "qgain=scalar", "xgain=none", "xgain=scalar", "extra_norm=none",
+        "mix=none", "mix=scalar", "gain=none", "gain=scalar", "gate=none", "extra_norm=none",
+        "gate=scalar", "qgain=none", "qgain=scalar", "xgain=none", "xgain=scalar", "embed_bits=4",
         "phase=0 repeat=3", "phase=0 unique=2 repeat=2 gate=scalar", "phase_embed=1",
         "extra_norm=each", "extra_norm=each kv_heads=1 unique=2 repeat=1 wq=none aq=none",
         "heads=4 kv_heads=2", "heads=4 kv_heads=1 wq=none", "wq=none aq=none", "wq=none", "aq=none",
