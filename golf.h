@@ -78,7 +78,7 @@ enum {
     X(MODEL | QUIET, INT, hi_experts, "1", "1 to 64", \
       "copies of it, one of which each token uses") \
     X(MODEL | QUIET, INT, hi_route, "phase", "phase|token", \
-      "which: application p % N | learned, top-1") \
+      "which: its n-th application, n % N | learned, top-1") \
     X(MODEL | QUIET, STR, unshare, "", "", "NAME,...: projections with a copy per application") \
     X(MODEL | QUIET, INT, lora, "0", "0 to 64", "rank of the pair that each application adds") \
     X(MODEL | QUIET, INT, lora_on, "all", "ffn|attn|all", "to which projections") \
@@ -167,6 +167,13 @@ enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
 enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO, STE_NONZERO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+
+/* Options that mean nothing without another one: name, is that there? (Config c), which. */
+#define GOLF_NEEDS(X) \
+    X(wbits, c->wq == WQ_QUEST, "wq=quest") X(abits, c->aq == AQ_QUEST, "aq=quest") \
+    X(hadamard, c->wq == WQ_QUEST || c->aq == AQ_QUEST, "wq=quest or --aq=quest") \
+    X(qat_order, c->qat_ramp > 0, "qat_ramp") X(ffn_hi_bits, c->ffn_hi, "ffn_hi") \
+    X(hi_experts, c->ffn_hi, "ffn_hi") X(hi_route, c->hi_experts > 1, "hi_experts")
 
 #define FIELD_INT(name) int name;
 #define FIELD_NUM(name) double name;
@@ -305,8 +312,8 @@ typedef struct {
 /* ---------------------------------------------------------------------------------------------
  * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes what the forward
  * pass uses (eff), codes and scales, and how codes and scales become bytes and come back.
- * eff is always a function of codes and scales alone: the number that trains is the number that
- * ships. BitNet b1.58 (2402.17764) for ternary. */
+ * eff is a function of codes and scales alone: the number that trains is the number that ships
+ * (but for --qat=0, noise and ramps, which say so). BitNet b1.58 (2402.17764) for ternary. */
 typedef struct Quantizer {
     const char *name;
     int bits;                          /* nominal, per weight */
@@ -317,7 +324,7 @@ typedef struct Quantizer {
     void (*backward)(real *dw, const uint8_t *mask, const Tensor *t); /* d(eff) to d(w), in place */
     void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
     int (*unpack)(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
-} Quantizer; /* uses rows, stored_cols, copy_n and bits; unpack: 0 = not a possible pack */
+} Quantizer; /* unpack: 0 = not a possible pack */
 
 /* ---------------------------------------------------------------------------------------------
  * Files, all little-endian. The artifact (model.golf):
@@ -333,9 +340,11 @@ typedef struct Quantizer {
  *     .   4  CRC-32 of all bytes above
  *     .   .  payloads in the order of GOLF_TENSORS, copies one after another
  *
- * A ternary copy is its bf16 scale, then 5 trits a byte, base 3, lowest first, value code + 1.
- * An integer copy (embed_bits 4..8) is one bf16 scale per row, then codes + 2^(bits-1), lowest bit
- * first, without gaps. Everything else is bf16.
+ * A payload as long as the tensor's packed size is packed, a shorter one is coded (section 8).
+ * Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones 5 to a byte, base 3,
+ * lowest first, value code + 1; others as code + 2^(bits-1), lowest bit first, without gaps. For a
+ * codebook it is the entries in bf16, then the indices; for protected rows see section 16.
+ * Everything else is bf16.
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips u64,
  * n u64 parameters, config length u32, config (MODEL and TRAIN options), then the master weights,
@@ -389,7 +398,7 @@ static inline real mat_get(Mat x, size_t i, size_t j) {
     return x.f ? *x.f : (real)*x.q * *x.inv;
 }
 
-/* Ternary codes (rows, cols) packed for the integer product, once per optimizer step. */
+/* Codes (rows, cols) packed for the integer product, once per optimizer step. */
 typedef struct {
     uint8_t *panel;
     int rows, cols;
@@ -525,7 +534,7 @@ void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not tra
 void golf_muon(Golf *m, int step, double grad_scale);  /* with optimizer=muon, the projections */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
-size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */
+size_t artifact_bytes(const Config *c);              /* at most: packed, before coding */
 
 /* Section 9. Errors that a model of golf_load is then evaluated with, to see what depth makes of
  * them: h *= 1 + drift before every application; W += noise * scale(W) * N(0,1), one draw per

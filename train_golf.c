@@ -1147,7 +1147,7 @@ static void choose_quantizer(Tensor *t, const Config *c) {
     t->line = wide ? (int)t->copy_n : t->stored_cols;
     t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
     t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
-    t->ste = t->role == PROJ ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
+    t->ste = t->role == PROJ && q != Q_BF16 ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
     if (fips) t->ste = STE_NONZERO;
     t->had = q == Q_QUEST ? hadamard_block(c, t->stored_cols) : 0;
 }
@@ -1966,28 +1966,54 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
 }
 /* What option_set cannot see: lists, and relations between options. */
 static void protect_check(const Config *c) {
-    Golf m;
-    golf_layout(&m, c);
+    int seen[4] = {0}, rows = 0;
     for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
         char name[32] = "";
-        int bits = 0, n = 0, more = 0;
+        int bits = 0, n = 0, more = 0, k = 0;
         double percent = 100;
         sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
         if (n && p[n] == ':') sscanf(p + n, ":%lf%%%n", &percent, &more), n = more ? n + more : 0;
-        const Tensor *t = m.t, *end = m.t + N_TENSORS;
-        while (t < end && (t->role != PROJ || strcmp(t->name, name))) t++;
-        if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
+        while (k < 4 && strcmp(names[k], name)) k++;
+        if (k == 4 || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
             !(percent > 0 && percent <= 100) || (more && bits == 16))
             die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 "
                 "or 16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'",
                 c->protect, p);
-        if (t->bits != bits) die("--protect=%s: %s is there twice", c->protect, name);
+        if (seen[k]++) die("--protect=%s: %s is there twice", c->protect, name);
+        rows |= percent < 100;
     }
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
+    if (rows && (c->wq != WQ_TERNARY || c->qat == QAT_NOISE))
+        die("--protect=%s: rows are for --wq=ternary, without --qat=noise", c->protect);
+}
+/* Options that mean nothing without another one, and pairs that do not go together. */
+static void needs_check(const Config *c) {
+    int g, n;
+    const int quest = c->wq == WQ_QUEST, inputs = c->aq == AQ_QUEST, book = cluster_of(c, &g, &n);
+#define X(name, has, needs) {#name, needs, (has) != 0},
+    const struct { const char *name, *needs; int has; } rows[] = {GOLF_NEEDS(X)};
+#undef X
+    char text[64];
+    EACH_OPTION(o, MODEL | TRAIN)
+        for (size_t i = 0; i < COUNT(rows); i++)
+            if (!rows[i].has && !strcmp(o->name, rows[i].name) &&
+                strcmp(option_text(c, o, text), o->def))
+                die("--%s means nothing without --%s", o->name, rows[i].needs);
+    if (book == 2 && strstr(c->protect, "wqkv:"))
+        die("--cluster=%s: wqkv holds the shared codebook and cannot be protected", c->cluster);
+    if (book > 0 && c->qat == QAT_NOISE) die("--cluster and --qat=noise do not go together");
+    if (c->qat_ramp > 0 && (inputs || ste_of(c, quest)))
+        die("--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity");
+    if (c->hi_experts > 1 && c->hi_route == ROUTE_PHASE &&
+        (c->hi_experts > c->repeat || c->prelude || c->coda))
+        die("--hi_experts=%d by application: expected no more than --repeat=%d, no prelude or coda",
+            c->hi_experts, c->repeat);
 }
 static void config_check(const Config *c) {
-    protect_check(c), unshare_check(c), ramp_check(c);
+    protect_check(c), needs_check(c), unshare_check(c), ramp_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
+    if (W < 8) die("--width=%d: expected at least 8", W);
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
@@ -2045,7 +2071,7 @@ INLINE int coded_bits(Coder *r, Node *tree, int at, int bits, int symbol) {
 static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
     Node *tree = xcalloc((size_t)1 << t->bits, sizeof(Node));
     int good = 1;
-    for (size_t v = from; v < to; v++) {
+    for (size_t v = from; v < to && !r->full; v++) {
         const int k = coded_bits(r, tree, 1, t->bits, index_of(code, t, v)) - (1 << t->bits);
         good &= k < t->group;
         set_index(code, t, v, k);
@@ -2059,7 +2085,7 @@ static int coded_codes(Coder *r, const Tensor *t, int8_t *code, const real *scal
     const int own = t->rows >= 1000, mixed = t->quant == quantizers + Q_MIXED;
     Node *ternary = xcalloc(4 + 256 + 16 * K * own, sizeof(Node)), *shared = ternary + 4;
     int good = 1;
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from; i < to && !r->full; i++) {
         const int trits = mixed ? scale[1 + i / K] == 0 : is_ternary(t), bits = trits ? 2 : t->bits;
         const int c = code[i], top = MIN(bits, 4), half = 1 << (bits - 1);
         const int u = trits ? c ? 2 + (c > 0) : 0 : c + half;
@@ -2075,7 +2101,7 @@ static int coded_codes(Coder *r, const Tensor *t, int8_t *code, const real *scal
 static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, size_t to) {
     Node *tree = xcalloc(257 << 8, sizeof(Node));
     int good = 1;
-    for (size_t i = from; i < to; i++) {
+    for (size_t i = from; i < to && !r->full; i++) {
         const int u = to_bf16(scale[i]), upper = coded_bits(r, tree, 1, 8, u >> 8) - 256;
         const int lower = coded_bits(r, tree + 256 * (upper + 1), 1, 8, u) - 256;
         scale[i] = from_bf16((uint16_t)(upper << 8 | lower));
@@ -2266,7 +2292,8 @@ void golf_init_from(Golf *m, const char *path) {
     Golf from;
     size_t n, at;
     uint8_t *file = ckpt_open(path, &c, &n, &at);
-    golf_layout(&from, &c);
+    config_check(&c), golf_layout(&from, &c);
+    if (n != from.n_params) die("%s: expected %zu parameters, found %zu", path, from.n_params, n);
     from.w = xcalloc(n, sizeof(real));
     memcpy(from.w, file + at, n * sizeof(real));
     for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
@@ -2305,6 +2332,10 @@ int64_t ckpt_load(Golf *m, const char *path) {
     if (n != m->n_params) die("%s: expected %zu parameters, found %zu", path, m->n_params, n);
     real *const to[] = {m->w, m->m, m->v};
     for (int i = 0; i < 3; i++) memcpy(to[i], file + at + i * bytes, bytes);
+    cluster_average(m, m->w); /* of equal masters: changes nothing */
+    if (memcmp(m->w, file + at, bytes))
+        die("%s: its codebooks are of another checkpoint than %s is now; start again", path,
+            m->c.init_from);
     const int64_t step = m->step = (int)get_u(file + 16, 8);
     golf_quantize(m);
     m->flips = get_u(file + 24, 8);
@@ -2544,7 +2575,7 @@ static void fit_width(Config *c) {
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden || c->experts) return;
-    for (c->hidden = HIDDEN; artifact_bytes(c) <= most;)
+    for (c->hidden = HIDDEN + 8; artifact_bytes(c) <= most;)
         if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
     if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
 }
@@ -2576,7 +2607,7 @@ static Diagnosis diagnose(const Golf *m) {
             if (m->scale[i] > 0 && m->first_scale[i] > 0)
                 drift += fabs(log2((double)(m->scale[i] / m->first_scale[i]))), scales++;
     }
-    for (int p = 0; c->ffn_hi && p < m->phases; p++)
+    for (int p = 0; c->ffn_hi && !c->recompute && p < m->phases; p++) /* of the last batch */
         for (size_t i = 0; i < m->N * c->width; i++) {
             const Phase *s = m->phase + p;
             const double beta = (double)*IX(beta), y = (double)s->y[i];
@@ -2692,8 +2723,8 @@ static void make_folder(const Config *c) {
     }
 }
 static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the rows up to its step */
-    char *keep, row[256];
-    size_t len;
+    char *keep, *row = NULL;
+    size_t len, room = 0;
     const char *path = path_of(c->out, "log.tsv");
     FILE *log = fopen(path, "a+"), *kept = open_memstream(&keep, &len);
     if (!log || !kept) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
@@ -2701,14 +2732,14 @@ static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the ro
         die("%s: another run is writing into this folder; choose another --out", c->out);
     fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\tzero\tflips_per_100\t"
           "masked\tscale_drift\thi_share\trms\tgrad\tcosine\n", kept);
-    while (fgets(row, sizeof row, log))
+    while (getline(&row, &room, log) > 0)
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
     for (int i = 1; i < 4 && !step; i++) /* what an overwritten run left */
         if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
             die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
-    free(keep);
+    free(keep), free(row);
     return log;
 }
 /* --minutes: how many steps fit, measured on a model that is then thrown away. */
@@ -2797,6 +2828,8 @@ int train_main(int argc, char **argv) {
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
+    if (*c->cluster && !*c->init_from)
+        die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
     const size_t most = artifact_bytes(c), spare = (size_t)(c->cap / c->squeeze);
     if (most > spare)
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
@@ -2812,14 +2845,13 @@ int train_main(int argc, char **argv) {
     run.rms = xcalloc(3 * (size_t)m.phases, sizeof(double));
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
     const char *path = path_of(c->out, "ckpt.bin");
-    if (*c->cluster && !*c->init_from)
-        die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
-    if (*c->init_from) golf_init_from(&m, c->init_from);
+    const int resumes = c->resume && !access(path, F_OK);
+    if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
+    if (*c->init_from && (!resumes || *c->cluster)) golf_init_from(&m, c->init_from);
     if (*c->teacher) teacher_open(&m, c->teacher);
-    if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
+    if (resumes) run.steps = (int)ckpt_load(&m, path);
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
-    else if (c->minutes > 0) fit_minutes(&m, train, x, y);
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
@@ -2913,8 +2945,8 @@ int info_main(const char *path, int argc, char **argv) {
 #include "dev/bench/bench.h" /* bench_main */
 
 /* ---------------------------------------------------------------------------------------------
- * Part II: further systems of the literature, each of which is its section and its rows in the
- * tables of golf.h and of section 4. Their declarations stand in golf.h.
+ * Part II: further systems of the literature: each is its section, its rows in the tables of golf.h
+ * and of section 4, and the hooks in Part I that call it by name (declared in golf.h).
  * ------------------------------------------------------------------------------------------- */
 /* ==== 11. BitNet's options (2402.17764): binary weights, masked gradients ===================== */
 /* --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
@@ -2924,12 +2956,15 @@ int ste_of(const Config *c, int quest) {
 }
 void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
     const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
-    const real inside = t->ste == STE_CLIP ? edge : t->bits == 1 ? (real)1.3 * edge : edge + s / 2;
+    const real narrow = t->had > 1 ? (real)1.3 : (real)1.25; /* QuEST A.2: with rotation, without */
+    const int largest = t->bits > 2 && !t->half; /* fits the grid but for the step's rounding */
+    const real inside = t->ste == STE_CLIP ? largest ? edge * (real)1.01 : edge
+                        : t->bits == 1 ? narrow * edge : edge + s / 2;
     const int nonzero = t->ste == STE_NONZERO;
     FOR_COLUMNS(i, n)
         mask[i] = nonzero ? z[i] != 0 : fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
 }
-/* b1 (BitNet): sign(w - mean w) * mean|w|, the means over the whole copy. */
+/* b1 (BitNet): sign(w - mean w) * mean|w|, the first mean over the whole copy. */
 void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     real *z = xcalloc(t->copy_n, sizeof(real));
     double mean = 0;
@@ -3031,8 +3066,8 @@ static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
 }
 void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
     const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585,
-                         .ste = ste_of(c, 1)};
-    const int block = hadamard_block(c, K);
+                         .ste = ste_of(c, 1), .had = hadamard_block(c, K)};
+    const int block = grid.had;
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
@@ -3067,7 +3102,7 @@ void quest_inputs_backward(const Config *c, const Act *a, real *dx, int N, int K
  *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
  * alpha and beta are learnable, from 2 and 0.2 ("feature scaling"). Of its E copies each phase has
  * its own (e = p % E, w = 1), or each token chooses: e = argmax, w_e = softmax(router u)_e. All E
- * are computed, as r is small. Its hidden numbers are int8 with one step per token. */
+ * are computed, as r is small. Its hidden numbers are int8 (unless aq=none), one step per token. */
 static Mat hi_hidden(const Golf *m, const Act *x, int e) {
     Mat all = inputs_of(m, x, T_hi_down);
     all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
@@ -3075,7 +3110,8 @@ static Mat hi_hidden(const Golf *m, const Act *x, int e) {
 }
 static int hi_chosen(const Config *c, const real *prob, int p) {
     int best = 0;
-    if (c->hi_route == ROUTE_PHASE) return p % c->hi_experts;
+    const int turn = c->order == ORDER_CYCLE ? (p - c->prelude) / c->unique : p % c->repeat;
+    if (c->hi_route == ROUTE_PHASE) return turn % c->hi_experts;
     for (int e = 1; e < c->hi_experts; e++) if (prob[e] > prob[best]) best = e;
     return best;
 }
@@ -3090,7 +3126,6 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
         gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n,
                     0);
     relu2_forward(room, s->hi_f, n, E * r);
-    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
     for (size_t i = 0; i < (size_t)n; i++) {
         real *prob = s->hi_p + i * E, sum = 0, most = 0;
         for (int e = 0; e < E; e++) {
@@ -3100,7 +3135,10 @@ void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
         }
         for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
         for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
+        for (int e = 0; e < E; e++) /* only who is chosen decides on the step */
+            if (e != hi_chosen(c, prob, p)) memset(room + (i * E + e) * r, 0, sizeof(real) * r);
     }
+    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
     for (int e = 0; e < E; e++) {
         gemm_panels(room, C, hi_hidden(m, &s->hi_in, e),
                     &packed_of(m, T_hi_down, b * E + e, 0)->forward, n, 0);
@@ -3145,17 +3183,19 @@ void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, in
                real *room) {
     const Config *c = &m->c;
     const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
+    const int token = c->hi_route == ROUTE_TOKEN;
+    const int masked = c->aq == AQ_QUEST && lambda_of(m, T_wup) > 0;
     for (int e = 0; e < E; e++) {
         gemm_panels(room, C, mat(f->hi_df + e * r, (size_t)E * r),
                     &packed_of(m, T_hi_up, b * E + e, 0)->back, n, 0);
-        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
-    }
-    for (int i = 0; i < n && E && c->hi_route == ROUTE_TOKEN; i++)
-        for (int e = 0; e < E; e++) {
+        for (int i = 0; i < n && token; i++) {
             const real *prob = s->hi_p + i * E, *to = IX(router) + e * C;
             const real dz = f->hi_dw[i] * ((e == hi_chosen(c, prob, p)) - prob[e]);
-            for (int k = 0; k < C; k++) du[(size_t)i * C + k] += dz * to[k];
+            for (int k = 0; k < C; k++) room[(size_t)i * C + k] += dz * to[k];
         }
+        if (masked) quest_inputs_backward(c, &s->in_up, room, n, C);
+        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
+    }
 }
 void hi_dw(const Golf *m, const Phase *all, int b, int N) {
     const Config *c = &m->c;
@@ -3328,10 +3368,15 @@ static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its ow
     return (Tensor){.rows = 1, .cols = K, .stored_cols = K, .line = K, .group = K,
                     .copy_n = (size_t)K, .copy_scales = 1, .bits = high ? t->bits : 2};
 }
+typedef struct { double error; int row; } Miss;
+static int by_miss(const void *a, const void *b) { /* for qsort: the largest first */
+    const Miss *x = a, *y = b;
+    return x->error != y->error ? (x->error < y->error) - (x->error > y->error) : x->row - y->row;
+}
 void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
     const int K = t->stored_cols;
     const Tensor low = row_of(t, 0), high = row_of(t, 1);
-    double *miss = xcalloc((size_t)t->rows, sizeof(double));
+    Miss *miss = xcalloc((size_t)t->rows, sizeof(Miss));
     const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
     const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
     (void)mask;
@@ -3339,14 +3384,13 @@ void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, con
         const real *z = w + (size_t)r * K;
         for (int i = 0; i < K; i++) {
             const double e = (double)(z[i] - s * grid_code(z[i], s, &low));
-            miss[r] += e * e;
+            miss[r].error += e * e, miss[r].row = r;
         }
     }
-    for (int r = 0; r < t->rows; r++) {
-        int rank = 0;
+    qsort(miss, (size_t)t->rows, sizeof(Miss), by_miss);
+    for (int rank = 0; rank < t->rows; rank++) {
+        const int r = miss[rank].row;
         const size_t at = (size_t)r * K;
-        for (int o = 0; o < t->rows; o++)
-            rank += miss[o] > miss[r] || (miss[o] == miss[r] && o < r);
         scale[1 + r] = 0;
         if (rank < t->group) grid_quantize(code + at, scale + 1 + r, NULL, w + at, &high);
         else grid_codes(code + at, w + at, K, s, &low);

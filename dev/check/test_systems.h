@@ -79,10 +79,11 @@ static void test_quest(void) {
         }
         CHECK(worst < (DOUBLE ? 1e-12 : 1e-5), "QuEST, %g bits: off by %.3g from its definition", bits, worst);
         hadamard(w, K, 128), memcpy(eff, w, sizeof(real) * K), hadamard(w, K, 128), hadamard(w, K, 128);
-        for (int k = 0; k < K; k++) worst = fmax(0, fabs((double)(w[k] - eff[k])));
+        worst = 0;
+        for (int k = 0; k < K; k++) worst = fmax(worst, fabs((double)(w[k] - eff[k])));
         CHECK(worst < 1e-5, "Hadamard is not its own inverse");
     }
-    const Config on = config_of(""), off = config_of("hadamard=0");
+    const Config on = config_of(""), off = config_of("wq=quest hadamard=0");
     CHECK(hadamard_block(&on, 384) == 128 && hadamard_block(&on, 96) == 32 && hadamard_block(&on, 5) == 1 &&
               hadamard_block(&on, 1024) == 128 && hadamard_block(&off, 96) == 1, "blocks");
 }
@@ -125,7 +126,7 @@ static void test_bitnet_options(void) {
     }
 }
 
-/* ClusComp: fewer misses than at the start, one value per entry, bits per index; pQuant: one token. */
+/* ClusComp: fewer misses than at the start, one value per entry, bits per index. */
 static void test_codebooks(void) {
     const char *arms[] = {"cluster=4,50,each", "cluster=2,20,shared unique=2"};
     for (int a = 0; a < 2; a++) {
@@ -164,7 +165,7 @@ static void test_coder(void) {
     const struct { const char *text; int tensor, rows, cols; } rows[] = {
         {"wq=ternary", T_wo, 300, 400}, {"embed_bits=8", T_embed, 3000, 64},
         {"embed_bits=4", T_embed, 4096, 96}, {"wq=int4", T_wo, 200, 200}, {"wq=quest wbits=3", T_wo, 128, 512},
-        {"wq=binary", T_wo, 256, 256}};
+        {"wq=binary", T_wo, 256, 256}, {"wq=ternary", T_wo, 1100, 1000} /* two streams */};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const Config c = config_of(rows[i].text);
         const size_t n = (size_t)rows[i].rows * (size_t)rows[i].cols;
@@ -223,7 +224,7 @@ static void test_ramp(void) {
     "wq=none aq=quest abits=4 extra_norm=none", "cluster=2,9,each", "cluster=4,7,shared unique=2 repeat=2", \
     "cluster=4,5,each protect=wo:8", "ffn_hi=5", "ffn_hi=6 hi_experts=2 repeat=3", \
     "ffn_hi=5 hi_experts=3 hi_route=token unique=2", "ffn_hi=4 ffn_hi_bits=16 aq=none wq=binary", \
-    "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each", "ffn_hi=4 aq=quest abits=3",
+    "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each", "ffn_hi=4 aq=quest abits=1", "wq=none ste=clip", "protect=wo:16 ste=clip",
 #define SYSTEM_FILES \
     "protect=wdown:8:10%", "protect=wqkv:4:50%,wup:6:1% unique=2", "wscale=row", "wscale=group", "wq=binary", \
     "wq=binary wscale=group", "wq=int4 aq=int4", "wq=int8 unique=2", "wq=quest wbits=1", "wq=quest wbits=1.585", \
