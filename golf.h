@@ -173,7 +173,14 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
     X(wbits, c->wq == WQ_QUEST, "wq=quest") X(abits, c->aq == AQ_QUEST, "aq=quest") \
     X(hadamard, c->wq == WQ_QUEST || c->aq == AQ_QUEST, "wq=quest or --aq=quest") \
     X(qat_order, c->qat_ramp > 0, "qat_ramp") X(ffn_hi_bits, c->ffn_hi, "ffn_hi") \
-    X(hi_experts, c->ffn_hi, "ffn_hi") X(hi_route, c->hi_experts > 1, "hi_experts")
+    X(hi_experts, c->ffn_hi, "ffn_hi") X(hi_route, c->hi_experts > 1, "hi_experts") \
+    X(lora_on, c->lora, "lora") X(lora_bits, c->lora, "lora") X(kd, *c->teacher, "teacher") \
+    X(convert, *c->init_from, "init_from") X(fips_rank, c->ffn == FFN_FIPS, "ffn=fips") \
+    X(fips_sparse, c->ffn == FFN_FIPS, "ffn=fips") X(fips_ubits, c->ffn == FFN_FIPS, "ffn=fips") \
+    X(fips_vbits, c->ffn == FFN_FIPS, "ffn=fips") X(topk, c->experts, "experts") \
+    X(expert_size, c->experts, "experts") X(moe_bias, c->experts, "experts") \
+    X(attn_topk, c->attn_experts, "attn_experts") \
+    X(moe_entropy, c->experts || c->attn_experts, "experts or --attn_experts")
 
 #define FIELD_INT(name) int name;
 #define FIELD_NUM(name) double name;
@@ -273,10 +280,10 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
       1 / sqrt((double)HIDDEN)) \
     X(lb_down, PER_PHASE, c->width, LORA(LORA_FFN, c->lora), FACTOR, MODE_VECTOR, 0) \
     X(skip, PER_PHASE, 1, c->width, INTERFACE, c->unet * MODE_VECTOR, 1) \
-    X(sel_mlp, PER_BLOCK, c->experts, MOE(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(sel_mlp, PER_BLOCK, c->experts, MOE(c->width), FACTOR, MODE_VECTOR, INIT_IN) \
     X(sel_bias, PER_PHASE, 1, c->experts, INTERFACE, MOE(c->moe_bias * MODE_VECTOR), 0) \
-    X(sel_v, PER_BLOCK, SW(KV_HEADS), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
-    X(sel_o, PER_BLOCK, SW(c->heads), SW_IF(c->width), FACTOR, MODE_VECTOR, LORA_INIT) \
+    X(sel_v, PER_BLOCK, SW(KV_HEADS), SW_IF(c->width), FACTOR, MODE_VECTOR, INIT_IN) \
+    X(sel_o, PER_BLOCK, SW(c->heads), SW_IF(c->width), FACTOR, MODE_VECTOR, INIT_IN) \
     X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
     X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, \
       1 / sqrt(DENSITY)) \
@@ -298,7 +305,7 @@ typedef struct {
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
     int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
-    int experts;           /* Part II: E, copies are b * E + e; or 0 */
+    int per, experts;      /* whose copies: PER_*; Part II: E, copies are b * E + e; or 0 */
     int vector, shared;    /* Part II: numbers of a codebook vector, or 0; codebook of wqkv */
     int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
     /* per stored copy: numbers, scales and bytes; bytes of all copies */
@@ -513,7 +520,7 @@ typedef struct Golf {
     real *moe_dy, *moe_dx;   /* (rows,C) */
     void *moe_task;          /* (moe_tasks) */
     int *moe_pair, moe_tasks, moe_len; /* (rows); tokens of a sequence */
-    double *moe_log, moe_rate; /* (B,blocks,E) log P */
+    double *moe_log;         /* (B,blocks,E) log P times its rate */
 } Golf;
 
 /* Sections 3-6. */

@@ -1203,7 +1203,7 @@ static void golf_layout(Golf *m, const Config *c) {
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
     *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
                     .cols = cols_, .mode = mode_, .stored_copies = stored_of[of], .init = init_, \
-                    .experts = of == PER_MOE ? c->experts : 0};
+                    .per = of, .experts = of == PER_MOE ? c->experts : 0};
     GOLF_TENSORS(X)
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
@@ -1428,7 +1428,8 @@ static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
     if (g == m->g) fips_fold(m);
     cluster_average(m, g);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (int j = 0; j < (t->ste && m->c.qat == 1 ? t->stored_copies : 0); j++) {
+        for (int j = 0; t->ste && j < t->stored_copies; j++) {
+            if (m->c.qat != QAT_ON && t->ste != STE_NONZERO) break;
             const size_t at = t->at + j * t->copy_n;
             t->quant->backward(g + at, m->mask + at, t);
         }
@@ -1623,7 +1624,6 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const Phase *all = m->phase + p;
     const Act *in[] = {&all->in_q, &all->in_k, &all->in_v};
 
-    unet_add(m, p, N);
     if (c->experts) moe_backward(m, p, N);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
@@ -1770,6 +1770,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     memset(m->dx0, 0, (size_t)N * C * sizeof(real));
     for (int i = m->runs - 1; i >= 0; i--) {
         if (m->c.recompute && i < m->runs - 1) block_forward(m, m->run[i], B, T);
+        unet_add(m, m->run[i], N);
         if (m->watch) m->grad_rms[m->run[i]] = sqrt(block_sum(m->dh, (size_t)N * C, 1) / N / C);
         block_backward(m, m->run[i], B, T);
         if (i > 0 && m->runs - i == m->c.backprop) { /* what came before is taken as given */
@@ -1867,9 +1868,9 @@ void golf_muon(Golf *m, int step, double grad_scale) {
             x[e] = mu * mom[e] + (1 - mu) * g;
         }
         const int parts = c->muon_split && t == m->t + T_wqkv ? 3 : 1;
-        const int q = parts > 1 ? c->width : t->rows;
+        const int start[] = {0, parts > 1 ? c->width : t->rows, QK_ROWS, t->rows};
         for (int part = 0; part < parts; part++) { /* q, k and v on their own, or all rows */
-            const int rows = part ? (t->rows - q) / 2 : q, first = part ? q + (part - 1) * rows : 0;
+            const int first = start[part], rows = start[part + 1] - first;
             const size_t from = (size_t)first * t->cols, count = (size_t)rows * t->cols;
             const real *o = orthogonal(x + from, x + n, a, a + (size_t)k * k, rows, t->cols);
             const real lr = (real)(rate * sqrt(fmax(1, (double)rows / t->cols)));
@@ -2022,7 +2023,7 @@ static void config_check(const Config *c) {
     if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || W % g || HIDDEN % g)
         die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width "
             "and the hidden width, N from 2 to 65536", c->cluster);
-    if ((double)W * HIDDEN > 1 << 30)
+    if ((double)W * fmax(HIDDEN, fmax(QKV_ROWS, O_COLS)) > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
             HIDDEN);
     if ((double)c->batch * c->seq > 1e8)
@@ -2298,7 +2299,8 @@ void golf_init_from(Golf *m, const char *path) {
     memcpy(from.w, file + at, n * sizeof(real));
     for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
         if (!STORED(t) || !STORED(u) || convert(m, t, &from, u)) continue;
-        if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies)
+        if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies ||
+            t->experts != u->experts)
             die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
                 "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
                 u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
@@ -2306,7 +2308,7 @@ void golf_init_from(Golf *m, const char *path) {
     }
     lora_fit(m, &from), fips_fit(m, &from);
     free(from.w);
-    cluster_fit(m);
+    cluster_fit(m), ramp_init(m);
     golf_quantize(m), m->flips = 0;
     memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
     free(file);
@@ -2391,16 +2393,16 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
 void golf_perturb(Golf *m, double drift, double noise) {
     for (Tensor *t = m->t; noise > 0 && t < m->t + N_TENSORS; t++) {
         const uint64_t key = hash64(0x6E6F697365, crc32_of(0, t->name, strlen(t->name)));
-        for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
+        for (int j = 0; MATRIX(t) && STORED(t) && j < t->stored_copies; j++) {
             const size_t at = t->at + j * t->copy_n;
             const double mean = block_sum(m->eff + at, t->copy_n, 0) / (double)t->copy_n;
             const int step = ternary(t) && grid_scales(t) == 1; /* or several, or none */
             const double size = noise * (step ? (double)*scale_of(m, t, j) : mean);
             FOR_RANGE(i, at, t->copy_n) m->eff[i] += (real)(size * normal01(key, i - t->at));
         }
-        if (t->role == PROJ) t->quant = quantizers + Q_BF16, t->bits = 16; /* no codes any more */
+        if (MATRIX(t)) t->quant = quantizers + Q_BF16, t->bits = 16; /* no codes any more */
     }
-    golf_pack(m);
+    fips_expand(m), golf_pack(m);
     for (int p = 0; p < m->phases; p++) /* h = mix0 * h + ... with the drift in mix0 */
         for (int i = 0; i < m->c.width; i++)
             m->ix[p * m->n_x + m->t[T_mix0].at_x + i] *= (real)(1 + drift);
@@ -2511,7 +2513,8 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
         if (strncmp(argv[i], "--preset=", 9)) continue;
         for (preset = 0; strcmp(presets[preset].name, argv[i] + 9);)
             if (++preset == COUNT(presets))
-                die("unknown preset '%s'; expected pocket, flat, reference or tiny", argv[i] + 9);
+                die("unknown preset '%s'; expected pocket, flat, reference, golf_baseline or tiny",
+                    argv[i] + 9);
     }
     strcpy(text, presets[preset].options); /* of other commands: none */
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
@@ -2547,7 +2550,9 @@ static double flops_per_token(const Config *c) {
     double weights = (double)c->vocab * c->width;
     golf_layout(&m, c);
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        if (t->role == PROJ) weights += (double)PHASES * t->rows * t->cols;
+        if (MATRIX(t) && t->n && strncmp(t->name, "fips", 4)) /* copies that a token meets */
+            weights += (double)PHASES * t->rows * t->cols *
+                       (t->experts ? c->topk : t->per == PER_EXPERT ? c->hi_experts : 1);
     return 6 * weights + 6.0 * c->seq * c->width * PHASES;
 }
 static double peak_memory_mb(void) {
@@ -2749,7 +2754,7 @@ static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
     for (int i = 0; i < 3; i++) {
         if (i == 1) t = now(); /* the first step finds no memory mapped */
         batch_at(train, &c, i, x, y);
-        golf_step(m, x, y, i, &norm);
+        golf_step(m, x, y, c.steps > 3 ? c.steps - 3 + i : i, &norm); /* at its full depth */
     }
     const double ms = 500 * (now() - t), fit = 60000 * c.minutes / ms;
     if (fit < c.steps) c.steps = fit < 1 ? 1 : (int)fit;
@@ -2903,6 +2908,8 @@ int eval_main(const char *path, int argc, char **argv) {
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = open_split(&how, tok, "val");
     golf_buffers(&m, (size_t)16 * m.c.seq);
+    if (how.eval_repeat && m.c.unet)
+        die("--eval_repeat: the skips of --unet=1 need all applications");
     if (how.eval_repeat) golf_depth(&m, how.eval_repeat);
     if (how.drift != 0 || how.noise > 0) golf_perturb(&m, how.drift, how.noise);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
@@ -2994,7 +3001,7 @@ void soften(Golf *m, const Tensor *t, int j) {
     const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
     const size_t from = t->at + j * t->copy_n;
     const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
-    if (m->c.qat == QAT_NOISE && t->bits < 16)
+    if (m->c.qat == QAT_NOISE && t->bits < 16 && t->ste != STE_NONZERO)
         FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
             m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
     else if (lambda < 1)
@@ -3455,6 +3462,7 @@ void unshare_check(const Config *c) {
     }
     moe_check(c);
     if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
+    if (c->lora && !c->phase) die("--lora is per application: expected --phase=1");
     if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster ||
                                unshared(c, "wup") || unshared(c, "wdown") || !c->phase))
         die("--ffn=fips: expected --fips_rank from 1 to --width=%d, found %d, --phase=1, and no "
@@ -3504,7 +3512,8 @@ void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r) {
  * (lower), or what phases at even intervals had, first and last included (stepwise). */
 int convert(Golf *m, const Tensor *t, const Golf *from, const Tensor *u) {
     const Config *c = &m->c;
-    if (!c->convert || t->copy_n != u->copy_n || t->role == EMBED) return 0;
+    if (!c->convert || t->copy_n != u->copy_n || t->per == ONCE || t->per > PER_PHASE ||
+        u->per == ONCE || u->per > PER_PHASE) return 0;
     if (m->phases != from->phases)
         die("--convert: expected a checkpoint of %d applications, found %d", m->phases,
             from->phases);
@@ -3579,13 +3588,13 @@ void low_rank(real *b, real *a, const double *w, int rows, int cols, int r) {
         for (int i = 0; i < n; i++) { /* the side of the eigenvectors */
             const double x = e < n ? v[i * n + column] : 0;
             if (wide) b[i * r + e] = (real)(x * sigma);
-            else a[e * cols + i] = (real)x;
+            else if (e < n) a[e * cols + i] = (real)x;
         }
         for (int k = 0; k < other; k++) { /* the other side: W v, of length sigma */
             double sum = 0;
             for (int i = 0; i < n && e < n; i++) sum += W_AT(i, k) * v[i * n + column];
-            if (wide) a[e * cols + k] = (real)(sigma > 0 ? sum / sigma : 0);
-            else b[k * r + e] = (real)sum;
+            if (!wide) b[k * r + e] = (real)sum;
+            else if (sigma > 0) a[e * cols + k] = (real)(sum / sigma); /* else as it started */
         }
     }
     free(s), free(pick);
@@ -3595,6 +3604,7 @@ void lora_fit(Golf *m, const Golf *from) {
     for (int k = T_wqkv; m->c.convert && k <= T_wdown; k++) {
         const Tensor *t = m->t + k, *u = from->t + k, *a = lora_of(m, k);
         double *rest = xcalloc(t->copy_n, sizeof(double));
+        if (!STORED(t) || !STORED(u) || t->copy_n != u->copy_n) a = NULL;
         for (int p = 0; a && p < m->phases; p++) {
             const real *w = m->w + t->at + copy_of(m, t, p) * t->copy_n;
             const real *v = from->w + u->at + copy_of(from, u, p) * u->copy_n;
@@ -3613,13 +3623,16 @@ void teacher_open(Golf *m, const char *path) {
     size_t n, at;
     uint8_t *file = ckpt_open(path, &c, &n, &at);
     Golf *t = m->teacher = owned(m, 1, sizeof(Golf));
+    config_check(&c);
+    if (*c.cluster) die("%s: the codebooks of a --cluster run are not in its checkpoint", path);
     if (c.vocab != m->c.vocab || c.seq < m->c.seq)
         die("%s: expected --vocab=%d and --seq=%d or more, found %d and %d", path, m->c.vocab,
             m->c.seq, c.vocab, c.seq);
     golf_init(t, &c, 1);
+    if (n != t->n_params) die("%s: expected %zu parameters, found %zu", path, t->n_params, n);
     memcpy(t->w, file + at, n * sizeof(real)), free(file);
-    t->step = c.steps, t->train = 0;
-    golf_buffers(t, m->N), golf_quantize(t);
+    t->step = c.steps, golf_quantize(t); /* as it was trained: with --qat=0 not quantized */
+    t->train = 0, golf_buffers(t, m->N);
 }
 /* Once l (n,V) are logits with their loss: the loss of the mix, and in the teacher's buffer what
  * its gradient adds to that of cross-entropy: W (onehot - p_teacher), through the softcap. */
@@ -3692,16 +3705,19 @@ static int by_size(const void *a, const void *b) { /* for qsort */
     const real x = *(const real *)a, y = *(const real *)b;
     return (x > y) - (x < y);
 }
-/* The smallest weights of all sparse factors together become 0, for good. */
+/* The smallest weights of all sparse factors together become 0, for good; as multiples of the size
+ * that each factor started with, unless both come from trained matrices. */
 void fips_prune(Golf *m, double sparsity) {
     const Tensor *t = m->t + T_fips_up;
-    const size_t n = t[0].n + t[1].n, drop = (size_t)(sparsity * (double)n);
-    if (!n || sparsity <= 0 || !drop) return;
-    real *size = xcalloc(n, sizeof(real));
-    for (size_t i = 0; i < n; i++) size[i] = fabs(m->w[t->at + i]);
-    qsort(size, n, sizeof(real), by_size);
-    for (size_t i = t->at; i < t->at + n; i++)
-        if (fabs(m->w[i]) <= size[drop - 1]) m->w[i] = m->m[i] = m->v[i] = 0;
+    const size_t n = t[0].n + t[1].n, drop = sparsity > 0 ? (size_t)(sparsity * (double)n) : 0;
+    if (!drop) return;
+    real *size = xcalloc(2 * n, sizeof(real)), *order = size + n;
+    for (size_t i = 0; i < n; i++)
+        size[i] = fabs(m->w[t->at + i]) / (real)(m->c.convert ? 1 : t[i >= t[0].n].init);
+    qsort(memcpy(order, size, n * sizeof(real)), n, sizeof(real), by_size);
+    for (size_t i = 0; i < n; i++)
+        if (size[i] <= order[drop - 1])
+            m->w[t->at + i] = m->m[t->at + i] = m->v[t->at + i] = 0;
     free(size);
 }
 /* From a trained flat model: U = the directions that the inputs of all its up and the outputs of
@@ -3783,10 +3799,9 @@ static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int
     const double *log_p = sel_log(m, which, (int)(n / (size_t)m->moe_len), block_of(&m->c, p));
     for (int g = 0; g < G; g++, z += E, dz += E, log_p += E) {
         double P[MOE_MOST], sum = 0, mean = 0;
-        const double rate = m->moe_rate / (which == SEL_MLP ? 1 : 10.0 * G);
         for (int e = 0; e < E; e++) sum += P[e] = exp((double)(z[e] - z[0]));
         for (int e = 0; e < E; e++) P[e] /= sum, mean += P[e] * log_p[e];
-        for (int e = 0; e < E; e++) dz[e] += (real)(rate * P[e] * (log_p[e] - mean));
+        for (int e = 0; e < E; e++) dz[e] += (real)(P[e] * (log_p[e] - mean));
     }
 }
 
@@ -3800,6 +3815,8 @@ void moe_check(const Config *c) {
         die("--norm=peri: its norms stand before choices: expected --experts, and no "
             "--extra_norm=each");
     if (!c->experts) return;
+    if ((double)c->batch * c->seq * c->topk > 1 << 24) /* row numbers are kept as floats */
+        die("--batch x --seq x --topk: expected at most 2^24 with --experts");
     if (c->topk > c->experts)
         die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
     if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST ||
@@ -3967,11 +3984,11 @@ void moe_dw(Golf *m, const Phase *all, int p, int N) {
     matmul_dw(dw, count);
 }
 /* Sum over blocks and choices, mean over sequences, of c sum_e P_e log P_e; c/10 for the heads', of
- * which the mean is taken. Keeps log P for the backward. */
+ * which the mean is taken. Keeps log P, times its rate, for the backward. */
 double moe_entropy(Golf *m, int B, int T) {
     const Config *c = &m->c;
     double total = 0;
-    m->moe_len = T, m->moe_rate = 0;
+    m->moe_len = T;
     for (int i = 0; i < 3 * B * BLOCKS; i++) {
         const int which = i % 3, b = i / 3 / BLOCKS, block = i / 3 % BLOCKS, E = sel_size(c, which);
         const int G = sel_groups(c, which);
@@ -3988,10 +4005,10 @@ double moe_entropy(Golf *m, int B, int T) {
                     for (int e = 0; e < E; e++) mean[e] += exp((double)(z[e] - z[0])) / sum;
                 }
             }
-            if (count) m->moe_rate = c->moe_entropy / B / count; /* the same for all blocks */
-            for (int e = 0; e < E && count; e++) {
-                log_p[e] = log(fmax(mean[e] / count, 1e-30));
-                total += c->moe_entropy / B * mean[e] / count * log_p[e] / (which ? 10.0 * G : 1);
+            const double rate = c->moe_entropy / B / (which ? 10.0 * G : 1);
+            for (int e = 0; e < E && count; e++) { /* kept as the backward needs it */
+                log_p[e] = rate / count * log(fmax(mean[e] / count, 1e-30));
+                total += mean[e] * log_p[e];
             }
         }
     }
@@ -4147,6 +4164,8 @@ void ramp_check(const Config *c) {
             from >= 1 || (before < 0 && from != 0))
             die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to "
                 "--repeat=%d, found '%.20s'", c->repeat_ramp, c->repeat, p);
+    if (c->unet && (last || c->repeat_random))
+        die("--unet=1 needs all applications: no --repeat_ramp, no --repeat_random");
     if (last && (last != c->repeat || !c->gate || !c->phase))
         die("--repeat_ramp=%s: expected to end at --repeat=%d, with gates per application (--gate, "
             "--phase=1), which are closed until then", c->repeat_ramp, c->repeat);

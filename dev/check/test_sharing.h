@@ -74,7 +74,7 @@ static void test_convert(void) {
         ckpt_save(&m, IN("flat.bin"), 1);
         for (int h = 0; h < 3; h++)
             for (int k = 0; k < 4; k++) {
-                snprintf(text, sizeof text, "%s %s convert=%s %s", flat, to[k], how[h], equal ? "" : "lora=16 lora_bits=16");
+                snprintf(text, sizeof text, "%s %s init_from=x convert=%s %s", flat, to[k], how[h], equal ? "" : "lora=16 lora_bits=16");
                 new_model(&b, text, 32), golf_init_from(&b, IN("flat.bin"));
                 const double loss = loss_of(&b);
                 CHECK(b.t[T_wo].stored_copies == (k == 3 ? 5 : k ? 2 : 3), "%s: %d copies of wo", text, b.t[T_wo].stored_copies);
@@ -100,7 +100,7 @@ static void test_convert(void) {
     /* which blocks are taken: of 4, with 2 left, the first and the last or the first two */
     new_model(&m, flat, 0);
     for (int h = 0; h < 3; h++) {
-        snprintf(text, sizeof text, "%s unique=2 repeat=2 convert=%s", flat, how[h]);
+        snprintf(text, sizeof text, "%s unique=2 repeat=2 init_from=x convert=%s", flat, how[h]);
         new_model(&b, text, 0), golf_init_from(&b, IN("flat.bin"));
         uint8_t *file = read_file(IN("flat.bin"), &(size_t){0});
         const real *w = (const real *)(file + CKPT_FIXED + get_u(file + 40, 4)) + m.t[T_wo].at;
@@ -181,7 +181,8 @@ static void test_fips(void) {
     const size_t n = t[0].n + t[1].n;
     CHECK(fips_sparsity(c, 49) < 0 && near(fips_sparsity(c, 750), 0.8, 1e-9) && fips_sparsity(c, 800) < 0 &&
               near(fips_sparsity(c, 150), 0.8 * (1 - 0.512), 1e-9), "sparsity %g", fips_sparsity(c, 150));
-    real *was = memcpy(reals(n, 0), m.w + t->at, n * sizeof(real)), kept = INFINITY, gone = 0;
+    real *was = reals(n, 0), kept = INFINITY, gone = 0; /* sizes, as multiples of the start's */
+    for (size_t i = 0; i < n; i++) was[i] = m.w[t->at + i] / (real)t[i >= t[0].n].init;
     fips_prune(&m, 0.5);
     size_t zeros = 0;
     for (size_t i = 0; i < n; i++) {
@@ -285,11 +286,11 @@ static void give_teacher(Golf *m, size_t N) { /* for arms with kd */
     "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2", \
     "lora=1 lora_on=attn unique=2 repeat=1", "lora=3 extra_norm=each aq=none repeat=1 prelude=1", \
     "lora=2 aq=quest wq=quest abits=3", "unshare=wup,wdown repeat=3", \
-    "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0 phase=0", \
-    "kd=0.3", "kd=1 wq=none aq=none", "ffn=fips fips_rank=5", \
+    "unshare=wqkv extra_norm=each unique=2 prelude=1", "unshare=wo lora=2 recompute=0", \
+    "kd=0.3 teacher=x", "kd=1 teacher=x wq=none aq=none", "ffn=fips fips_rank=5", \
     "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none", \
     "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 repeat=1 fips_sparse=0", \
-    "experts=4 topk=2 expert_size=8", "experts=5 expert_size=8 wq=none seq=40 repeat=1", \
+    "experts=4 topk=2 expert_size=8", "experts=4 expert_size=8 prelude=1 coda=1 moe_entropy=0.5 attn_experts=2", "experts=5 expert_size=8 wq=none seq=40 repeat=1", \
     "experts=4 topk=1 expert_size=8 unique=2 moe_bias=1 moe_entropy=0.5", \
     "experts=3 topk=3 expert_size=16 repeat=3 extra_norm=each aq=none moe_bias=1", \
     "attn_experts=3 moe_entropy=0.3", \
