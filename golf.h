@@ -138,6 +138,15 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
     X(hadamard, c->wq == WQ_QUEST || c->aq == AQ_QUEST, "wq=quest or --aq=quest") \
     X(qat_order, c->qat_ramp > 0, "qat_ramp") X(ffn_hi_bits, c->ffn_hi, "ffn_hi") \
     X(hi_experts, c->ffn_hi, "ffn_hi") X(hi_route, c->hi_experts > 1, "hi_experts")
+/* Options that do not go together, and why. */
+#define GOLF_CLASHES(X) \
+    X(strstr(c->cluster, "shared") && strstr(c->protect, "wqkv:"), \
+      "--cluster: wqkv holds the shared codebook and cannot be protected") \
+    X(*c->cluster && c->qat == QAT_NOISE, "--cluster and --qat=noise do not go together") \
+    X(c->qat_ramp > 0 && (c->aq == AQ_QUEST || ste_of(c, c->wq == WQ_QUEST)), \
+      "--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity") \
+    X(c->hi_experts > (c->prelude || c->coda ? 1 : c->repeat) && c->hi_route == ROUTE_PHASE, \
+      "--hi_experts by application: expected up to --repeat of them, no prelude and no coda")
 
 #define FIELD_INT(name) int name;
 #define FIELD_NUM(name) double name;

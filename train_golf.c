@@ -1900,10 +1900,11 @@ static void protect_check(const Config *c) {
 }
 /* Options that mean nothing without another one, and pairs that do not go together. */
 static void needs_check(const Config *c) {
-    int g, n;
-    const int quest = c->wq == WQ_QUEST, inputs = c->aq == AQ_QUEST, book = cluster_of(c, &g, &n);
 #define X(name, has, needs) {#name, needs, (has) != 0},
     const struct { const char *name, *needs; int has; } rows[] = {GOLF_NEEDS(X)};
+#undef X
+#define X(clash, why) if (clash) die(why);
+    GOLF_CLASHES(X)
 #undef X
     char text[64];
     EACH_OPTION(o, MODEL | TRAIN)
@@ -1911,15 +1912,6 @@ static void needs_check(const Config *c) {
             if (!rows[i].has && !strcmp(o->name, rows[i].name) &&
                 strcmp(option_text(c, o, text), o->def))
                 die("--%s means nothing without --%s", o->name, rows[i].needs);
-    if (book == 2 && strstr(c->protect, "wqkv:"))
-        die("--cluster=%s: wqkv holds the shared codebook and cannot be protected", c->cluster);
-    if (book > 0 && c->qat == QAT_NOISE) die("--cluster and --qat=noise do not go together");
-    if (c->qat_ramp > 0 && (inputs || ste_of(c, quest)))
-        die("--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity");
-    if (c->hi_experts > 1 && c->hi_route == ROUTE_PHASE &&
-        (c->hi_experts > c->repeat || c->prelude || c->coda))
-        die("--hi_experts=%d by application: expected no more than --repeat=%d, no prelude or coda",
-            c->hi_experts, c->repeat);
 }
 static void config_check(const Config *c) {
     protect_check(c), needs_check(c);
