@@ -181,6 +181,39 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
     X(expert_size, c->experts, "experts") X(moe_bias, c->experts, "experts") \
     X(attn_topk, c->attn_experts, "attn_experts") \
     X(moe_entropy, c->experts || c->attn_experts, "experts or --attn_experts")
+/* Options that do not go together, and why. */
+#define GOLF_CLASHES(X) \
+    X(strstr(c->cluster, "shared") && strstr(c->protect, "wqkv:"), \
+      "--cluster: wqkv holds the shared codebook and cannot be protected") \
+    X(*c->cluster && c->qat == QAT_NOISE, "--cluster and --qat=noise do not go together") \
+    X(c->qat_ramp > 0 && (c->aq == AQ_QUEST || ste_of(c, c->wq == WQ_QUEST)), \
+      "--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity") \
+    X(c->hi_experts > (c->prelude || c->coda ? 1 : c->repeat) && c->hi_route == ROUTE_PHASE, \
+      "--hi_experts by application: expected up to --repeat of them, no prelude and no coda") \
+    X(*c->unshare && *c->cluster, "--unshare and --cluster do not go together") \
+    X(c->lora && !c->phase, "--lora is per application: expected --phase=1") \
+    X(c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || !c->phase), \
+      "--ffn=fips: expected --fips_rank from 1 to --width, and --phase=1") \
+    X(c->ffn == FFN_FIPS && (*c->cluster || unshared(c, "wup") || unshared(c, "wdown")), \
+      "--ffn=fips: expected no --cluster and no --unshare of the MLP") \
+    X(c->attn_experts && c->attn_topk > c->attn_experts, "--attn_topk: at most --attn_experts") \
+    X(c->attn_experts && (*c->cluster || c->lora || c->aq == AQ_QUEST || c->recompute || \
+                          unshared(c, "wqkv") || unshared(c, "wo")), \
+      "--attn_experts: no --cluster, --lora, --recompute, --aq=quest, --unshare of attention") \
+    X(c->norm && (!c->experts || c->extra_norm == XN_EACH), \
+      "--norm=peri has norms before choices: expected --experts, and no --extra_norm=each") \
+    X(c->experts && c->topk > c->experts, "--topk: at most --experts") \
+    X(c->experts && (double)c->batch * c->seq * c->topk > 1 << 24, /* rows are kept as floats */ \
+      "--batch x --seq x --topk: at most 2^24 with --experts") \
+    X(c->experts && (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST), \
+      "--experts: expected no --ffn, --ffn_hi, --recompute, --cluster, --aq=quest") \
+    X(c->experts && c->lora && c->lora_on != LORA_ATTN, "--experts: no --lora of the MLP") \
+    X(c->experts && (unshared(c, "wup") || unshared(c, "wdown")), \
+      "--experts: expected no --unshare of the MLP") \
+    X(c->unet && (*c->repeat_ramp || c->repeat_random), \
+      "--unet=1 needs all applications: no --repeat_ramp, no --repeat_random") \
+    X(*c->repeat_ramp && (!c->gate || !c->phase), \
+      "--repeat_ramp closes gates per application: expected --gate and --phase=1")
 
 #define FIELD_INT(name) int name;
 #define FIELD_NUM(name) double name;
@@ -579,7 +612,6 @@ void fips_fold(Golf *m);
 double fips_sparsity(const Config *c, int step);
 void fips_prune(Golf *m, double sparsity);
 void fips_fit(Golf *m, const Golf *from);
-void moe_check(const Config *c);
 void moe_buffers(Golf *m, size_t N);
 void moe_forward(Golf *m, int p, int N);
 void moe_backward(Golf *m, int p, int N);

@@ -1990,10 +1990,11 @@ static void protect_check(const Config *c) {
 }
 /* Options that mean nothing without another one, and pairs that do not go together. */
 static void needs_check(const Config *c) {
-    int g, n;
-    const int quest = c->wq == WQ_QUEST, inputs = c->aq == AQ_QUEST, book = cluster_of(c, &g, &n);
 #define X(name, has, needs) {#name, needs, (has) != 0},
     const struct { const char *name, *needs; int has; } rows[] = {GOLF_NEEDS(X)};
+#undef X
+#define X(clash, why) if (clash) die(why);
+    GOLF_CLASHES(X)
 #undef X
     char text[64];
     EACH_OPTION(o, MODEL | TRAIN)
@@ -2001,15 +2002,6 @@ static void needs_check(const Config *c) {
             if (!rows[i].has && !strcmp(o->name, rows[i].name) &&
                 strcmp(option_text(c, o, text), o->def))
                 die("--%s means nothing without --%s", o->name, rows[i].needs);
-    if (book == 2 && strstr(c->protect, "wqkv:"))
-        die("--cluster=%s: wqkv holds the shared codebook and cannot be protected", c->cluster);
-    if (book > 0 && c->qat == QAT_NOISE) die("--cluster and --qat=noise do not go together");
-    if (c->qat_ramp > 0 && (inputs || ste_of(c, quest)))
-        die("--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity");
-    if (c->hi_experts > 1 && c->hi_route == ROUTE_PHASE &&
-        (c->hi_experts > c->repeat || c->prelude || c->coda))
-        die("--hi_experts=%d by application: expected no more than --repeat=%d, no prelude or coda",
-            c->hi_experts, c->repeat);
 }
 static void config_check(const Config *c) {
     protect_check(c), needs_check(c), unshare_check(c), ramp_check(c);
@@ -3460,13 +3452,6 @@ void unshare_check(const Config *c) {
         if (!known) die("--unshare=%s: expected wqkv, wo, wup, wdown, with commas between, found "
                         "'%.*s'", c->unshare, (int)len, p);
     }
-    moe_check(c);
-    if (*c->unshare && *c->cluster) die("--unshare and --cluster do not go together");
-    if (c->lora && !c->phase) die("--lora is per application: expected --phase=1");
-    if (c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || *c->cluster ||
-                               unshared(c, "wup") || unshared(c, "wdown") || !c->phase))
-        die("--ffn=fips: expected --fips_rank from 1 to --width=%d, found %d, --phase=1, and no "
-            "--cluster or --unshare of the MLP", c->width, c->fips_rank);
 }
 /* y = W x + B_p A_p x: a pair A (r,K), B (rows,r) for each phase, outside the weight quantizer, on
  * the inputs that W sees. B starts at 0. The tensor A of projection k, or NULL: */
@@ -3805,25 +3790,6 @@ static void sel_backward(const Golf *m, real *dz, const Phase *s, int which, int
     }
 }
 
-void moe_check(const Config *c) {
-    if (c->attn_experts &&
-        (c->attn_topk > c->attn_experts || *c->cluster || c->lora || c->aq == AQ_QUEST ||
-         c->recompute || unshared(c, "wqkv") || unshared(c, "wo")))
-        die("--attn_experts: expected --attn_topk=%d to be no more, and no --cluster, --lora, "
-            "--recompute, --aq=quest or --unshare of attention", c->attn_topk);
-    if (c->norm && (!c->experts || c->extra_norm == XN_EACH))
-        die("--norm=peri: its norms stand before choices: expected --experts, and no "
-            "--extra_norm=each");
-    if (!c->experts) return;
-    if ((double)c->batch * c->seq * c->topk > 1 << 24) /* row numbers are kept as floats */
-        die("--batch x --seq x --topk: expected at most 2^24 with --experts");
-    if (c->topk > c->experts)
-        die("--topk=%d of --experts=%d: expected no more", c->topk, c->experts);
-    if (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST ||
-        (c->lora && c->lora_on != LORA_ATTN) || unshared(c, "wup") || unshared(c, "wdown"))
-        die("--experts: expected no --ffn, --ffn_hi, --cluster, --recompute, --aq=quest, --unshare "
-            "or --lora of the MLP");
-}
 void moe_buffers(Golf *m, size_t N) {
     const Config *c = &m->c;
     const size_t rows = N * TOPK, logs = (size_t)(c->experts + SW(c->heads + KV_HEADS));
@@ -4164,11 +4130,8 @@ void ramp_check(const Config *c) {
             from >= 1 || (before < 0 && from != 0))
             die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to "
                 "--repeat=%d, found '%.20s'", c->repeat_ramp, c->repeat, p);
-    if (c->unet && (last || c->repeat_random))
-        die("--unet=1 needs all applications: no --repeat_ramp, no --repeat_random");
-    if (last && (last != c->repeat || !c->gate || !c->phase))
-        die("--repeat_ramp=%s: expected to end at --repeat=%d, with gates per application (--gate, "
-            "--phase=1), which are closed until then", c->repeat_ramp, c->repeat);
+    if (last && last != c->repeat)
+        die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp, c->repeat);
 }
 void ramp_init(Golf *m) {
     const Config *c = &m->c;

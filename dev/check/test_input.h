@@ -414,7 +414,7 @@ static const char *const command_errors[][2] = {
     {TINY "--out=@/new --cluster=4,16,shared --init_from=x --protect=wqkv:8", "wqkv|codebook"},
     {TINY "--out=@/new --cluster=4,16,each --init_from=x --qat=noise", "--cluster|--qat=noise"},
     {TINY "--out=@/new --qat_ramp=0.5 --wq=quest", "--qat_ramp|--ste=identity"},
-    {TINY "--out=@/new --ffn_hi=8 --hi_experts=3 --repeat=2", "--hi_experts=3|--repeat=2"},
+    {TINY "--out=@/new --ffn_hi=8 --hi_experts=3 --repeat=2", "--hi_experts|--repeat"},
     {"eval @/none.golf", "none.golf|cannot open"},
     {"eval @/text", "@/text|expected a model.golf"},
     {"eval @/bad.golf", "bad.golf|checksum of tensor wqkv"},
