@@ -11,7 +11,7 @@ do for [i=1:3] {
     suffix = suffixes[i]
     set title titles[i]
     unset key
-    if (i == 2) { set key at graph 1, graph 0.5 right } # nobody ran "each" there
+    if (i == 1) { set key at graph 1, graph 0.46 right }
     set xtics ("none" 0, "out" 1, "each" 2)
     plot arms("^shared-(none|out|each)".suffix."$") using 0:3:5 with yerrorlines ls 1 title "shared", \
          arms("^flat-(none|out|each)".suffix."$") using 0:3:5 with yerrorlines ls 2 title "flat"
