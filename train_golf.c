@@ -2137,6 +2137,7 @@ static void protect_check(const Config *c) {
 static void config_check(const Config *c) {
     protect_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
+    if (W < 8) die("--width=%d: expected at least 8", W);
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
@@ -2502,7 +2503,7 @@ static void fit_width(Config *c) {
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden) return;
-    for (c->hidden = HIDDEN; artifact_bytes(c) <= (size_t)c->cap;)
+    for (c->hidden = HIDDEN + 8; artifact_bytes(c) <= (size_t)c->cap;)
         if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
     if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
 }
