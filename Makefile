@@ -39,7 +39,7 @@ ifeq ($(OMP),)
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h data/tokens.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
-SOURCES := train_golf.c golf.h data/tokens.h dev/bench/bench.h Makefile
+SOURCES := train_golf.c golf.h data/tokens.h dev/bench/bench.h dev/studies/perturb.h Makefile
 
 train_golf: $(SOURCES)
 	$(CC) $(FLAGS) $(FACTS) -o $@ train_golf.c -lm

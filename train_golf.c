@@ -96,7 +96,6 @@ uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, a
     for (size_t i = 0; i < len; i++) crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
     return ~crc;
 }
-
 /* dir/file in a buffer that the eighth next call uses again. */
 static const char *path_of(const char *dir, const char *file) {
     static char ring[8][2048];
@@ -142,7 +141,6 @@ double now(void) {
     struct timespec t;
     return clock_gettime(CLOCK_MONOTONIC, &t), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-
 /* Where the time of a step goes, as the first thread sees it. TIMED(WHAT) charges what follows in
  * its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench` looks. */
 #define GOLF_PARTS(X) \
@@ -187,7 +185,6 @@ static inline real fast_exp(real x) {
     return p * (Bits){.u = (shifted.u + 127) << 23}.f; /* the low bits hold k: times 2^k */
 #endif
 }
-
 /* ----------------------------------------------------------------------------------------- vectors
  * Vector types of gcc and clang, which any machine has; intrinsics only where these fall short. VB:
  * bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
@@ -332,7 +329,6 @@ void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc)
             *out = acc ? *out + sum : sum;
         }
 }
-
 /* A vector of a stored row, as numbers. */
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
@@ -476,7 +472,6 @@ static void gemm_serial(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, 
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc) {
     gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, acc);
 }
-
 /* All threads, several products in one parallel loop. A task packs for itself: an element of b
  * serves all its rows, which is cheaper than to wait for another thread. So tasks should be few and
  * near square: a product is halved, the longer side first, until none is over half of a thread's
@@ -508,7 +503,6 @@ void gemm_all(const Gemm *g, int count) {
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
 }
-
 /* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels
  * hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
  * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes, on a little-endian machine. */
@@ -528,7 +522,6 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         }
     }
 }
-
 /* Ternary codes again, 16 in a 32-bit lane: byte b of word j is code + 1 in bits 2j + 8b. To decode
  * a token all weights are read for one row of x: where memory is the limit, 2 bits are 4 times
  * faster than 8. */
@@ -559,7 +552,6 @@ static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t s
         memcpy(y + j, out, MIN(w->rows - j, NRI) * sizeof(real));
     }
 }
-
 /* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]) */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *codes,
                     real s, int n, int m, int k) {
@@ -570,7 +562,6 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const
             y[i * ldy + j] = (real)sum * (s * inv[i]);
         }
 }
-
 /* panel[word * MR + i] = 4 codes of token i, zeros where there is none. Spills as pack does. */
 NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
     for (int w = 0; w < CEIL(k, 4); w += WORDS)
@@ -674,7 +665,6 @@ static inline real inner(const real *x, const real *y, int K) { /* sum of x*y */
     for (int i = 0; i < K; i += LANES) s += load_reals(x + i, K - i) * load_reals(y + i, K - i);
     return sum_lanes(s);
 }
-
 /* Memory of this thread for one caller at a time; grows, never shrinks. */
 static real *scratch(size_t n) {
     static _Thread_local real *mem;
@@ -682,7 +672,6 @@ static real *scratch(size_t n) {
     if (n > size) free(mem), mem = xcalloc(size = n, sizeof(real));
     return mem;
 }
-
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
     TIMED(NORMS);
@@ -691,7 +680,6 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
         FOR_COLUMNS(i, K) out[at + i] = x[at + i] * rn * g[i];
     }
 }
-
 /* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)). dx may be dout */
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
                       const real *g, int N, int K) {
@@ -708,7 +696,6 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
         else FOR_COLUMNS(i, K) dx[at + i] = rn * (dout[at + i] * g[i] - x[at + i] * dot);
     }
 }
-
 /* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     TIMED(NORMS);
@@ -721,7 +708,6 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
         FOR_ROWS(n, N, C)
             for (int i = c0; i < MIN(C, c0 + 16); i++) dE[(size_t)tokens[n] * C + i] += de[at + i];
 }
-
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
@@ -729,7 +715,6 @@ void mix_forward(real *h, const real *prev, const real *x0, const real *a, const
     FOR_ROWS(n, N, C)
         FOR_COLUMNS(i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
 }
-
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C) {
@@ -742,7 +727,6 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
         FOR_COLUMNS(i, C) dh[at + i] *= a[i];
     }
 }
-
 /* Queries and keys: RMSNorm per head without gain, a gain per query head, RoPE over all D
  * dimensions in halves: (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).
  * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. The first token
@@ -765,7 +749,6 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
         }
     }
 }
-
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, int ld,
                  const real *q_gain, const real *rope, int n0, int N, int T, int H, int KV, int D) {
@@ -800,7 +783,6 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, in
         }
     }
 }
-
 /* Causal attention in blocks of NR queries against all keys they may see: memory grows with T, not
  * T*T. A block holds its scores transposed, S^T (keys,NR): a query is a lane, so the softmax runs
  * down the keys without sums across lanes, and S^T is an operand of the next products as it stands.
@@ -854,7 +836,6 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
             }
     }
 }
-
 /* P = softmax(scale * Q K^T) again from lse. dV += P^T dO; dP = dO V^T;
  * dS = scale * P * (dP - rowsum(P*dP)); dQ = dS K; dK += dS^T Q */
 void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv,
@@ -908,7 +889,6 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
             }
     }
 }
-
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
     TIMED(NORMS);
@@ -918,7 +898,6 @@ void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
     TIMED(NORMS);
     FOR_ROWS(n, N, F) FOR_COLUMNS(i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
 }
-
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
     TIMED(NORMS);
@@ -932,7 +911,6 @@ void gate_backward(real *dy, real *dg, const real *dout, const real *y, const re
         FOR_COLUMNS(i, C) dy[at + i] = dout[at + i] * g[i];
     }
 }
-
 /* Softcap and cross-entropy: l = 30*tanh(z/30), loss = lse(l) - l[target].
  * logits (N,V) holds z on entry, l after forward, dz after backward: one buffer of this size. */
 #define SOFTCAP ((real)30)
@@ -980,7 +958,6 @@ static double block_sum(const real *x, size_t n, int squares) {
     for (size_t b = 0; b < blocks; b++) total += part[b];
     return total;
 }
-
 /* Codes on a grid, with one step per group of weights: eff = step * (code + half/2). A group is a
  * whole copy, a row, or t->group weights of a row; steps are bf16. Rules for the step s:
  *   ternary  max(mean|w|, 1e-5), codes -1, 0, 1 (BitNet b1.58, 2402.17764), 5 of them in a byte
@@ -1064,7 +1041,6 @@ static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
     }
     return 1;
 }
-
 /* bf16: every number is its own scale; there are no codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
@@ -2382,23 +2358,6 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
     return s;
 }
-void golf_perturb(Golf *m, double drift, double noise) {
-    for (Tensor *t = m->t; noise > 0 && t < m->t + N_TENSORS; t++) {
-        const uint64_t key = hash64(0x6E6F697365, crc32_of(0, t->name, strlen(t->name)));
-        for (int j = 0; MATRIX(t) && STORED(t) && j < t->stored_copies; j++) {
-            const size_t at = t->at + j * t->copy_n;
-            const double mean = block_sum(m->eff + at, t->copy_n, 0) / (double)t->copy_n;
-            const int step = ternary(t) && grid_scales(t) == 1; /* or several, or none */
-            const double size = noise * (step ? (double)*scale_of(m, t, j) : mean);
-            FOR_RANGE(i, at, t->copy_n) m->eff[i] += (real)(size * normal01(key, i - t->at));
-        }
-        if (MATRIX(t)) t->quant = quantizers + Q_BF16, t->bits = 16; /* no codes any more */
-    }
-    fips_expand(m), golf_pack(m);
-    for (int p = 0; p < m->phases; p++) /* h = mix0 * h + ... with the drift in mix0 */
-        for (int i = 0; i < m->c.width; i++)
-            m->ix[p * m->n_x + m->t[T_mix0].at_x + i] *= (real)(1 + drift);
-}
 static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
     const real x = **(real *const *)a, y = **(real *const *)b;
     return (x < y) - (x > y);
@@ -2941,7 +2900,8 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
-#include "dev/bench/bench.h" /* bench_main */
+#include "dev/studies/perturb.h" /* golf_perturb */
+#include "dev/bench/bench.h"     /* bench_main */
 
 /* ---------------------------------------------------------------------------------------------
  * Part II: further systems of the literature: each is its section, its rows in the tables of golf.h

@@ -10,12 +10,12 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-sources="train_golf.c golf.h data/tokens.h"
+sources="train_golf.c golf.h data/tokens.h dev/studies/perturb.h"
 # plant NAME double|float GROUP SED-SCRIPT...; verdict in $tmp/NAME.verdict
 plant() {
     name=$1 numbers=$2 group=$3 dir=$tmp/$1
     shift 3
-    mkdir -p "$dir/dev/check" "$dir/dev/bench" "$dir/data"
+    mkdir -p "$dir/dev/check" "$dir/dev/bench" "$dir/dev/studies" "$dir/data"
     for file in $sources test_golf.c dev/bench/bench.h dev/check/test_*.h; do cp "$file" "$dir/$file"; done
     for script; do
         changed=

@@ -21,7 +21,7 @@ mv "$to/means.tsv.part" "$to/means.tsv"
 cat "$to/table.md"
 [ -f "$study/figure.gp" ] || exit 0
 if command -v gnuplot > /dev/null; then
-    gnuplot -e "means='$to/means.tsv'" "$study/figure.gp" > "$to/figure.svg.part"
+    gnuplot -e "means='$to/means.tsv'" "$study/figure.gp" > "$to/figure.svg.part" || { rm -f "$to/figure.svg.part"; exit 1; }
     mv "$to/figure.svg.part" "$to/figure.svg"
     echo "figure: $to/figure.svg"
 else
