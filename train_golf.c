@@ -2009,6 +2009,7 @@ typedef struct {
     uint8_t *at, *end;
     uint32_t low, range, code;
     int reading, full;
+    uint16_t rate[256]; /* how far a probability moves, by how often it was asked: 1 / (n + 1.5) */
 } Coder;
 INLINE void coder_shift(Coder *r) { /* a byte more */
     r->full |= r->at == r->end;
@@ -2018,16 +2019,16 @@ INLINE void coder_shift(Coder *r) { /* a byte more */
 }
 INLINE int coded_bit(Coder *r, Node *node, int bit) {
     if (!node->p) node->p = 1 << 15;
-    const uint32_t bound = (r->range >> 16) * node->p;
+    const uint32_t p = node->p, bound = (r->range >> 16) * p;
     if (r->reading) bit = r->code >= bound;
-    if (!bit) r->range = bound;
-    else {
-        r->range -= bound, r->code -= bound, r->low += bound;
-        if (r->low < bound && !r->reading) /* a carry into what is written */
-            for (uint8_t *q = r->at - 1; ++*q == 0;) q--;
-    }
-    const int p = (int)((float)node->p + (float)((bit ? 0 : 65535) - node->p) / (node->n + 1.5f));
-    node->p = (uint16_t)(p < 36 ? 36 : p > 65500 ? 65500 : p);
+    const uint32_t upper = bit ? bound : 0;
+    r->range = bit ? r->range - bound : bound;
+    r->code -= upper, r->low += upper;
+    if (r->low < upper && !r->reading) /* a carry into what is written */
+        for (uint8_t *q = r->at - 1; ++*q == 0;) q--;
+    const uint32_t rate = r->rate[node->n]; /* integers: every machine decodes alike */
+    const uint32_t next = bit ? p - (p * rate >> 16) : p + ((65535 - p) * rate >> 16);
+    node->p = (uint16_t)(next < 36 ? 36 : next > 65500 ? 65500 : next);
     node->n += node->n < 255;
     for (; r->range < 1 << 24; r->range <<= 8) coder_shift(r);
     return bit;
@@ -2097,7 +2098,8 @@ static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t 
     for (size_t i = 0; i < (good ? n : 0); i++) {
         const size_t j = i / parts, part = i % parts, number = t->at + j * N;
         uint8_t *from = reading ? buf + at[i] : out + i * room;
-        Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0};
+        Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0, {0}};
+        for (int k = 0; k < 256; k++) r.rate[k] = (uint16_t)(131072 / (2 * k + 3));
         for (int b = 0; b < 4 && reading; b++) coder_shift(&r);
         real *scale = scale_of(m, t, (int)j);
         good &= coded_scales(&r, t, scale, S * part / parts, S * (part + 1) / parts);
@@ -2483,7 +2485,7 @@ int help_main(void) {
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=N]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
-         "       ./train_golf bench  [step] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+         "       ./train_golf bench  [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);

@@ -153,11 +153,36 @@ static void bench_step(const Config *c) {
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
     golf_free(&m), free(x);
 }
+/* The artifact of a fresh model: its bytes, how long it takes to write and to read. */
+static void bench_file(const Config *c) {
+    char path[] = "/tmp/golf_bench_XXXXXX";
+    double save[BENCH_RUNS], load[BENCH_RUNS];
+    Golf m, loaded;
+    const int fd = mkstemp(path);
+    if (fd < 0) die("%s: cannot make a file there: %s", path, strerror(errno));
+    close(fd);
+    golf_init(&m, c, 1);
+    for (int run = 0; run < BENCH_RUNS; run++) {
+        double t = now();
+        golf_save(&m, path, 0);
+        save[run] = now() - t, t = now();
+        golf_load(&loaded, path);
+        load[run] = now() - t;
+        golf_free(&loaded);
+    }
+    remove(path);
+    printf("\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s\n",
+           ledger_of(&m).total, artifact_bytes(c), median(save, BENCH_RUNS),
+           median(load, BENCH_RUNS));
+    golf_free(&m);
+}
 int bench_main(const char *what, int argc, char **argv) {
     static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
     Config config, *c = &config;
     const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
-    if (what && strcmp(what, "step")) die("bench: expected nothing or 'step', found '%s'", what);
+    const int file = what && !strcmp(what, "file");
+    if (what && strcmp(what, "step") && !file)
+        die("bench: expected nothing, 'step' or 'file', found '%s'", what);
     double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
     const size_t n = (size_t)1 << 26;
     if (!c->width) fit_width(c);
@@ -184,6 +209,7 @@ int bench_main(const char *what, int argc, char **argv) {
     }
     printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
            c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
+    if (file) return bench_file(c), 0;
     bench_step(c);
     if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
     return 0;

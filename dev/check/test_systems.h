@@ -194,6 +194,19 @@ static void test_coder(void) {
                   !memcmp(m.scale, steps, t->copy_scales * sizeof(real)), "%s: not what was coded", rows[i].text);
         CHECK(!coded_tensor(&m, t, buf, bytes - 1, 1), "%s: a byte less was accepted", rows[i].text);
     }
+    Golf m; /* indices of a codebook */
+    new_model(&m, "vocab=20 width=192 heads=2 seq=8 mlp=4 cluster=4,60,each", 0);
+    cluster_fit(&m), golf_quantize(&m);
+    const Tensor *t = m.t + T_wup;
+    int count[60] = {0};
+    for (size_t v = 0; v < VECTORS(t); v++) count[index_of(m.code + t->at, t, v)]++;
+    uint8_t *buf = (uint8_t *)reals(t->bytes, 0);
+    const size_t bytes = coded_tensor(&m, t, buf, t->bytes, 0);
+    const double codes = entropy_bytes(count, 60, (double)VECTORS(t));
+    printf("coder, codebook: %zu bytes with %zu of entries, packed %zu, order-0 entropy of the indices %.0f\n", bytes,
+           2 * t->copy_scales, t->bytes, codes);
+    CHECK(bytes && (double)bytes <= 1.01 * codes + 2.0 * (double)t->copy_scales + 8, "codebook: %zu bytes", bytes);
+    golf_free(&m);
 }
 
 /* --qat_ramp: when each matrix sets in. */
