@@ -2,7 +2,7 @@
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
 # make study N=1  one of dev/studies (SEEDS, QUICK)    make report     their tables and figures again
-# make quantizers  all systems of quantization at one size (SEEDS, QUICK)
+# make quantizers, make sharing  every system at one size (SEEDS, QUICK): dev/records
 # make info       what was found on this machine       make help       this text
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
@@ -72,8 +72,8 @@ baseline: train_golf
 study: train_golf
 	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
 
-quantizers: train_golf
-	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/quantizers
+quantizers sharing: train_golf
+	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/$@
 
 report:
 	@dev/studies/report.sh
@@ -94,4 +94,4 @@ help:
 clean:
 	rm -f train_golf data/prepare test_golf_double test_golf_float
 
-.PHONY: prepare test test-bugs check baseline study report asan info help clean
+.PHONY: prepare test test-bugs check baseline study quantizers sharing report asan info help clean
