@@ -94,4 +94,4 @@ help:
 clean:
 	rm -f train_golf data/prepare test_golf_double test_golf_float
 
-.PHONY: prepare test test-bugs check baseline study report asan info help clean
+.PHONY: prepare test test-bugs check baseline study quantizers report asan info help clean
