@@ -1,10 +1,10 @@
 /* train_golf.c - how good can a language model be for the bytes it stores?
  *
- * Trains a byte-capped language model built around one wide transformer block that is applied many
+ * Trains a byte-capped language model of few wide transformer blocks, each applied once or many
  * times, exports it to a file under a byte cap, and scores that file in bits per byte (bpb).
  * `./train_golf help` lists the commands; golf.h holds the options, the tensors and the formats.
  *
- * One application ("phase") p of the recursive wide block:
+ * One application ("phase") p of a block:
  *
  *      h ----mix0[p]*----(+)----+--------------------------(+)--+-------------------------(+)--> h
  *      x0 ---mix1[p]*-----^     |                           ^   |                          ^
