@@ -2463,7 +2463,8 @@ int help_main(void) {
          "       ./train_golf bench  [step] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
-        printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
+        printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "",
+               *presets[k].options ? presets[k].options : "the values below");
     for (size_t g = 0; g < COUNT(groups); g++) {
         printf("\n%s:\n", groups[g].title);
         EACH_OPTION(o, groups[g].mask)
