@@ -1720,7 +1720,6 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
         }
     }
 }
-
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the orthogonal
  * matrix nearest to the momentum U: all singular values become about 1. Five times
  * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
@@ -1907,7 +1906,6 @@ static void config_check(const Config *c) {
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
-
 /* The last byte: an adaptive binary range coder over codes and scales. A symbol is a path down a
  * tree of bits; every node has a probability that follows what it has seen. Which nodes: the first
  * four bits of a code per column where there are 1,000 rows (a column of the embedding has a mean
@@ -2906,7 +2904,6 @@ void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
         hadamard(d, n, t->had);
     }
 }
-
 /* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
 static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
     for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
@@ -3281,7 +3278,6 @@ int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) 
     }
     return free(row), good;
 }
-
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
     const int help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
