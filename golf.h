@@ -40,14 +40,14 @@ enum {
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "96", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
-    X(MODEL, INT, heads, "3", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
+    X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
+    X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
-    X(MODEL, INT, mlp, "10", "1 to 16", "hidden width of the MLP = mlp * width") \
+    X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
     X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
-    X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
-    X(MODEL, INT, repeat, "3", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
+    X(MODEL, INT, unique, "3", "1 to 64", "U, distinct blocks in the loop") \
+    X(MODEL, INT, repeat, "1", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
     X(MODEL | QUIET, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
     X(MODEL | QUIET, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \

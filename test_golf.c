@@ -67,8 +67,9 @@ static Config config_of(const char *text) {
     Config c;
     char copy[1024], option[256], *save;
     config_defaults(&c);
-    c.width = 256, c.repeat = 4, c.embed_bits = 8, c.xgain = MODE_VECTOR; /* not pocket's */
-    c.heads = c.mlp = 4, c.batch = 16, c.steps = 500, c.optimizer = OPT_ADAMW, c.lr = 0.002;
+    c.width = 256, c.unique = 1, c.repeat = 4, c.embed_bits = 8; /* not pocket's */
+    c.xgain = MODE_VECTOR, c.heads = c.mlp = 4;
+    c.batch = 16, c.steps = 500, c.optimizer = OPT_ADAMW, c.lr = 0.002;
     snprintf(copy, sizeof copy, "%s", text);
     for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
         snprintf(option, sizeof option, "--%s", w);

@@ -1,10 +1,10 @@
 /* train_golf.c - how good can a language model be for the bytes it stores?
  *
- * Trains a byte-capped language model built around one wide transformer block that is applied many
+ * Trains a byte-capped language model of few wide transformer blocks, each applied once or many
  * times, exports it to a file under a byte cap, and scores that file in bits per byte (bpb).
  * `./train_golf help` lists the commands; golf.h holds the options, the tensors and the formats.
  *
- * One application ("phase") p of the recursive wide block:
+ * One application ("phase") p of a block:
  *
  *      h ----mix0[p]*----(+)----+--------------------------(+)--+-------------------------(+)--> h
  *      x0 ---mix1[p]*-----^     |                           ^   |                          ^
@@ -1802,7 +1802,6 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
         }
     }
 }
-
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the orthogonal
  * matrix nearest to the momentum U: all singular values become about 1. Five times
  * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
@@ -1997,7 +1996,6 @@ static void config_check(const Config *c) {
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
-
 /* The last byte: an adaptive binary range coder over codes and scales. A symbol is a path down a
  * tree of bits; every node has a probability that follows what it has seen. Which nodes: the first
  * four bits of a code per column where there are 1,000 rows (a column of the embedding has a mean
@@ -2413,18 +2411,19 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
 
 /* ==== 10. Command line and training loop ====================================================== */
 static const struct { const char *name, *options, *help; } presets[] = {
-    {"pocket", "", "recursive and ternary, under 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"flat", "unique=3 repeat=1 heads=2 mlp=13 width=fit",
-     "the same without sharing, at the same bytes"},
-    {"reference", "width=256 heads=4 mlp=4 repeat=4 embed_bits=8 xgain=vector batch=16 steps=500 "
-     "optimizer=adamw lr=0.002 cap=1300000",
+    {"pocket", "", "three ternary blocks under 256,000 bytes: the defaults, see dev/LOG.md"},
+    {"recursive", "unique=1 repeat=3 heads=3 mlp=10 width=96",
+     "one block, applied three times, at about the same bytes"},
+    {"reference", "width=256 heads=4 mlp=4 unique=1 repeat=4 embed_bits=8 xgain=vector batch=16 "
+     "steps=500 optimizer=adamw lr=0.002 cap=1300000",
      "the recipe that was compared with PyTorch; data of 1,024 pieces"},
     {"golf_baseline", "width=512 heads=8 kv_heads=4 mlp=2 seq=1024 unique=9 repeat=1 unet=1 "
      "extra_norm=none gain=none wq=int8 qat=0 aq=none embed_bits=8 init=baseline muon_split=1 "
      "lr_muon=0.04 lr_embed=0.05 lr_interface=0.04 momentum_warmup=500 clip=0 warmup=0 warmdown=0 "
      "shuffle=0 steps=200 cap=16000000",
      "Parameter Golf's first baseline, its smoke run; data of 1,024 pieces"},
-    {"tiny", "width=32 heads=2 repeat=2 mlp=2 seq=32 batch=4 steps=30", "seconds, for tests"},
+    {"tiny", "width=32 heads=2 unique=1 repeat=2 mlp=2 seq=32 batch=4 steps=30",
+     "seconds, for tests"},
 };
 
 static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row of the table */
@@ -2466,8 +2465,8 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
         if (strncmp(argv[i], "--preset=", 9)) continue;
         for (preset = 0; strcmp(presets[preset].name, argv[i] + 9);)
             if (++preset == COUNT(presets))
-                die("unknown preset '%s'; expected pocket, flat, reference, golf_baseline or tiny",
-                    argv[i] + 9);
+                die("unknown preset '%s'; expected pocket, recursive, reference, golf_baseline or "
+                    "tiny", argv[i] + 9);
     }
     strcpy(text, presets[preset].options); /* of other commands: none */
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) {
@@ -2488,7 +2487,8 @@ int help_main(void) {
          "       ./train_golf bench  [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
-        printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "", presets[k].options);
+        printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "",
+               *presets[k].options ? presets[k].options : "the values below");
     for (size_t g = 0; g < COUNT(groups); g++) {
         printf("\n%s:\n", groups[g].title);
         EACH_OPTION(o, groups[g].mask)
@@ -3019,7 +3019,6 @@ void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
         hadamard(d, n, t->had);
     }
 }
-
 /* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
 static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
     for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;

@@ -156,7 +156,7 @@ static void bench_step(const Config *c) {
 /* The artifact of a fresh model: its bytes, how long it takes to write and to read. */
 static void bench_file(const Config *c) {
     char path[] = "/tmp/golf_bench_XXXXXX";
-    double save[BENCH_RUNS], load[BENCH_RUNS];
+    double save[BENCH_RUNS], load[BENCH_RUNS], decode[BENCH_RUNS];
     Golf m, loaded;
     const int fd = mkstemp(path);
     if (fd < 0) die("%s: cannot make a file there: %s", path, strerror(errno));
@@ -168,12 +168,21 @@ static void bench_file(const Config *c) {
         save[run] = now() - t, t = now();
         golf_load(&loaded, path);
         load[run] = now() - t;
-        golf_free(&loaded);
+        size_t at;
+        uint8_t *file = read_file(path, &at);
+        t = now();
+        for (const Tensor *u = loaded.t + N_TENSORS - 1; u >= loaded.t; u--) {
+            at -= u->coded; /* a payload as long as packed is not coded */
+            if (u->coded < u->bytes) coded_tensor(&loaded, u, file + at, u->coded, 1);
+        }
+        decode[run] = now() - t;
+        free(file), golf_free(&loaded);
     }
     remove(path);
-    printf("\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s\n",
+    printf("\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s, of which the "
+           "coder %.2f s\n",
            ledger_of(&m).total, artifact_bytes(c), median(save, BENCH_RUNS),
-           median(load, BENCH_RUNS));
+           median(load, BENCH_RUNS), median(decode, BENCH_RUNS));
     golf_free(&m);
 }
 int bench_main(const char *what, int argc, char **argv) {
