@@ -628,14 +628,17 @@ void switch_values_backward(const Golf *m, const Phase *s, const Flow *f, int p,
 void switch_inputs(const Golf *m, real *di, const Flow *f, int p, int n);
 void switch_dw(const Golf *m, const Phase *all, int p, int N);
 int depth_at(const Config *c, int step);
+void protect_check(const Config *c);
 void ramp_check(const Config *c);
 void ramp_init(Golf *m);
+void golf_init_from(Golf *m, const char *path); /* a checkpoint */
 int unshared(const Config *c, const char *name);
 void unshare_check(const Config *c);
 void lora_forward(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r, int N);
 void lora_dx(const Golf *m, real *dx, Mat dy, int k, int p, int r, int N);
 void lora_dw(const Golf *m, const Gemm *w, int k, int p, int r);
 int cluster_of(const Config *c, int *g, int *n);
+void cluster_check(const Config *c);
 void cluster_average(Golf *m, real *x);
 void cluster_fit(Golf *m);
 #define VECTORS(t) ((t)->copy_n / (size_t)(t)->vector)
@@ -734,7 +737,12 @@ typedef struct {
     int steps;
     Score memory, file;
 } Run;
-void watch(const Golf *m, Run *run); /* Part II */
+/* Instruments (section 23). Of all projections: the part of their codes that is 0 and whose
+ * gradient is masked; how far scales moved, in powers of 2; pQuant's share of the MLPs' output. */
+typedef struct { double codes, zero, masked, drift, hi_share; } Diagnosis;
+Diagnosis diagnose(const Golf *m);
+double flops_per_token(const Config *c);
+void watch(const Golf *m, Run *run);
 int plot(const Config *c);
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */

@@ -1205,18 +1205,6 @@ static int block_of(const Config *c, int p) {
     if (q >= LOOP_PHASES) return c->prelude + c->unique + (q - LOOP_PHASES);
     return c->prelude + (c->order == ORDER_CYCLE ? q % c->unique : q / c->repeat);
 }
-/* The applications of a forward pass: r of each block in the loop; more than --repeat of them use
- * the last one's interface again. */
-void golf_depth(Golf *m, int r) {
-    const Config *c = &m->c;
-    const int loop = c->unique * r, cycle = c->order == ORDER_CYCLE;
-    m->runs = 0;
-    for (int i = 0; i < c->prelude + loop + c->coda; i++) {
-        const int q = i - c->prelude, turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
-        const int at = cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
-        m->run[m->runs++] = q < 0 ? i : q < loop ? c->prelude + at : i - loop + LOOP_PHASES;
-    }
-}
 static int copy_of(const Golf *m, const Tensor *t, int p) { /* of experts: p * E + e */
     if (t->experts) return block_of(&m->c, p / t->experts) * t->experts + p % t->experts;
     return t->stored_copies == m->phases ? p : block_of(&m->c, p);
@@ -1940,29 +1928,6 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
     if (config_text(c, mask, again) != len || memcmp(again, text, len))
         die("%s: its configuration lacks options of this one: written by another version", path);
 }
-/* What option_set cannot see: lists, and relations between options. */
-static void protect_check(const Config *c) {
-    int seen[4] = {0}, rows = 0;
-    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
-        static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
-        char name[32] = "";
-        int bits = 0, n = 0, more = 0, k = 0;
-        double percent = 100;
-        sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
-        if (n && p[n] == ':') sscanf(p + n, ":%lf%%%n", &percent, &more), n = more ? n + more : 0;
-        while (k < 4 && strcmp(names[k], name)) k++;
-        if (k == 4 || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
-            !(percent > 0 && percent <= 100) || (more && bits == 16))
-            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 "
-                "or 16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'",
-                c->protect, p);
-        if (seen[k]++) die("--protect=%s: %s is there twice", c->protect, name);
-        rows |= percent < 100;
-    }
-    if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
-    if (rows && (c->wq != WQ_TERNARY || c->qat == QAT_NOISE))
-        die("--protect=%s: rows are for --wq=ternary, without --qat=noise", c->protect);
-}
 /* Options that mean nothing without another one, and pairs that do not go together. */
 static void needs_check(const Config *c) {
 #define X(name, has, needs) {#name, needs, (has) != 0},
@@ -1978,6 +1943,7 @@ static void needs_check(const Config *c) {
                 strcmp(option_text(c, o, text), o->def))
                 die("--%s means nothing without --%s", o->name, rows[i].needs);
 }
+/* What option_set cannot see: lists, and relations between options. */
 static void config_check(const Config *c) {
     protect_check(c), needs_check(c), unshare_check(c), ramp_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
@@ -1986,10 +1952,7 @@ static void config_check(const Config *c) {
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
-    int g, n;
-    if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || W % g || HIDDEN % g)
-        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width "
-            "and the hidden width, N from 2 to 65536", c->cluster);
+    cluster_check(c);
     if ((double)W * fmax(HIDDEN, fmax(QKV_ROWS, O_COLS)) > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
             HIDDEN);
@@ -2036,16 +1999,7 @@ INLINE int coded_bits(Coder *r, Node *tree, int at, int bits, int symbol) {
     while (bits-- > 0) at = at * 2 | coded_bit(r, tree + at, symbol >> bits & 1);
     return at;
 }
-static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
-    Node *tree = xcalloc((size_t)1 << t->bits, sizeof(Node));
-    int good = 1;
-    for (size_t v = from; v < to && !r->full; v++) {
-        const int k = coded_bits(r, tree, 1, t->bits, index_of(code, t, v)) - (1 << t->bits);
-        good &= k < t->group;
-        set_index(code, t, v, k);
-    }
-    return free(tree), good;
-}
+static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to);
 /* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
 static int coded_codes(Coder *r, const Tensor *t, int8_t *code, const real *scale, size_t from,
                        size_t to) {
@@ -2254,32 +2208,6 @@ static uint8_t *ckpt_open(const char *path, Config *c, size_t *count, size_t *at
     config_parse(c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
     *at = CKPT_FIXED + len;
     return file;
-}
-/* --init_from: the weights of tensors that both models have; the others start as always. */
-void golf_init_from(Golf *m, const char *path) {
-    Config c;
-    Golf from;
-    size_t n, at;
-    uint8_t *file = ckpt_open(path, &c, &n, &at);
-    config_check(&c), golf_layout(&from, &c);
-    if (n != from.n_params) die("%s: expected %zu parameters, found %zu", path, from.n_params, n);
-    from.w = xcalloc(n, sizeof(real));
-    memcpy(from.w, file + at, n * sizeof(real));
-    for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
-        if (!STORED(t) || !STORED(u) || convert(m, t, &from, u)) continue;
-        if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies ||
-            t->experts != u->experts)
-            die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
-                "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
-                u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
-        memcpy(m->w + t->at, from.w + u->at, t->n * sizeof(real));
-    }
-    lora_fit(m, &from), fips_fit(m, &from);
-    free(from.w);
-    cluster_fit(m), ramp_init(m);
-    golf_quantize(m), m->flips = 0;
-    memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
-    free(file);
 }
 /* Continues m, freshly initialised with the options asked for; returns the step. The run must be
  * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
@@ -2497,17 +2425,6 @@ int help_main(void) {
     }
     return 0;
 }
-/* 6 x (projection weights at every application + the head) + causal attention scores and values. */
-static double flops_per_token(const Config *c) {
-    Golf m;
-    double weights = (double)c->vocab * c->width;
-    golf_layout(&m, c);
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        if (MATRIX(t) && t->n && strncmp(t->name, "fips", 4)) /* copies that a token meets */
-            weights += (double)PHASES * t->rows * t->cols *
-                       (t->experts ? c->topk : t->per == PER_EXPERT ? c->hi_experts : 1);
-    return 6 * weights + 6.0 * c->seq * c->width * PHASES;
-}
 static double peak_memory_mb(void) {
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
@@ -2545,36 +2462,6 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
         o += sprintf(o, c < 32 ? "\\u%04x" : c == '"' || c == '\\' ? "\\%c" : "%c", c);
     }
     return strcpy(o, "\""), out;
-}
-/* What quantization does to the projections, for the log and result.json: the part of their codes
- * that is 0, that changed per 100 steps, whose gradient is masked; how far scales moved, in powers
- * of 2; pQuant's share of the power of its MLPs' outputs in the last batch. */
-typedef struct { double codes, zero, masked, drift, hi_share; } Diagnosis;
-static Diagnosis diagnose(const Golf *m) {
-    const Config *c = &m->c;
-    Diagnosis d = {0};
-    double zeros = 0, masked = 0, scales = 0, drift = 0, hi = 0, all = 0;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        if (t->role != PROJ || t->bits == 16 || t->vector) continue;
-        d.codes += (double)t->n;
-        for (size_t i = t->at; i < t->at + t->n; i++) {
-            zeros += !m->code[i] && !t->half;
-            masked += t->ste && !m->mask[i];
-        }
-        for (size_t i = t->at_scale; i < t->at_scale + t->copy_scales * t->stored_copies; i++)
-            if (m->scale[i] > 0 && m->first_scale[i] > 0)
-                drift += fabs(log2((double)(m->scale[i] / m->first_scale[i]))), scales++;
-    }
-    for (int p = 0; c->ffn_hi && !c->recompute && p < m->phases; p++) /* of the last batch */
-        for (size_t i = 0; i < m->N * c->width; i++) {
-            const Phase *s = m->phase + p;
-            const double beta = (double)*IX(beta), y = (double)s->y[i];
-            const double high = y - beta * (double)s->hi_main[i];
-            hi += high * high, all += high * high + (y - high) * (y - high);
-        }
-    d.zero = zeros / fmax(d.codes, 1), d.masked = masked / fmax(d.codes, 1);
-    d.drift = drift / fmax(scales, 1), d.hi_share = hi / fmax(all, 1e-30);
-    return d;
 }
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
@@ -2961,6 +2848,33 @@ void soften(Golf *m, const Tensor *t, int j) {
     else if (lambda < 1)
         FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
 }
+/* --init_from: the weights of tensors that both models have; the others start as always. */
+void golf_init_from(Golf *m, const char *path) {
+    Config c;
+    Golf from;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    config_check(&c), golf_layout(&from, &c);
+    if (n != from.n_params) die("%s: expected %zu parameters, found %zu", path, from.n_params, n);
+    from.w = xcalloc(n, sizeof(real));
+    memcpy(from.w, file + at, n * sizeof(real));
+    for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
+        if (!STORED(t) || !STORED(u) || convert(m, t, &from, u)) continue;
+        if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies ||
+            t->experts != u->experts)
+            die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
+                "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
+                u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
+        memcpy(m->w + t->at, from.w + u->at, t->n * sizeof(real));
+    }
+    lora_fit(m, &from), fips_fit(m, &from);
+    free(from.w);
+    cluster_fit(m), ramp_init(m);
+    golf_quantize(m), m->flips = 0;
+    memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
+    free(file);
+}
+
 /* ==== 13. QuEST (2502.05003) ================================================================== */
 /* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
  * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
@@ -3188,6 +3102,12 @@ int cluster_of(const Config *c, int *g, int *n) { /* 0 none, 1 each, 2 shared, -
         *g > 16 || *n < 2 || *n > 65536) return -1;
     return !strcmp(how, "each") ? 1 : !strcmp(how, "shared") ? 2 : -1;
 }
+void cluster_check(const Config *c) {
+    int g, n;
+    if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || c->width % g || HIDDEN % g)
+        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width "
+            "and the hidden width, N from 2 to 65536", c->cluster);
+}
 static size_t vector_at(const Tensor *t, size_t v) { /* its first weight; the next is a row below */
     const size_t K = (size_t)t->cols;
     return v / K * t->vector * K + v % K;
@@ -3312,6 +3232,16 @@ void cluster_fit(Golf *m) {
     }
     cluster_average(m, m->w);
 }
+static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
+    Node *tree = xcalloc((size_t)1 << t->bits, sizeof(Node));
+    int good = 1;
+    for (size_t v = from; v < to && !r->full; v++) {
+        const int k = coded_bits(r, tree, 1, t->bits, index_of(code, t, v)) - (1 << t->bits);
+        good &= k < t->group;
+        set_index(code, t, v, k);
+    }
+    return free(tree), good;
+}
 
 /* ==== 16. Protected rows ====================================================================== */
 /* --protect=NAME:BITS:P%: the P % of the rows that ternary codes miss most have integer codes and a
@@ -3393,6 +3323,28 @@ int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) 
         if (!high) scale[1 + r] = 0;
     }
     return free(row), good;
+}
+void protect_check(const Config *c) {
+    int seen[4] = {0}, rows = 0;
+    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
+        char name[32] = "";
+        int bits = 0, n = 0, more = 0, k = 0;
+        double percent = 100;
+        sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
+        if (n && p[n] == ':') sscanf(p + n, ":%lf%%%n", &percent, &more), n = more ? n + more : 0;
+        while (k < 4 && strcmp(names[k], name)) k++;
+        if (k == 4 || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
+            !(percent > 0 && percent <= 100) || (more && bits == 16))
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 "
+                "or 16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'",
+                c->protect, p);
+        if (seen[k]++) die("--protect=%s: %s is there twice", c->protect, name);
+        rows |= percent < 100;
+    }
+    if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
+    if (rows && (c->wq != WQ_TERNARY || c->qat == QAT_NOISE))
+        die("--protect=%s: rows are for --wq=ternary, without --qat=noise", c->protect);
 }
 
 /* ==== 17. Relaxed Recursive Transformers (2410.20672): a little of its own for each phase ===== */
@@ -4064,6 +4016,18 @@ void unet_add(Golf *m, int p, int N) { /* d(out) has come along the stream and a
 }
 
 /* ==== 22. Depth that changes ================================================================== */
+/* The applications of a forward pass: r of each block in the loop; more than --repeat of them use
+ * the last one's interface again. */
+void golf_depth(Golf *m, int r) {
+    const Config *c = &m->c;
+    const int loop = c->unique * r, cycle = c->order == ORDER_CYCLE;
+    m->runs = 0;
+    for (int i = 0; i < c->prelude + loop + c->coda; i++) {
+        const int q = i - c->prelude, turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
+        const int at = cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
+        m->run[m->runs++] = q < 0 ? i : q < loop ? c->prelude + at : i - loop + LOOP_PHASES;
+    }
+}
 /* --repeat_ramp=1@0,2@0.3,4@0.5: applications from these fractions of the run on. Those that are
  * still to come start with closed gates and mix (1,0): each then begins as the identity. */
 static int ramp_entry(const char *p, int *r, double *from) { /* its length, or 0 */
@@ -4126,6 +4090,43 @@ void watch(const Golf *m, Run *run) {
         }
         if (aa > 0 && bb > 0) cosine[p] = ab / sqrt(aa * bb);
     }
+}
+Diagnosis diagnose(const Golf *m) {
+    const Config *c = &m->c;
+    Diagnosis d = {0};
+    double zeros = 0, masked = 0, scales = 0, drift = 0, hi = 0, all = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (t->role != PROJ || t->bits == 16 || t->vector) continue;
+        d.codes += (double)t->n;
+        for (size_t i = t->at; i < t->at + t->n; i++) {
+            zeros += !m->code[i] && !t->half;
+            masked += t->ste && !m->mask[i];
+        }
+        for (size_t i = t->at_scale; i < t->at_scale + t->copy_scales * t->stored_copies; i++)
+            if (m->scale[i] > 0 && m->first_scale[i] > 0)
+                drift += fabs(log2((double)(m->scale[i] / m->first_scale[i]))), scales++;
+    }
+    for (int p = 0; c->ffn_hi && !c->recompute && p < m->phases; p++) /* of the last batch */
+        for (size_t i = 0; i < m->N * c->width; i++) {
+            const Phase *s = m->phase + p;
+            const double beta = (double)*IX(beta), y = (double)s->y[i];
+            const double high = y - beta * (double)s->hi_main[i];
+            hi += high * high, all += high * high + (y - high) * (y - high);
+        }
+    d.zero = zeros / fmax(d.codes, 1), d.masked = masked / fmax(d.codes, 1);
+    d.drift = drift / fmax(scales, 1), d.hi_share = hi / fmax(all, 1e-30);
+    return d;
+}
+/* 6 x (projection weights at every application + the head) + causal attention scores and values. */
+double flops_per_token(const Config *c) {
+    Golf m;
+    double weights = (double)c->vocab * c->width;
+    golf_layout(&m, c);
+    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        if (MATRIX(t) && t->n && strncmp(t->name, "fips", 4)) /* copies that a token meets */
+            weights += (double)PHASES * t->rows * t->cols *
+                       (t->experts ? c->topk : t->per == PER_EXPERT ? c->hi_experts : 1);
+    return 6 * weights + 6.0 * c->seq * c->width * PHASES;
 }
 int plot(const Config *c) { /* --plot=1: the exit status of the run */
     char command[2200];
