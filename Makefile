@@ -1,8 +1,8 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
-# make study N=1  one of dev/studies (SEEDS, QUICK)    make report     their tables and figures again
-# make quantizers, make sharing  every system at one size (SEEDS, QUICK): dev/records
+# make study N=1  one of dev/studies                   make report     their tables and figures again
+# make quantizers, make sharing: all systems at one size; these and study: SEEDS=3 ARMS="a b" QUICK=1
 # make info       what was found on this machine       make help       this text
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
@@ -70,10 +70,10 @@ baseline: train_golf
 	@dev/baseline.sh
 
 study: train_golf
-	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
+	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
 
 quantizers sharing: train_golf
-	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/$@
+	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/$@
 
 report:
 	@dev/studies/report.sh

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # study.sh N: runs the study dev/studies/N_*, or that in folder N: every arm of its plan.tsv with every seed, in turn of
 # seeds, so that a study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
-#   SEEDS=7   seeds 1..7 for every arm (default: the plan's own column)     JOBS=2   runs at a time, one thread each
+#   SEEDS=7   seeds 1..7 for every arm; 4-6: these (default: the plan's own column)     JOBS=2   runs at a time, one thread each
+#   ARMS="a b"   these arms alone, with those that they start from; results stay under runs/
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
 # plan.tsv: arm, seeds (5: 1 to 5; or 101-102), options, separated by tabs; arm * stands for all and comes first. A later
-# option wins. --init_from=@ARM: the last checkpoint of that arm, same seed; ARM stands first, those that need it last.
+# option wins. --init_from=@ARM: the last checkpoint of that arm, same seed; ARM stands before those that need it.
 # evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
 set -u
 cd "$(dirname "$0")/../.."
@@ -17,7 +18,7 @@ study=$([ -f "$1/plan.tsv" ] && echo "${1%/}" || ls -d dev/studies/"$1"_* 2> /de
 [ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv and no $1/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
 [ -x ./train_golf ] || fail "no ./train_golf: run make"
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} quick=${QUICK:+-quick}
-[[ "$jobs${SEEDS:-1}" =~ ^[0-9]+$ ]] || fail "JOBS and SEEDS are numbers, found '$jobs' and '${SEEDS:-}'"
+[[ "$jobs ${SEEDS:-1}" =~ ^[1-9][0-9]*" "[0-9]+(-[0-9]+)?$ ]] || fail "expected numbers JOBS and SEEDS (or 4-6), found '$jobs' and '${SEEDS:-}'"
 runs=runs/studies/$(basename "$study")$quick
 mkdir -p "$runs"
 
@@ -29,6 +30,7 @@ column() { awk -F'\t' -v want="$2" '!/^#/ && NF > 1 && $1 != "*" { print $want }
 options_of() {  # of an arm: what * says, then its own, then what QUICK shortens
     awk -F'\t' -v arm="$1" '!/^#/ && ($1 == "*" || $1 == arm) { printf "%s ", $3 }' "$study/plan.tsv"
 }
+donor_of() { options_of "$1" | sed -n 's/.*--init_from=@\([^ ]*\).*/\1/p'; }
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
 
@@ -99,7 +101,12 @@ done
 
 # What is to be done, seed by seed.
 todo=() plan=() most=0
+for arm in ${ARMS:-}; do
+    column "$study/plan.tsv" 1 | grep -qxF -- "$arm" || fail "ARMS: there is no $arm in $study/plan.tsv"
+    wanted+=" $arm $(donor_of "$arm") "
+done
 while read -r arm seeds; do
+    [[ ${wanted:- $arm } = *" $arm "* ]] || continue
     seeds=${SEEDS:-$seeds}
     [[ $seeds = *-* ]] || seeds=1-$seeds
     first=${seeds%-*} last=${seeds#*-}
@@ -115,7 +122,7 @@ for ((seed = 1; seed <= most; seed++)); do
 done
 
 results=$study/results.tsv
-[ -z "$quick" ] || results=$runs/results.tsv
+[ -z "$quick${ARMS:-}" ] || results=$runs/results.tsv
 stopped() {  # Ctrl-C: what is finished is written down
     collect "$results"
     dev/studies/report.sh "$study" "$results" > /dev/null
@@ -145,8 +152,10 @@ reap() {  # waits for one run to end and reports it
 }
 for entry in "${todo[@]}"; do
     [ ${#what[@]} -lt "$jobs" ] || reap
-    [ $broken -eq 0 ] || break
     read -r arm seed <<< "$entry"
+    donor=$(donor_of "$arm")
+    while [ "$donor" ] && ! finished "$donor" "$seed" && [ ${#what[@]} -gt 0 ]; do reap; done
+    [ $broken -eq 0 ] || break
     train_one "$arm" "$seed" &
     what[$!]=$entry
 done
