@@ -7,7 +7,7 @@
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
 # plan.tsv: arm, seeds (5: 1 to 5; or 101-102), options, separated by tabs; arm * stands for all and comes first. A later
-# option wins. --init_from=@ARM: the last checkpoint of that arm, same seed; ARM stands before those that need it.
+# option wins. --init_from=@ARM (or another option): the last checkpoint of that arm, same seed; ARM stands before those that need it.
 # evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
 set -u
 cd "$(dirname "$0")/../.."
@@ -41,7 +41,7 @@ finished() {  # ARM SEED
 train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why in $dir/log on failure.
     local arm=$1 seed=$2 dir=$runs/$1/$2 options steps short= name how
     mkdir -p "$dir"
-    options=$(options_of "$arm" | sed "s|--init_from=@\([^ ]*\)|--init_from=$runs/\1/$seed/ckpt.bin|")
+    options=$(options_of "$arm" | sed "s|=@\([^ ]*\)|=$runs/\1/$seed/ckpt.bin|g")
     [ -z "$quick" ] || {
         steps=$(echo "$options" | sed -n 's/.*--steps=\([0-9]*\).*/\1/p')
         short="--steps=$((steps / 50 > 10 ? steps / 50 : 10)) --val_tokens=4096"
