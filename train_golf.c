@@ -2840,11 +2840,12 @@ void soften(Golf *m, const Tensor *t, int j) {
     const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
     const size_t from = t->at + j * t->copy_n;
     const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
-    if (m->c.qat == QAT_NOISE && t->bits < 16)
+    if (m->c.qat == QAT_NOISE && t->bits < 16) {
         FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
             m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
-    else if (lambda < 1)
+    } else if (lambda < 1) {
         FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
+    }
 }
 /* ==== 13. QuEST (2502.05003) ================================================================== */
 /* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
