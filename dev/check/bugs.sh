@@ -66,7 +66,7 @@ bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/sum_lane
 bug gate-gradient-2-percent double "layer gradients" \
     "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
-bug masks-ignored double gradients "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
+bug masks-ignored double masks "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
 bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/"
 bug rope-sign-both double "layer gradients" \
     "$(in_ qk_forward)s/ + x2 \* d/ - x2 * d/; $(in_ qk_forward)s/ - x1 \* d/ + x1 * d/" \
@@ -100,10 +100,10 @@ bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
 bug row-scale-of-another-row double gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
-bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7 : //"
+bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7/0 ? 0/"
 # systems
 bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
-bug quest-gradient-not-rotated double gradients "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
+bug quest-gradient-not-rotated double masks "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
 bug quest-without-half-step float quest "$(in_ choose_quantizer)s/(q == Q_QUEST \&\& c->wbits != 1.585)/0/"
 bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K, block);/hadamard(dx + at, K, block);/"
 bug binary-without-mean float bitnet "/^void binary_quantize(/,/^}/s/w\[i\] - (real)mean/w[i]/"
