@@ -1,7 +1,8 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
-# make study N=1  one of dev/studies (SEEDS, QUICK)    make report     their tables and figures again
+# make study N=1  one of dev/studies                   make report     their tables and figures again
+# make quantizers all systems of quantization at one size; this and study: SEEDS=3 ARMS="a b" QUICK=1
 # make info       what was found on this machine       make help       this text
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
@@ -37,8 +38,8 @@ ifeq ($(OMP),)
   FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
-FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
-SOURCES := train_golf.c golf.h Makefile
+FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h data/tokens.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
+SOURCES := train_golf.c golf.h data/tokens.h dev/bench/bench.h dev/studies/perturb.h Makefile
 
 train_golf: $(SOURCES)
 	$(CC) $(FLAGS) $(FACTS) -o $@ train_golf.c -lm
@@ -47,9 +48,9 @@ prepare: data/prepare
 data/prepare: data/prepare.c $(SOURCES)
 	$(CC) $(FLAGS) -o $@ data/prepare.c -lm
 
-test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_studies.h $(SOURCES)
+test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_studies.h $(SOURCES)
 	$(CC) $(FLAGS) -DGOLF_DOUBLE -o $@ test_golf.c -lm
-test_golf_float: test_golf.c dev/check/test_input.h dev/check/test_studies.h $(SOURCES)
+test_golf_float: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_studies.h $(SOURCES)
 	$(CC) $(FLAGS) -o $@ test_golf.c -lm
 
 test: test_golf_double test_golf_float
@@ -69,7 +70,10 @@ baseline: train_golf
 	@dev/baseline.sh
 
 study: train_golf
-	@SEEDS="$(SEEDS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
+	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
+
+quantizers: train_golf
+	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/quantizers
 
 report:
 	@dev/studies/report.sh
@@ -90,4 +94,4 @@ help:
 clean:
 	rm -f train_golf data/prepare test_golf_double test_golf_float
 
-.PHONY: prepare test test-bugs check baseline study report asan info help clean
+.PHONY: prepare test test-bugs check baseline study quantizers report asan info help clean

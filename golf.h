@@ -34,22 +34,23 @@ typedef float real;
 enum {
     MODEL = 1, TRAIN = 2, EVAL = 4, SAMPLE = 8, INFO = 16,
     FIXED = 32, /* set by the program, not by the user */
-    RESUME = 64 /* may change when a run is resumed */
+    RESUME = 64, /* may change when a run is resumed */
+    QUIET = 128  /* left out of artifacts while at its default: means nothing, must not change */
 };
 
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
     X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
     X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
-    X(MODEL, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
+    X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
-    X(MODEL, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
+    X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "3", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "1", "1 to 64", "R, applications of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
-    X(MODEL, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
-    X(MODEL, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
+    X(MODEL | QUIET, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
+    X(MODEL | QUIET, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
     X(MODEL, INT, mix, "vector", "none|scalar|vector", "input injection h = mix0*h + mix1*x0") \
     X(MODEL, INT, gain, "vector", "none|scalar|vector", "gains of the two block RMSNorms") \
     X(MODEL, INT, gate, "vector", "none|scalar|vector", "gates on the two residual branches") \
@@ -57,19 +58,41 @@ enum {
     X(MODEL, INT, extra_norm, "out", "none|out|each", "RMSNorm before Wo, Wdown | before all") \
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per application, 0 = per block") \
-    X(MODEL, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
-    X(MODEL, INT, wq, "ternary", "none|ternary", "projection weights: bf16 or 5 trits a byte") \
-    X(MODEL, STR, protect, "", "", "NAME:BITS,...: projections in 4-8 or 16 bits") \
-    X(MODEL, INT, aq, "int8", "none|int8", "inputs of the projections, absmax per token") \
+    X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before application p") \
+    X(MODEL, INT, wq, "ternary", "none|ternary|binary|quest|int4|int5|int6|int7|int8", \
+      "projection weights; none: bf16") \
+    X(MODEL | QUIET, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary") \
+    X(MODEL | QUIET, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding") \
+    X(MODEL | QUIET, INT, wscale, "tensor", "tensor|row|group", \
+      "a scale per; group: 128 of a row") \
+    X(MODEL | QUIET, INT, ste, "auto", "identity|clip|trust|auto", \
+      "gradient passes all | inside | near the grid (auto: quest)") \
+    X(MODEL | QUIET, STR, protect, "", "", "NAME:BITS[:P%],...: projections, or their worst rows") \
+    X(MODEL, INT, aq, "int8", "none|int8|int4|quest", "inputs of the projections, per token") \
+    X(MODEL | QUIET, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest") \
+    X(MODEL | QUIET, STR, cluster, "", "", \
+      "G,N,shared|each: N vectors of G weights, per block | matrix") \
+    X(MODEL | QUIET, INT, ffn_hi, "0", "0 to 65536", \
+      "hidden width of a second MLP in high precision") \
+    X(MODEL | QUIET, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights") \
+    X(MODEL | QUIET, INT, hi_experts, "1", "1 to 64", \
+      "copies of it, one of which each token uses") \
+    X(MODEL | QUIET, INT, hi_route, "phase", "phase|token", \
+      "which: its n-th application, n % N | learned, top-1") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
+    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "part of the bytes that coding leaves") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
+    X(TRAIN, STR, init_from, "", "", "ckpt.bin whose weights this run starts from") \
+    X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise") \
+    X(TRAIN, NUM, qat_ramp, "0", "0 to 1", "fraction of the steps in which quantization sets in") \
+    X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of the projections with AdamW") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "the same with Muon") \
@@ -100,10 +123,30 @@ enum {
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
 enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
-enum { WQ_NONE, WQ_TERNARY };
-enum { AQ_NONE, AQ_INT8 };
+enum { WQ_NONE, WQ_TERNARY, WQ_BINARY, WQ_QUEST, WQ_INT4 };
+enum { AQ_NONE, AQ_INT8, AQ_INT4, AQ_QUEST };
+enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
+enum { ROUTE_PHASE, ROUTE_TOKEN };
+enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
+enum { STE_IDENTITY, STE_CLIP, STE_TRUST, STE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+
+/* Options that mean nothing without another one: name, is that there? (Config c), which. */
+#define GOLF_NEEDS(X) \
+    X(wbits, c->wq == WQ_QUEST, "wq=quest") X(abits, c->aq == AQ_QUEST, "aq=quest") \
+    X(hadamard, c->wq == WQ_QUEST || c->aq == AQ_QUEST, "wq=quest or --aq=quest") \
+    X(qat_order, c->qat_ramp > 0, "qat_ramp") X(ffn_hi_bits, c->ffn_hi, "ffn_hi") \
+    X(hi_experts, c->ffn_hi, "ffn_hi") X(hi_route, c->hi_experts > 1, "hi_experts")
+/* Options that do not go together, and why. */
+#define GOLF_CLASHES(X) \
+    X(strstr(c->cluster, "shared") && strstr(c->protect, "wqkv:"), \
+      "--cluster: wqkv holds the shared codebook and cannot be protected") \
+    X(*c->cluster && c->qat == QAT_NOISE, "--cluster and --qat=noise do not go together") \
+    X(c->qat_ramp > 0 && (c->aq == AQ_QUEST || ste_of(c, c->wq == WQ_QUEST)), \
+      "--qat_ramp mixes what is straight through: no --aq=quest, --ste=identity") \
+    X(c->hi_experts > (c->prelude || c->coda ? 1 : c->repeat) && c->hi_route == ROUTE_PHASE, \
+      "--hi_experts by application: expected up to --repeat of them, no prelude and no coda")
 
 #define FIELD_INT(name) int name;
 #define FIELD_NUM(name) double name;
@@ -127,7 +170,7 @@ typedef struct {
  * N(0, init^2); INTERFACE tensors are vectors that start at (and, with mode none, stay at) init.
  * Stored size of an INTERFACE row: mode none 0, scalar 1, vector cols numbers per copy. */
 enum { EMBED, PROJ, INTERFACE }; /* roles; each has its own learning rate and quantizer */
-enum { ONCE, PER_BLOCK, PER_PHASE };
+enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT };
 
 #define HEAD_DIM (c->width / c->heads)
 #define KV_HEADS (c->kv_heads ? c->kv_heads : c->heads)
@@ -139,6 +182,9 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
 #define PHASES (c->prelude + LOOP_PHASES + c->coda)
 #define BLOCKS (c->prelude + c->unique + c->coda)
 #define DEEP (1 / sqrt(2.0 * PHASES)) /* output projections start smaller by the depth applied */
+#define HI(n) (c->ffn_hi ? (n) : 0)
+#define HI_COLS (c->hi_experts * c->ffn_hi)
+#define ROUTER_COLS (c->hi_route == ROUTE_TOKEN ? HI(c->hi_experts * c->width) : 0)
 #define XN_IF(least) (c->extra_norm >= (least) ? c->xgain : MODE_NONE)
 
 #define GOLF_TENSORS(X) \
@@ -160,7 +206,13 @@ enum { ONCE, PER_BLOCK, PER_PHASE };
     X(g_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gain, 1) \
     X(x_up, PER_PHASE, 1, c->width, INTERFACE, XN_IF(XN_EACH), 1) \
     X(x_mlp, PER_PHASE, 1, HIDDEN, INTERFACE, XN_IF(XN_OUT), 1) \
-    X(gate_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1)
+    X(gate_mlp, PER_PHASE, 1, c->width, INTERFACE, c->gate, 1) \
+    X(hi_up, PER_EXPERT, c->ffn_hi, HI(c->width), PROJ, MODE_VECTOR, 1 / sqrt((double)c->width)) \
+    X(hi_down, PER_EXPERT, HI(c->width), c->ffn_hi, PROJ, MODE_VECTOR, \
+      DEEP / sqrt(c->ffn_hi + 1e-9)) \
+    X(alpha, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), 2) \
+    X(beta, PER_PHASE, 1, 1, INTERFACE, HI(MODE_SCALAR), c->ffn_hi ? 0.2 : 1) \
+    X(router, PER_PHASE, 1, ROUTER_COLS, INTERFACE, HI(MODE_VECTOR), 0)
 
 #define X(name, copies, rows, cols, role, mode, init) T_##name,
 enum { GOLF_TENSORS(X) N_TENSORS };
@@ -176,52 +228,58 @@ typedef struct {
     size_t n, at;      /* stored numbers, and where they start in the arenas of Golf */
     size_t at_x;       /* INTERFACE: where it starts in a phase of ix and dix */
     size_t at_scale;   /* where the scales start */
-    int bits;          /* and, per stored copy, numbers, scales and bytes; bytes of all copies */
+    int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    int vector, shared;    /* Part II: numbers of a codebook vector, or 0; codebook of wqkv */
+    int half, ste, had;    /* eff = scale * (code + half/2); Part II: mask, Hadamard block or 0 */
+    /* per stored copy: numbers, scales and bytes; bytes of all copies */
     size_t copy_n, copy_scales, copy_bytes, bytes;
+    size_t coded;              /* bytes in the file, once it is saved or loaded */
     const struct Quantizer *quant;
 } Tensor;
 
 /* ---------------------------------------------------------------------------------------------
  * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes what the forward
  * pass uses (eff), codes and scales, and how codes and scales become bytes and come back.
- * eff is always a function of codes and scales alone: the number that trains is the number that
- * ships. BitNet b1.58 (2402.17764) for ternary. */
+ * eff is a function of codes and scales alone: the number that trains is the number that ships
+ * (but for --qat=0, noise and ramps, which say so). BitNet b1.58 (2402.17764) for ternary. */
 typedef struct Quantizer {
     const char *name;
     int bits;                          /* nominal, per weight */
     size_t (*scales)(const Tensor *t); /* scales of a copy */
     size_t (*bytes)(const Tensor *t);  /* stored bytes of a copy, scales included */
-    void (*quantize)(int8_t *code, real *scale, const real *w, const Tensor *t);
+    void (*quantize)(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
     void (*dequantize)(real *eff, const int8_t *code, const real *scale, const Tensor *t);
-    void (*backward)(real *dw, const real *w, size_t n); /* d(eff) to d(w), in place */
+    void (*backward)(real *dw, const uint8_t *mask, const Tensor *t); /* d(eff) to d(w), in place */
     void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
     int (*unpack)(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
-} Quantizer; /* uses rows, stored_cols, copy_n and bits; unpack: 0 = not a possible pack */
+} Quantizer; /* unpack: 0 = not a possible pack */
 
 /* ---------------------------------------------------------------------------------------------
  * Files, all little-endian. The artifact (model.golf):
  *
  *     0   8  "GOLF\r\n\x1a\n"           a text-mode copy or a cut file shows at once
- *     8   4  version, 1
+ *     8   4  version, 2
  *    12   4  size of the whole file
  *    16   4  CRC-32 of the tokenizer's .model file
  *    20   4  n, bytes of config
- *    24   4  t, number of tensors
+ *    24   4  t, number of tensors that hold numbers
  *    28   n  config: MODEL options as key=value lines
- *     .  8t  per row of GOLF_TENSORS: payload length, CRC-32 of the payload
+ *     .  8t  per such row of GOLF_TENSORS: payload length, CRC-32 of the payload
  *     .   4  CRC-32 of all bytes above
  *     .   .  payloads in the order of GOLF_TENSORS, copies one after another
  *
- * A ternary copy is its bf16 scale, then 5 trits a byte, base 3, lowest first, value code + 1.
- * An integer copy (embed_bits 4..8) is one bf16 scale per row, then codes + 2^(bits-1), lowest bit
- * first, without gaps. Everything else is bf16.
+ * A payload as long as the tensor's packed size is packed, a shorter one is coded (section 8).
+ * Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones 5 to a byte, base 3,
+ * lowest first, value code + 1; others as code + 2^(bits-1), lowest bit first, without gaps. For a
+ * codebook it is the entries in bf16, then the indices; for protected rows see section 16.
+ * Everything else is bf16.
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips u64,
  * n u64 parameters, config length u32, config (MODEL and TRAIN options), then the master weights,
  * the first and the second moments (n reals each), then the CRC-32 of all bytes above. */
 #define GOLF_MAGIC "GOLF\r\n\x1a\n"
 #define CKPT_MAGIC "GOLFCKPT"
-enum { GOLF_VERSION = 1, CKPT_VERSION = 1 };
+enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
 
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
@@ -268,7 +326,7 @@ static inline real mat_get(Mat x, size_t i, size_t j) {
     return x.f ? *x.f : (real)*x.q * *x.inv;
 }
 
-/* Ternary codes (rows, cols) packed for the integer product, once per optimizer step. */
+/* Codes (rows, cols) packed for the integer product, once per optimizer step. */
 typedef struct {
     uint8_t *panel;
     int rows, cols;
@@ -304,6 +362,7 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
 typedef struct {
     real *x, *inv, *res;
     int8_t *q;
+    uint8_t *mask; /* (N,K) aq=quest: where the gradient passes */
 } Act;
 
 /* Buffers: name, numbers per token. First what the backward pass needs of one application of a
@@ -314,15 +373,17 @@ typedef struct {
     X(att, c->width) X(lse, c->heads) /* heads side by side, log-sum-exp */ \
     X(r_xo, 1) X(o, c->width) X(mid, c->width) /* of att; projected, residual after attention */ \
     X(r_mlp, 1) X(r_up, 1) X(f, HIDDEN) /* of mid, before up; before the activation */ \
-    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */
+    X(r_xd, 1) X(y, c->width) X(out, c->width) /* before down; its output, residual at the end */ \
+    X(hi_main, HI(c->width)) X(hi_f, HI_COLS) X(hi_y, HI(c->width)) X(hi_p, HI(c->hi_experts))
 #define PHASE_ACTS(X) /* in_q serves q, k and v unless extra_norm=each */ \
     X(in_q, c->width) X(in_k, EACH_COLS) X(in_v, EACH_COLS) X(in_o, c->width) \
-    X(in_up, c->width) X(in_down, HIDDEN)
+    X(in_up, c->width) X(in_down, HIDDEN) X(hi_in, HI_COLS)
 #define FORWARD_REALS(X) \
     X(e, c->width) X(r_e, 1) X(x0, c->width) X(hn, c->width) X(r_out, 1) X(lse, 1) X(loss, 1)
 #define BACKWARD_REALS(X) /* d_o, datt, df, dy: of o, att, f, y above */ \
     X(dh, c->width) X(dx0, c->width) X(dqk, QK_ROWS) X(dqkv, QKV_ROWS) X(datt, c->width) \
-    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width)
+    X(d_o, c->width) X(df, HIDDEN) X(dy, c->width) X(hi_df, HI_COLS) \
+    X(hi_dy, HI(c->hi_experts * c->width)) X(hi_dw, HI(1))
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, n) Act name;
 
@@ -347,11 +408,13 @@ typedef struct {
     real *eff, *res;         /* (n_params) what the forward pass uses; frozen residuals (tests) */
     int8_t *code, *before;   /* (n_params) now, and before the last step (to count flips) */
     real *scale;             /* (n_scales) */
+    real *first_scale;       /* (n_scales) at the start of training */
+    uint8_t *mask;           /* (n_params) where the gradient passes, or NULL: everywhere */
     Packed *packed;          /* per projection copy, 3 row ranges (q, k, v) */
     Panels head, head_back;  /* E^T and E */
     real *ix, *dix;          /* (phases,n_x) interface vectors as layers see them, gradients */
     uint64_t flips;          /* ternary codes that changed since initialisation */
-    int quantized, freeze, train;
+    int quantized, freeze, train, step;
     size_t N;                /* tokens the buffers hold */
     Phase *phase;            /* (phases); all the same buffers unless training */
     FORWARD_REALS(REAL_FIELD)
@@ -381,12 +444,50 @@ void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not tra
 void golf_muon(Golf *m, int step, double grad_scale);  /* with optimizer=muon, the projections */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
-size_t artifact_bytes(const Config *c);              /* exact: the size depends on shapes alone */
+size_t artifact_bytes(const Config *c);              /* at most: packed, before coding */
 
 /* Section 9. Errors that a model of golf_load is then evaluated with, to see what depth makes of
  * them: h *= 1 + drift before every application; W += noise * scale(W) * N(0,1), one draw per
  * stored matrix, so that a shared block repeats its error. scale(W): ternary's, or mean|W|. */
 void golf_perturb(Golf *m, double drift, double noise);
+
+/* ---------------------------------------------------------------------------------------------
+ * Part II, sections 11 to 16: what the tables and hooks of Part I name. Quantizers as above. */
+void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t);
+void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+int may_mix(const Config *c); /* can the forward pass see numbers between w and Q(w)? */
+real lambda_of(const Golf *m, int k);
+void soften(Golf *m, const Tensor *t, int copy);
+int hadamard_block(const Config *c, int n);
+int ste_of(const Config *c, int quest);
+void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void quest_backward(real *dw, const uint8_t *mask, const Tensor *t);
+void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze);
+void quest_inputs_backward(const Config *c, const Act *a, real *dx, int N, int K);
+void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room);
+void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n);
+void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
+               real *room);
+void hi_dw(const Golf *m, const Phase *all, int b, int N);
+int cluster_of(const Config *c, int *g, int *n);
+void cluster_average(Golf *m, real *x);
+void cluster_fit(Golf *m);
+#define VECTORS(t) ((t)->copy_n / (size_t)(t)->vector)
+int index_of(const int8_t *code, const Tensor *t, size_t v);
+void set_index(int8_t *code, const Tensor *t, size_t v, int index);
+size_t book_scales(const Tensor *t);
+size_t book_bytes(const Tensor *t);
+void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
+int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
+size_t mixed_scales(const Tensor *t);
+size_t mixed_bytes(const Tensor *t);
+void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t);
+void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
+int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t);
 
 /* Section 10: the commands; argv without the program, the command and the file. */
 int train_main(int argc, char **argv);

@@ -96,7 +96,6 @@ uint32_t crc32_of(uint32_t crc, const void *data, size_t len) { /* IEEE 802.3, a
     for (size_t i = 0; i < len; i++) crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
     return ~crc;
 }
-
 /* dir/file in a buffer that the eighth next call uses again. */
 static const char *path_of(const char *dir, const char *file) {
     static char ring[8][2048];
@@ -142,7 +141,6 @@ double now(void) {
     struct timespec t;
     return clock_gettime(CLOCK_MONOTONIC, &t), (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-
 /* Where the time of a step goes, as the first thread sees it. TIMED(WHAT) charges what follows in
  * its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench` looks. */
 #define GOLF_PARTS(X) \
@@ -187,7 +185,6 @@ static inline real fast_exp(real x) {
     return p * (Bits){.u = (shifted.u + 127) << 23}.f; /* the low bits hold k: times 2^k */
 #endif
 }
-
 /* ----------------------------------------------------------------------------------------- vectors
  * Vector types of gcc and clang, which any machine has; intrinsics only where these fall short. VB:
  * bytes of a vector. ZIP: interleave the lower (h = 0) or upper 32-bit lanes of a and b. */
@@ -280,6 +277,7 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
 #elif VB == 32 && defined(__AVX2__)
 #define OFFSET 1 /* codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits */
+#define KERNEL_BITS 2
     __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
     return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
@@ -293,6 +291,10 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return s;
 #endif
 }
+
+#ifndef KERNEL_BITS
+#define KERNEL_BITS 8 /* of a weight's code */
+#endif
 
 /* ==== 2. Matmul =============================================================================== */
 /* Every product of the model: c = a b in floating point, y = x w^T in exact integers. The naive
@@ -327,7 +329,6 @@ void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc)
             *out = acc ? *out + sum : sum;
         }
 }
-
 /* A vector of a stored row, as numbers. */
 INLINE vec load(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
@@ -471,7 +472,6 @@ static void gemm_serial(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, 
 void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m) {
     gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, 0);
 }
-
 /* All threads, several products in one parallel loop. A task packs for itself: an element of b
  * serves all its rows, which is cheaper than to wait for another thread. So tasks should be few and
  * near square: a product is halved, the longer side first, until none is over half of a thread's
@@ -503,7 +503,6 @@ void gemm_all(const Gemm *g, int count) {
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
 }
-
 /* Integers: y = x w^T of int8 codes with exact int32 sums. dot4 does the work of 4 FMAs; panels
  * hold w + OFFSET and a sum starts at -OFFSET * sum(x), so that it ends exact.
  * Packed: [rows / NRI][k / 4][NRI outputs][4 of k] bytes, on a little-endian machine. */
@@ -523,7 +522,6 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         }
     }
 }
-
 /* Ternary codes again, 16 in a 32-bit lane: byte b of word j is code + 1 in bits 2j + 8b. To decode
  * a token all weights are read for one row of x: where memory is the limit, 2 bits are 4 times
  * faster than 8. */
@@ -554,7 +552,6 @@ static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t s
         memcpy(y + j, out, MIN(w->rows - j, NRI) * sizeof(real));
     }
 }
-
 /* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]) */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *codes,
                     real s, int n, int m, int k) {
@@ -565,7 +562,6 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const
             y[i * ldy + j] = (real)sum * (s * inv[i]);
         }
 }
-
 /* panel[word * MR + i] = 4 codes of token i, zeros where there is none. Spills as pack does. */
 NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
     for (int w = 0; w < CEIL(k, 4); w += WORDS)
@@ -669,7 +665,6 @@ static inline real inner(const real *x, const real *y, int K) { /* sum of x*y */
     for (int i = 0; i < K; i += LANES) s += load_reals(x + i, K - i) * load_reals(y + i, K - i);
     return sum_lanes(s);
 }
-
 /* Memory of this thread for one caller at a time; grows, never shrinks. */
 static real *scratch(size_t n) {
     static _Thread_local real *mem;
@@ -677,7 +672,6 @@ static real *scratch(size_t n) {
     if (n > size) free(mem), mem = xcalloc(size = n, sizeof(real));
     return mem;
 }
-
 /* RMSNorm with gain: out = x * r * g, r = 1/sqrt(mean(x^2) + 1e-6).  x, out (N,K), r (N), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
     TIMED(NORMS);
@@ -686,7 +680,6 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
         FOR_COLUMNS(i, K) out[at + i] = x[at + i] * rn * g[i];
     }
 }
-
 /* With xh = x*r:  dg += sum_n dout*xh;  dx = r * (dout*g - xh * mean(dout*g*xh)). dx may be dout */
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x, const real *r,
                       const real *g, int N, int K) {
@@ -703,7 +696,6 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
         else FOR_COLUMNS(i, K) dx[at + i] = rn * (dout[at + i] * g[i] - x[at + i] * dot);
     }
 }
-
 /* Embedding: e = E[token].  E (V,C), e (N,C) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     TIMED(NORMS);
@@ -716,7 +708,6 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
         FOR_ROWS(n, N, C)
             for (int i = c0; i < MIN(C, c0 + 16); i++) dE[(size_t)tokens[n] * C + i] += de[at + i];
 }
-
 /* Input injection and phase embedding: h = a*prev + b*x0 + e.  all (N,C), a, b, e (C) */
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
@@ -724,7 +715,6 @@ void mix_forward(real *h, const real *prev, const real *x0, const real *a, const
     FOR_ROWS(n, N, C)
         FOR_COLUMNS(i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
 }
-
 /* dh becomes dprev in place; dx0 accumulates over the phases */
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C) {
@@ -737,7 +727,6 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
         FOR_COLUMNS(i, C) dh[at + i] *= a[i];
     }
 }
-
 /* Queries and keys: RMSNorm per head without gain, a gain per query head, RoPE over all D
  * dimensions in halves: (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).
  * qkv (N,(H+2KV)*D) -> qk (N,(H+KV)*D); rope (seq,D) = D/2 cosines, then D/2 sines. The first token
@@ -760,7 +749,6 @@ void qk_forward(real *qk, const real *qkv, const real *q_gain, const real *rope,
         }
     }
 }
-
 /* dqk (N,(H+KV)*D) -> the first H+KV heads of dqkv; dq_gain (H) accumulates */
 void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, const real *q_gain,
                  const real *rope, int n0, int N, int T, int H, int KV, int D) {
@@ -795,7 +783,6 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, co
         }
     }
 }
-
 /* Causal attention in blocks of NR queries against all keys they may see: memory grows with T, not
  * T*T. A block holds its scores transposed, S^T (keys,NR): a query is a lane, so the softmax runs
  * down the keys without sums across lanes, and S^T is an operand of the next products as it stands.
@@ -849,7 +836,6 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
             }
     }
 }
-
 /* P = softmax(scale * Q K^T) again from lse. dV += P^T dO; dP = dO V^T;
  * dS = scale * P * (dP - rowsum(P*dP)); dQ = dS K; dK += dS^T Q */
 void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, size_t lddv,
@@ -903,7 +889,6 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv, 
             }
     }
 }
-
 /* relu(f)^2.  f, out (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
     TIMED(NORMS);
@@ -913,7 +898,6 @@ void relu2_backward(real *df, const real *f, int N, int F) { /* in place */
     TIMED(NORMS);
     FOR_ROWS(n, N, F) FOR_COLUMNS(i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
 }
-
 /* Gated residual: out = h + g*y.  (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
     TIMED(NORMS);
@@ -927,7 +911,6 @@ void gate_backward(real *dy, real *dg, const real *dout, const real *y, const re
         FOR_COLUMNS(i, C) dy[at + i] = dout[at + i] * g[i];
     }
 }
-
 /* Softcap and cross-entropy: l = 30*tanh(z/30), loss = lse(l) - l[target].
  * logits (N,V) holds z on entry, l after forward, dz after backward: one buffer of this size. */
 #define SOFTCAP ((real)30)
@@ -975,101 +958,108 @@ static double block_sum(const real *x, size_t n, int squares) {
     for (size_t b = 0; b < blocks; b++) total += part[b];
     return total;
 }
+/* Codes on a grid, with one step per group of weights: eff = step * (code + half/2). A group is a
+ * whole copy, a row, or t->group weights of a row; steps are bf16. Rules for the step s:
+ *   ternary  max(mean|w|, 1e-5), codes -1, 0, 1 (BitNet b1.58, 2402.17764), 5 of them in a byte
+ *   int      max(max|w|, 1e-5) / top, codes -top..top, top = 2^(bits-1) - 1
+ * The straight-through estimator of BitNet's FAQ: the gradient of eff is that of w, through
+ * rounding, clipping and step; nothing is masked. */
+static int is_ternary(const Tensor *t) { return t->bits == 2 && !t->half; }
+static size_t grid_scales(const Tensor *t) {
+    return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
+}
+static size_t grid_bytes(const Tensor *t) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
+    return 2 * grid_scales(t) +
+           (is_ternary(t) ? CEIL(t->copy_n, 5) : CEIL(t->copy_n * (size_t)t->bits, 8));
+}
+static size_t pieces(const Tensor *t) { /* groups, or rows when these are one group */
+    return grid_scales(t) > 1 ? grid_scales(t) : t->copy_n / (size_t)t->stored_cols;
+}
+/* Where piece p of a copy starts, and how long it is. */
+static size_t piece_at(const Tensor *t, size_t p, int *n) {
+    const size_t line = (size_t)t->stored_cols, group = MIN((size_t)t->group, line);
+    const size_t per_line = CEIL(line, group), at = p % per_line * group;
+    *n = (int)MIN(group, line - at);
+    return p / per_line * line + at;
+}
+#define FOR_PIECES(g, at, n, t) /* g: whose scale it has */ \
+    PRAGMA(omp parallel for if ((double)(t)->copy_n > SMALL)) \
+    for (size_t p_ = 0; p_ < pieces(t); p_++) \
+        for (int n, once_ = 1; once_;) \
+            for (size_t at = piece_at(t, p_, &n), g = grid_scales(t) > 1 ? p_ : 0; once_; once_ = 0)
+static int grid_top(const Tensor *t) { return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1; }
 
-/* The straight-through estimator of BitNet (2402.17764, FAQ): the gradient of the quantized weight
- * is the gradient of the master, through rounding, clipping and scale; nothing is masked. */
-static void ste_identity(real *dw, const real *w, size_t n) { (void)dw, (void)w, (void)n; }
-
-/* Ternary: s = max(mean|W|, 1e-5) rounded to bf16, q = clip(rint(W/s), -1, 1), eff = s*q. */
-static size_t ternary_scales(const Tensor *t) { return (void)t, 1; }
-static size_t ternary_bytes(const Tensor *t) { return 2 + (t->copy_n + 4) / 5; }
-static void ternary_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
-    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
-    FOR_RANGE(i, 0, t->copy_n) {
-        const real q = rint(w[i] / s); /* ties to even, as torch.round */
-        code[i] = (int8_t)(q >= 1 ? 1 : q <= -1 ? -1 : 0);
+/* The code of z at step s: ties to even, as torch.round; s may have been rounded down: clip. */
+INLINE real grid_code(real z, real s, const Tensor *t) {
+    const real top = (real)grid_top(t), low = -top - (real)t->half;
+    const real q = rint(z / s - (real)t->half / 2);
+    return q > top ? top : q > low ? q : low;
+}
+static void grid_codes(int8_t *code, const real *z, int n, real s, const Tensor *t) {
+    FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(z[i], s, t);
+}
+static real grid_step(const real *w, size_t n, const Tensor *t) {
+    const double mean = is_ternary(t) || t->bits == 1 ? block_sum(w, n, 0) / (double)n : 0;
+    const double size = t->bits == 1 ? 2 * mean : mean > 0 ? mean : (double)absmax_of(w, (int)n);
+    const real least = (real)(size > 1e-5 ? size : 1e-5);
+    return from_bf16(to_bf16(t->bits == 1 ? least : least / (real)grid_top(t)));
+}
+/* The steps, then the codes of z, which is w or w - mean w. */
+static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const real *w, const real *z,
+                             const Tensor *t) {
+    const int one = grid_scales(t) == 1; /* threads within threads cost more than they gain */
+    if (one) *scale = grid_step(w, t->copy_n, t);
+    FOR_PIECES(g, at, n, t) {
+        if (!one) scale[g] = grid_step(w + at, (size_t)n, t);
+        grid_codes(code + at, z + at, n, scale[g], t);
+        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
     }
 }
-static void ternary_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    FOR_RANGE(i, 0, t->copy_n) eff[i] = *scale * (real)code[i];
+static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) {
+    grid_quantize_as(code, scale, mask, w, w, t);
 }
-static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    put_u(out, to_bf16(*scale), 2);
-    for (size_t i = 0; i < t->copy_n; i += 5) { /* 3^5 = 243 <= 256: 1.6 bits for 1.585 */
-        int byte = 0;
-        for (size_t k = 5; k-- > 0;) byte = 3 * byte + (i + k < t->copy_n ? code[i + k] + 1 : 0);
-        out[2 + i / 5] = (uint8_t)byte;
-    }
+static void grid_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    const real shift = (real)t->half / 2;
+    FOR_PIECES(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * ((real)code[at + i] + shift);
 }
-static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    *scale = from_bf16((uint16_t)get_u(in, 2));
-    if (!(*scale > 0) || !isfinite(*scale)) return 0;
-    for (size_t i = 0; i < t->copy_n; i += 5) {
-        int byte = in[2 + i / 5];
-        if (byte >= 243) return 0;
-        for (size_t k = 0; k < 5 && i + k < t->copy_n; k++, byte /= 3)
-            code[i + k] = (int8_t)(byte % 3 - 1);
-    }
-    return 1;
+static void ste_identity(real *dw, const uint8_t *mask, const Tensor *t) {
+    for (size_t i = 0; mask && i < t->copy_n; i++) dw[i] = mask[i] ? dw[i] : 0;
 }
-
-/* Integers of 4 to 8 bits, one bf16 scale per row: s = absmax/(2^(b-1)-1), q = rint(w/s). */
-static size_t int_scales(const Tensor *t) { return (size_t)t->rows; }
-static size_t int_bytes(const Tensor *t) {
-    return 2 * (size_t)t->rows + CEIL(t->copy_n * (size_t)t->bits, 8);
-}
-static void int_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    const real top = (real)((1 << (t->bits - 1)) - 1);
-    const int cols = t->stored_cols;
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const size_t at = (size_t)r * cols;
-        const real absmax = larger(absmax_of(w + at, cols), (real)1e-5);
-        const real s = scale[r] = from_bf16(to_bf16(absmax / top));
-        FOR_COLUMNS(i, cols) { /* s may have been rounded down: clip */
-            const real q = rint(w[at + i] / s);
-            code[at + i] = (int8_t)(q > top ? top : q > -top ? q : -top);
-        }
-    }
-}
-static void int_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
-    const int cols = t->stored_cols;
-    PARALLEL(t->copy_n)
-    for (int r = 0; r < t->rows; r++) {
-        const size_t at = (size_t)r * cols;
-        FOR_COLUMNS(i, cols) eff[at + i] = scale[r] * (real)code[at + i];
-    }
-}
-static void int_pack_bits(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
-    const size_t bits = (size_t)t->bits, n = t->copy_n * bits;
-    for (int r = 0; r < t->rows; r++, out += 2) put_u(out, to_bf16(scale[r]), 2);
-    memset(out, 0, (n + 7) / 8);
-    for (size_t i = 0; i < n; i++) {
+static void grid_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = grid_scales(t), n = t->copy_n, trits = is_ternary(t);
+    for (size_t g = 0; g < S; g++, out += 2) put_u(out, to_bf16(scale[g]), 2);
+    memset(out, 0, grid_bytes(t) - 2 * S);
+    for (size_t i = n; trits && i-- > 0;) out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
+    for (size_t i = 0; !trits && i < n * bits; i++) {
         const int u = code[i / bits] + (1 << (bits - 1));
         out[i / 8] |= (uint8_t)((u >> i % bits & 1) << i % 8);
     }
 }
-static int int_unpack_bits(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
-    const size_t bits = (size_t)t->bits;
-    for (int r = 0; r < t->rows; r++, in += 2) {
-        scale[r] = from_bf16((uint16_t)get_u(in, 2));
-        if (!(scale[r] > 0) || !isfinite(scale[r])) return 0;
+static int grid_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = grid_scales(t), trits = is_ternary(t);
+    for (size_t g = 0; g < S; g++, in += 2) {
+        scale[g] = from_bf16((uint16_t)get_u(in, 2));
+        if (!(scale[g] > 0) || !isfinite(scale[g])) return 0;
     }
-    for (size_t i = 0; i < t->copy_n; i++) {
+    for (size_t i = 0, byte = 0; i < t->copy_n && trits; i++, byte /= 3) {
+        if (i % 5 == 0 && (byte = in[i / 5]) >= 243) return 0;
+        code[i] = (int8_t)((int)(byte % 3) - 1);
+    }
+    for (size_t i = 0; i < t->copy_n && !trits; i++) {
         int u = 0;
         for (size_t b = 0, at = i * bits; b < bits; b++, at++) u |= (in[at / 8] >> at % 8 & 1) << b;
-        if (u == 0) return 0; /* -2^(bits-1) is never written */
+        if (u == 0 && !t->half) return 0; /* -2^(bits-1) is never written */
         code[i] = (int8_t)(u - (1 << (bits - 1)));
     }
     return 1;
 }
-
 /* bf16: every number is its own scale; there are no codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
-static void bf16_quantize(int8_t *code, real *scale, const real *w, const Tensor *t) {
-    (void)code;
+static void bf16_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) {
+    (void)code, (void)mask;
     FOR_RANGE(i, 0, t->copy_n) scale[i] = from_bf16(to_bf16(w[i]));
 }
 static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
@@ -1089,46 +1079,85 @@ static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
 static const Quantizer quantizers[] = { /* bits 0: those of the tensor */
     {"bf16", 16, bf16_scales, bf16_bytes, bf16_quantize, bf16_dequantize, ste_identity,
      bf16_pack, bf16_unpack},
-    {"ternary", 2, ternary_scales, ternary_bytes, ternary_quantize, ternary_dequantize,
-     ste_identity, ternary_pack, ternary_unpack},
-    {"int", 0, int_scales, int_bytes, int_quantize, int_dequantize, ste_identity, int_pack_bits,
-     int_unpack_bits},
+    {"ternary", 2, grid_scales, grid_bytes, grid_quantize, grid_dequantize, ste_identity,
+     grid_pack, grid_unpack},
+    {"int", 0, grid_scales, grid_bytes, grid_quantize, grid_dequantize, ste_identity, grid_pack,
+     grid_unpack},
+    {"binary", 1, grid_scales, grid_bytes, binary_quantize, grid_dequantize, ste_identity,
+     grid_pack, grid_unpack},
+    {"mixed", 0, mixed_scales, mixed_bytes, mixed_quantize, mixed_dequantize, ste_identity,
+     mixed_pack, mixed_unpack},
+    {"codebook", 0, book_scales, book_bytes, book_quantize, book_dequantize, ste_identity,
+     book_pack, book_unpack},
+    {"quest", 0, grid_scales, grid_bytes, quest_quantize, quest_dequantize, quest_backward,
+     grid_pack, grid_unpack},
 };
-enum { Q_BF16, Q_TERNARY, Q_INT };
+enum { Q_BF16, Q_TERNARY, Q_INT, Q_BINARY, Q_MIXED, Q_BOOK, Q_QUEST };
 
-/* Bits that an item NAME:BITS of --protect gives to a tensor, or 0. */
-static int protected_bits(const Config *c, const char *name) {
+/* Bits that an item NAME:BITS or NAME:BITS:P% of --protect gives to a tensor, or 0; and P. */
+static int protected_bits(const Config *c, const char *name, double *percent) {
     const size_t len = strlen(name);
-    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',')
-        if (!strncmp(p, name, len) && p[len] == ':') return atoi(p + len + 1);
+    *percent = 100;
+    if (!strncmp(name, "hi_", 3)) return c->ffn_hi_bits;
+    for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        if (strncmp(p, name, len) || p[len] != ':') continue;
+        const char *colon = strchr(p + len + 1, ':');
+        if (colon && colon < p + strcspn(p, ",")) *percent = atof(colon + 1);
+        return atoi(p + len + 1);
+    }
     return 0;
 }
-static const Quantizer *quantizer_of(const Config *c, const Tensor *t, int *bits) {
-    *bits = t->role == EMBED ? c->embed_bits : t->role == PROJ ? protected_bits(c, t->name) : 16;
-    if (t->role == PROJ && !*bits) *bits = c->wq == WQ_TERNARY ? 2 : 16;
-    return quantizers + (*bits == 2 ? Q_TERNARY : *bits < 16 ? Q_INT : Q_BF16);
+/* How a tensor is stored: quantizer, bits, what shares a scale. */
+static void choose_quantizer(Tensor *t, const Config *c) {
+    static const int of_wq[] = {Q_BF16, Q_TERNARY, Q_BINARY, Q_QUEST, Q_INT};
+    double percent = 100;
+    const int protect = t->role == PROJ ? protected_bits(c, t->name, &percent) : 0;
+    int q = t->role == PROJ && !protect ? of_wq[MIN(c->wq, WQ_INT4)] : Q_INT;
+    t->bits = t->role == EMBED ? c->embed_bits : t->role == INTERFACE ? 16 : protect ? protect
+              : q == Q_QUEST ? (int)ceil(c->wbits) : q == Q_INT ? 4 + c->wq - WQ_INT4
+              : quantizers[q].bits;
+    if (t->bits == 16) q = Q_BF16;
+    int g, n, book = t->role == PROJ && !protect ? cluster_of(c, &g, &n) : 0;
+    if (book > 0) {
+        t->quant = quantizers + Q_BOOK, t->line = 1;
+        t->vector = g, t->group = n, t->shared = book == 2;
+        for (t->bits = 1; 1 << t->bits < n;) t->bits++;
+    } else if (protect && percent < 100) {
+        t->quant = quantizers + Q_MIXED, t->line = t->stored_cols;
+        t->group = (int)ceil(t->rows * percent / 100);
+    }
+    if (book > 0 || (protect && percent < 100)) return;
+    const int wide = (q == Q_TERNARY || q == Q_BINARY) && c->wscale == SCALE_TENSOR;
+    t->quant = quantizers + q;
+    t->line = wide ? (int)t->copy_n : t->stored_cols;
+    t->group = c->wscale == SCALE_GROUP && t->role == PROJ && q != Q_QUEST ? 128 : t->line;
+    t->half = q == Q_BINARY || (q == Q_QUEST && c->wbits != 1.585);
+    t->ste = t->role == PROJ && q != Q_BF16 ? ste_of(c, q == Q_QUEST) : STE_IDENTITY;
+    t->had = q == Q_QUEST ? hadamard_block(c, t->stored_cols) : 0;
 }
 
-/* Inputs of the projections, int8 with one step per token: q = rint(x * 127/absmax), which stands
- * for q * inv, inv = max(absmax, 1e-5)/127. The gradient passes as if nothing was rounded. With
- * aq=none the numbers are kept as they are. A frozen pass (gradient tests) records the residual
- * Q(x) - x once, then computes x + residual: a smooth function with the same derivative.  (N,K) */
-void act_quant(Act *a, const real *x, int N, int K, int aq, int freeze) {
+/* Inputs of the projections as integers -top..top, 127 of them for int8, with one step per token:
+ * q = rint(x * top/absmax), which stands for q * inv, inv = max(absmax, 1e-5)/top. The gradient
+ * passes as if nothing was rounded. top 0: the numbers are kept as they are; lambda < 1: they are
+ * x + lambda * (Q(x) - x). A frozen pass (gradient tests) records the residual Q(x) - x once, then
+ * computes x + residual: a smooth function with the same derivative.  (N,K) */
+void act_quant(Act *a, const real *x, int N, int K, int top, real lambda, int freeze) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
-        if (aq == AQ_INT8 && freeze != REPLAY) {
-            const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = 127 / absmax;
+        if (top && freeze != REPLAY) {
+            const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = (real)top / absmax;
             int8_t *q = a->q + at;
-            a->inv[n] = absmax / 127;
+            a->inv[n] = absmax / (real)top;
             FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
         }
         for (int i = 0; i < K && freeze == RECORD; i++)
-            a->res[at + i] = aq == AQ_INT8 ? a->q[at + i] * a->inv[n] - x[at + i] : 0;
-        for (int i = 0; i < K && (aq == AQ_NONE || freeze); i++)
+            a->res[at + i] = top ? lambda * (a->q[at + i] * a->inv[n] - x[at + i]) : 0;
+        for (int i = 0; i < K && (!top || freeze); i++)
             a->x[at + i] = x[at + i] + (freeze ? a->res[at + i] : 0);
+        for (int i = 0; i < K && top && !freeze && lambda < 1; i++)
+            a->x[at + i] = x[at + i] + lambda * (a->q[at + i] * a->inv[n] - x[at + i]);
     }
 }
-
 /* ==== 5. The model ============================================================================ */
 static void *owned(Golf *m, size_t n, size_t size) {
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
@@ -1138,8 +1167,7 @@ static void *owned(Golf *m, size_t n, size_t size) {
 static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); }
 
 void golf_free(Golf *m) {
-    const Config *c = &m->c;
-    for (int i = 0; m->packed && i < 3 * N_TENSORS * BLOCKS; i++) {
+    for (int i = 0; m->packed && i < 3 * N_TENSORS * m->blocks; i++) {
         free(m->packed[i].codes.panel), free(m->packed[i].codes.stream);
         free(m->packed[i].forward.panel), free(m->packed[i].back.panel);
     }
@@ -1151,8 +1179,8 @@ void golf_free(Golf *m) {
 
 /* The tensor table of a config: shapes, sizes, places. Everything else loops over this. */
 static void golf_layout(Golf *m, const Config *c) {
-    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS};
-    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS};
+    const int stored_of[] = {1, BLOCKS, c->phase ? PHASES : BLOCKS, BLOCKS * c->hi_experts};
+    *m = (Golf){.c = *c, .phases = PHASES, .blocks = BLOCKS * c->hi_experts};
     Tensor *t = m->t;
 #define X(name_, of, rows_, cols_, role_, mode_, init_) \
     *t++ = (Tensor){.name = #name_, .role = role_, .rows = rows_, \
@@ -1161,8 +1189,8 @@ static void golf_layout(Golf *m, const Config *c) {
 #undef X
     for (t = m->t; t < m->t + N_TENSORS; t++) {
         t->stored_cols = t->mode == MODE_VECTOR ? t->cols : t->mode == MODE_SCALAR ? 1 : 0;
-        t->quant = quantizer_of(c, t, &t->bits);
         t->copy_n = (size_t)t->rows * t->stored_cols;
+        choose_quantizer(t, c);
         t->n = t->stored_copies * t->copy_n;
         t->at = m->n_params, m->n_params += t->n;
         t->at_x = m->n_x, m->n_x += t->role == INTERFACE ? (size_t)t->cols : 0;
@@ -1186,11 +1214,12 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->train = train;
     m->eff = owned_reals(m, m->n_params), m->code = owned(m, m->n_params, 1);
     m->scale = owned_reals(m, m->n_scales), m->ix = owned_reals(m, PHASES * m->n_x);
-    m->packed = owned(m, (size_t)3 * N_TENSORS * BLOCKS, sizeof(Packed));
+    m->packed = owned(m, (size_t)3 * N_TENSORS * m->blocks, sizeof(Packed));
     m->phase = owned(m, (size_t)PHASES, sizeof(Phase));
     if (!train) return;
     m->w = owned_reals(m, m->n_params), m->g = owned_reals(m, m->n_params);
     m->m = owned_reals(m, m->n_params), m->v = owned_reals(m, m->n_params);
+    m->mask = owned(m, m->n_params, 1);
     m->before = owned(m, m->n_params, 1), m->dix = owned_reals(m, PHASES * m->n_x);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         /* keyed by name: arms that differ in one tensor share the start of all others */
@@ -1198,12 +1227,21 @@ void golf_init(Golf *m, const Config *c, int train) {
         FOR_RANGE(i, 0, t->n)
             m->w[t->at + i] = (real)(t->role == INTERFACE ? t->init : t->init * normal01(key, i));
     }
+    cluster_fit(m);
     golf_quantize(m);
+    m->first_scale = memcpy(owned_reals(m, m->n_scales), m->scale, m->n_scales * sizeof(real));
 }
 
+/* The largest code of a projection's inputs, 0 = no codes. int4 leaves the down projection, where
+ * the outliers are, 8 bits (BitNet's FAQ). */
+static int act_top(const Config *c, int k) {
+    if (k == T_hi_down || (k == T_wdown && c->aq == AQ_INT4)) return c->aq ? 127 : 0;
+    return c->aq == AQ_INT8 ? 127 : c->aq == AQ_INT4 ? 7 : 0;
+}
 static void act_alloc(Golf *m, Act *a, size_t N, size_t K) {
-    if (m->c.aq == AQ_INT8) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
-    if (m->c.aq == AQ_NONE || m->freeze) a->x = owned_reals(m, N * K);
+    if (m->c.aq) a->q = owned(m, N * K, 1), a->inv = owned_reals(m, N);
+    if (!act_top(&m->c, 0) || m->freeze || may_mix(&m->c)) a->x = owned_reals(m, N * K);
+    if (m->c.aq == AQ_QUEST) a->mask = owned(m, N * K, 1);
     if (m->freeze) a->res = owned_reals(m, N * K);
 }
 
@@ -1241,7 +1279,8 @@ void golf_buffers(Golf *m, size_t N) {
 /* The same buffers from token n0 on. */
 static Act act_at(const Act *a, size_t n0, size_t K) {
     return (Act){a->x ? a->x + n0 * K : NULL, a->inv ? a->inv + n0 : NULL,
-                 a->res ? a->res + n0 * K : NULL, a->q ? a->q + n0 * K : NULL};
+                 a->res ? a->res + n0 * K : NULL, a->q ? a->q + n0 * K : NULL,
+                 a->mask ? a->mask + n0 * K : NULL};
 }
 static Phase phase_at(const Golf *m, int p, size_t n0) {
     const Config *c = &m->c;
@@ -1282,26 +1321,33 @@ static void fold(Golf *m, const Tensor *t) {
 }
 
 static real *scale_of(const Golf *m, const Tensor *t, int copy) {
+    if (t->shared) t = m->t + T_wqkv;
     return m->scale + t->at_scale + copy * t->copy_scales;
 }
-
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Config *c, int k, int r, int *first) {
     const int q = c->width, kv = KV_HEADS * HEAD_DIM, start[] = {0, q, q + kv, q + 2 * kv};
     const int split = k == T_wqkv && c->extra_norm == XN_EACH;
-    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : c->width;
+    const int rows = k == T_wqkv ? QKV_ROWS : k == T_wup ? HIDDEN : k == T_hi_up ? c->ffn_hi
+                     : k == T_hi_down ? HI(c->width) : c->width;
     *first = split ? start[r] : 0;
     return split ? start[r + 1] - start[r] : r ? 0 : rows;
 }
-
 /* Panels of row range r of copy j of projection k. */
 static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->blocks + j) * 3 + r;
 }
 static int ternary(const Tensor *t) { return t->quant == quantizers + Q_TERNARY; }
+/* Is y = x W^T exact in integers? Both sides have codes, of the same domain, that the kernel takes:
+ * with a half grid 2 code + 1. A scale per row multiplies afterwards. */
 static int in_integers(const Golf *m, const Tensor *t) {
-    return ternary(t) && m->c.aq && !m->freeze;
+    const int k = (int)(t - m->t), one = is_ternary(t) || t->bits == 1;
+    if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7
+                                         : !act_top(&m->c, k)) return 0;
+    return k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED && t->bits < 16 &&
+           t->group == t->line && (t->half ? t->bits < 8 : 1) && (KERNEL_BITS == 8 || one) &&
+           !m->freeze && lambda_of(m, k) == 1 && (m->c.qat == QAT_ON || !m->w);
 }
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
@@ -1317,8 +1363,11 @@ static void golf_pack(Golf *m) {
             Packed *w = packed_of(m, k, jr / 3, jr % 3);
             if (!rows) continue;
             if (in_integers(m, t)) {
-                int_pack(&w->codes, m->code + at, rows, K);
-                if (!m->train) int_pack_stream(&w->codes);
+                const size_t n = (size_t)rows * K;
+                int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
+                for (size_t i = 0; t->half && i < n; i++) codes[i] = (int8_t)(2 * codes[i] + 1);
+                int_pack(&w->codes, codes, rows, K), free(codes);
+                if (!m->w && (is_ternary(t) || t->bits == 1)) int_pack_stream(&w->codes);
             } else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
             if (m->train) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
         }
@@ -1326,35 +1375,54 @@ static void golf_pack(Golf *m) {
     panels_pack(&m->head, mat_t(E, C), C, V);
     if (m->train) panels_pack(&m->head_back, mat(E, C), V, C);
 }
-
+static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
+    cluster_average(m, g);
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
+        for (int j = 0; j < (t->ste && m->c.qat == 1 ? t->stored_copies : 0); j++) {
+            const size_t at = t->at + j * t->copy_n;
+            t->quant->backward(g + at, m->mask + at, t);
+        }
+}
 void golf_use(Golf *m) {
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             const size_t at = t->at + j * t->copy_n;
             t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
+            if (m->train && t->role != INTERFACE) soften(m, t, j);
         }
-    for (size_t i = 0; m->freeze && i < m->n_params; i++) {
-        if (m->freeze == RECORD) m->res[i] = m->eff[i] - m->w[i];
-        m->eff[i] = m->w[i] + m->res[i];
+    if (m->freeze) { /* eff = (what the gradient passes of w) + residual */
+        real *w = memcpy(xcalloc(m->n_params, sizeof(real)), m->w, m->n_params * sizeof(real));
+        each_copy_backward(m, w);
+        for (size_t i = 0; i < m->n_params; i++) {
+            if (m->freeze == RECORD) m->res[i] = m->eff[i] - w[i];
+            m->eff[i] = w[i] + m->res[i];
+        }
+        free(w);
     }
     golf_pack(m);
 }
-
 /* Once per optimizer step; all phases then share the result. */
 void golf_quantize(Golf *m) {
     TIMED(QUANT);
     memcpy(m->before, m->code, m->n_params);
+    if (m->freeze != REPLAY) cluster_average(m, m->w);
     for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
         for (int j = 0; j < (t->n && m->freeze != REPLAY ? t->stored_copies : 0); j++)
             t->quant->quantize(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                               t->ste ? m->mask + t->at + j * t->copy_n : NULL,
                                m->w + t->at + j * t->copy_n, t);
-        for (size_t i = t->at; ternary(t) && m->quantized && i < t->at + t->n; i++)
+        for (size_t i = t->at; t->role == PROJ && m->quantized && i < t->at + t->n; i++)
             m->flips += m->before[i] != m->code[i];
     }
     m->quantized = 1;
     golf_use(m);
 }
-
+/* A projection's inputs, as codes or numbers. */
+static Mat inputs_of(const Golf *m, const Act *x, int k) {
+    const size_t K = (size_t)m->t[k].cols;
+    return act_top(&m->c, k) && !m->freeze && lambda_of(m, k) == 1 ? mat_q(x->q, x->inv, K)
+                                                                   : mat(x->x, K);
+}
 /* y = x W^T for row range r of copy j of projection k, in integers when both sides have codes;
  * its gradients dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
@@ -1364,26 +1432,30 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     const Packed *w = packed_of(m, k, j, r);
     int first;
     row_range(&m->c, k, r, &first);
-    if (in_integers(m, t))
-        gemm_int(y + first, ldy, x->q, x->inv, &w->codes, *scale_of(m, t, j), N);
-    else
-        gemm_panels(y + first, ldy, x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)t->cols)
-                    : mat(x->x, (size_t)t->cols), &w->forward, N);
+    if (in_integers(m, t)) {
+        const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
+        const int wide = t->copy_scales == 1;
+        gemm_int(y + first, ldy, x->q, x->inv, &w->codes, wide ? *scale * whole : whole, N);
+        for (int n = 0; n < N && !wide; n++)
+            FOR_COLUMNS(i, w->codes.rows) y[n * ldy + first + i] *= scale[first + i];
+    } else
+        gemm_panels(y + first, ldy, inputs_of(m, x, k), &w->forward, N);
 }
-static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j, int r,
-                      int N) {
+static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
+                      int j, int r, int N) {
     TIMED(DX);
     int first;
     row_range(&m->c, k, r, &first);
     gemm_panels(dx, m->t[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back, N);
+    if (m->c.aq == AQ_QUEST && lambda_of(m, k) > 0)
+        quest_inputs_backward(&m->c, x, dx, N, m->t[k].cols);
 }
 static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
     const Tensor *t = m->t + k;
     int first, rows = row_range(&m->c, k, r, &first), K = t->cols;
     return (Gemm){m->g + t->at + ((size_t)j * t->rows + first) * K, (size_t)K,
-                  mat_t(dy + first, ldy), x->q && !m->freeze ? mat_q(x->q, x->inv, (size_t)K)
-                                                             : mat(x->x, (size_t)K), rows, K, N, 1};
+                  mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K, N, 1};
 }
 
 /* Interface vector k of phase p, and its gradient: NULL (not computed) where the mode is none.
@@ -1407,10 +1479,13 @@ static void add_chunks(Golf *m, int p, size_t chunks) {
 }
 
 /* A projection's input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K), r (N), g (K) */
-static void input_of(const Golf *m, Act *a, int norm, real *r, const real *x, const real *g, int N,
-                     int K, real *room) {
+static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real *x, const real *g,
+                     int N, int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
-    act_quant(a, norm ? room : x, N, K, m->c.aq, m->freeze);
+    if (norm) x = room;
+    const real lambda = lambda_of(m, k);
+    if (m->c.aq == AQ_QUEST && lambda > 0) quest_inputs(&m->c, a, x, N, K, m->freeze);
+    else act_quant(a, x, N, K, act_top(&m->c, k), lambda, m->freeze);
 }
 
 /* The residual stream that phase p starts from.  (N,C) */
@@ -1421,6 +1496,11 @@ static const real *prev_of(const Golf *m, int p) { return p ? m->phase[p - 1].ou
     PRAGMA(omp parallel for schedule(dynamic) if ((N) > CHUNK)) \
     for (int n0 = 0; n0 < (N); n0 += CHUNK) \
         for (int n = MIN((N) - n0, CHUNK), once_ = 1; once_; once_ = 0)
+
+static void matmul_dw(const Gemm *g, int count) {
+    TIMED(DW);
+    gemm_all(g, count);
+}
 
 /* One application of a block: prev (N,C) -> s->out (N,C). */
 static void block_forward(Golf *m, int p, int B, int T) {
@@ -1440,7 +1520,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
                     n, C);
         rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) { /* q, k and v, or all three from in_q */
-            input_of(m, in[i], each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
+            input_of(m, in[i], T_wqkv, each, s.r_each, u, ix_of(m, T_x_q + i, p), n, C, room);
             linear_forward(m, s.qkv, QKV, in[i], T_wqkv, b, i, n);
         }
         qk_forward(s.qk, s.qkv, IX(q_gain), m->rope, pos, n0, n, T, H, KV, D);
@@ -1458,24 +1538,20 @@ static void block_forward(Golf *m, int p, int B, int T) {
     attention_forward(all->att, all->lse, all->qk, ldq, k, ldk, v, ldv, B, T, pos + T, H, KV, D);
     FOR_CHUNKS(n0, n, N, CHUNK) {
         Phase s = phase_at(m, p, n0);
-        real *u = scratch(2 * wide), *room = u + wide; /* rows of C or of F */
-        input_of(m, &s.in_o, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
+        real *u = scratch(2 * wide + CHUNK * (size_t)HI(HI_COLS + C)), *room = u + wide;
+        input_of(m, &s.in_o, T_wo, norm_out, s.r_xo, s.att, IX(x_attn), n, C, room);
         linear_forward(m, s.o, C, &s.in_o, T_wo, b, 0, n);
         gate_forward(s.mid, s.h, s.o, IX(gate_attn), n, C);
 
         rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
-        input_of(m, &s.in_up, each, s.r_up, u, IX(x_up), n, C, room);
+        input_of(m, &s.in_up, T_wup, each, s.r_up, u, IX(x_up), n, C, room);
         linear_forward(m, s.f, F, &s.in_up, T_wup, b, 0, n);
         relu2_forward(u, s.f, n, F);
-        input_of(m, &s.in_down, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
+        input_of(m, &s.in_down, T_wdown, norm_out, s.r_xd, u, IX(x_mlp), n, F, room);
         linear_forward(m, s.y, C, &s.in_down, T_wdown, b, 0, n);
+        hi_forward(m, &s, p, b, n, u);
         gate_forward(s.out, s.mid, s.y, IX(gate_mlp), n, C);
     }
-}
-
-static void matmul_dw(const Gemm *g, int count) {
-    TIMED(DW);
-    gemm_all(g, count);
 }
 
 /* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
@@ -1490,17 +1566,19 @@ static void block_backward(Golf *m, int p, int B, int T) {
     FOR_CHUNKS(n0, n, N, CHUNK) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
-        real *du = scratch(2 * wide), *u = du + wide;
+        real *du = scratch(2 * wide + CHUNK * (size_t)HI(C)), *u = du + wide;
         /* out = mid + gate_mlp * down(in_down), in_down = RMSNorm(relu2(f)) * x_mlp */
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
-        linear_dx(m, f.df, f.dy, C, T_wdown, b, 0, n);
+        hi_backward(m, &s, &f, p, b, n0, n);
+        linear_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, b, 0, n);
         if (c->extra_norm) {
             relu2_forward(u, s.f, n, F);
             rmsnorm_backward(f.df, 0, DIX(x_mlp), f.df, u, s.r_xd, IX(x_mlp), n, F);
         }
         /* f = up(in_up), in_up = RMSNorm(u) * x_up, u = RMSNorm(mid) * g_mlp */
         relu2_backward(f.df, s.f, n, F);
-        linear_dx(m, du, f.df, F, T_wup, b, 0, n);
+        linear_dx(m, du, f.df, F, &s.in_up, T_wup, b, 0, n);
+        hi_inputs(m, &s, &f, du, p, b, n, du + 2 * wide);
         if (each) {
             rmsnorm_forward(u, s.r_mlp, s.mid, IX(g_mlp), n, C);
             rmsnorm_backward(du, 0, DIX(x_up), du, u, s.r_up, IX(x_up), n, C);
@@ -1509,7 +1587,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
         /* mid = h + gate_attn * o(in_o), in_o = RMSNorm(att) * x_attn */
         gate_backward(f.d_o, DIX(gate_attn), f.dh, s.o, IX(gate_attn), n, C);
-        linear_dx(m, f.datt, f.d_o, C, T_wo, b, 0, n);
+        linear_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, b, 0, n);
         if (c->extra_norm)
             rmsnorm_backward(f.datt, 0, DIX(x_attn), f.datt, s.att, s.r_xo, IX(x_attn), n, C);
     }
@@ -1521,11 +1599,12 @@ static void block_backward(Golf *m, int p, int B, int T) {
         const Flow f = flow_at(m, n0);
         real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
         real *di = each ? u + (size_t)CHUNK * C : du;
+        const Act *s_in[] = {&s.in_q, &s.in_k, &s.in_v};
         qk_backward(f.dqkv, DIX(q_gain), f.dqk, s.qkv, IX(q_gain), m->rope, n0, n, T, H, KV, D);
         /* q, k, v from in_q, or each from RMSNorm(u) * x_q, x_k, x_v; u = RMSNorm(h) * g_attn */
         if (each) rmsnorm_forward(u, s.r_attn, s.h, IX(g_attn), n, C);
         for (int i = 0; i < (each ? 3 : 1); i++) {
-            linear_dx(m, di, f.dqkv, QKV, T_wqkv, b, i, n);
+            linear_dx(m, di, f.dqkv, QKV, s_in[i], T_wqkv, b, i, n);
             if (each) rmsnorm_backward(du, i > 0, dix_of(m, T_x_q + i, n0), di, u, s.r_each,
                                        ix_of(m, T_x_q + i, p), n, C);
         }
@@ -1543,6 +1622,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
         linear_dw(m, m->dqkv, QKV, in[1], T_wqkv, b, 1, N),
         linear_dw(m, m->dqkv, QKV, in[2], T_wqkv, b, 2, N)};
     matmul_dw(dw, each ? 6 : 4);
+    hi_dw(m, all, b, N);
     add_chunks(m, p, CEIL((size_t)N, CHUNK));
 }
 
@@ -1605,10 +1685,8 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
         rmsnorm_backward(f.dy, 0, NULL, f.dx0, f.e, f.r_e, m->ones, n, C);
     }
     embed_backward(m->g + embed->at, m->dy, tokens, N, C);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
-        fold(m, t);
-        t->quant->backward(m->g + t->at, m->w + t->at, t->n);
-    }
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) fold(m, t);
+    each_copy_backward(m, m->g);
 }
 
 /* ==== 6. Optimizer: AdamW (1711.05101), Muon, schedules, clipping ============================= */
@@ -1649,7 +1727,6 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
         }
     }
 }
-
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the orthogonal
  * matrix nearest to the momentum U: all singular values become about 1. Five times
  * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
@@ -1680,7 +1757,7 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < N_TENSORS * m->blocks; i++) { /* a matrix per thread: they are small */
         const Tensor *t = m->t + i / m->blocks;
-        if (t->role != PROJ) continue;
+        if (t->role != PROJ || !t->n || i % m->blocks >= t->stored_copies) continue;
         const size_t n = t->copy_n, at = t->at + i % m->blocks * n;
         const int k = MIN(t->rows, t->cols);
         real *x = scratch(2 * n + (size_t)2 * k * k), *a = x + 2 * n, *mom = m->m + at;
@@ -1696,345 +1773,7 @@ void golf_muon(Golf *m, int step, double grad_scale) {
 }
 
 /* ==== 7. Tokenizer and data =================================================================== */
-/* ------------------------------------------------------------------------------------- tokenizer
- * A .model file is one protobuf message: a flat list of (field number, value) pairs in which a
- * value may be a message again. We read the few fields that matter and skip the rest:
- *     ModelProto { 1: piece {1: text, 2: float score, 3: type} repeated
- *                  2: trainer_spec    { 3: model_type, 24: whitespace as suffix,
- *                                       35: byte_fallback, 44: unk_surface, 46: BOS }
- *                  3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape } }
- * SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to know: two
- * neighbours merge when their joined text is a piece, the best score first. */
-#define SPACE "\xe2\x96\x81"
-static int starts_with_space(const uint8_t *s, int n) { return n >= 3 && !memcmp(s, SPACE, 3); }
-
-enum { VARINT, FIXED64, BYTES, FIXED32 = 5 }; /* wire types; 3 and 4 are never used */
-#define FIELD(number, wire) ((number) << 3 | (wire))
-typedef struct {
-    const char *path;
-    const uint8_t *p, *end, *value; /* [p, end) is unread; the value of the last field, */
-    size_t len;                     /* its bytes, */
-    uint64_t field, number;         /* its FIELD(), its number if it is a VARINT */
-} Pb;
-
-static uint64_t pb_varint(Pb *b) {
-    uint64_t v = 0;
-    for (int shift = 0; shift < 64 && b->p < b->end; shift += 7) {
-        const uint8_t c = *b->p++;
-        v |= (uint64_t)(c & 127) << shift;
-        if (c < 128) return v;
-    }
-    die("%s: expected a SentencePiece .model, found a broken number; fetch it again", b->path);
-}
-static int pb_next(Pb *b) { /* reads a field, never outside [p, end); 0 at the end of the message */
-    if (b->p == b->end) return 0;
-    b->field = pb_varint(b);
-    const int wire = b->field & 7;
-    uint64_t size = wire == FIXED64 ? 8 : wire == FIXED32 ? 4 : UINT64_MAX;
-    if (wire == VARINT || wire == BYTES) size = b->number = pb_varint(b);
-    if (wire == VARINT) size = 0;
-    if (size > (uint64_t)(b->end - b->p) || b->field < FIELD(1, 0))
-        die("%s: expected a SentencePiece .model, found another file, or one cut short", b->path);
-    b->value = b->p;
-    b->p += b->len = (size_t)size;
-    return 1;
-}
-/* Length 1..4 of the UTF-8 character at p[0..n), n > 0; 0 when there is none. */
-static int utf8_len(const uint8_t *p, size_t n) {
-    const int c = p[0];
-    const int len = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if ((size_t)len > n) return 0;
-    for (int i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
-    if ((c == 0xE0 && p[1] < 0xA0) || (c == 0xF0 && p[1] < 0x90)) return 0; /* overlong */
-    if ((c == 0xED && p[1] > 0x9F) || (c == 0xF4 && p[1] > 0x8F)) return 0; /* no character */
-    return len;
-}
-/* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte piece:
- * one of what merges can make, one of the reserved names. */
-static int is_reserved(int type) { return type != PIECE_NORMAL && type != PIECE_USER; }
-
-/* Where the id of a text is, in one of the two tables; -1 stands where it would go. */
-static int *find_piece(const Tokenizer *t, const void *text, size_t n, int reserved) {
-    for (uint32_t i = crc32_of(0, text, n);; i++) {
-        int *id = &t->slot[i & (t->slots - 1)];
-        if (*id < 0) return id;
-        const Piece *x = &t->piece[*id];
-        if ((size_t)x->len == n && is_reserved(x->type) == reserved && !memcmp(x->text, text, n))
-            return id;
-    }
-}
-/* Piece id from its message, checked, entered in all tables: the row of bytes per token, too. */
-static void read_piece(Tokenizer *t, int id, Pb b) {
-    Piece *x = &t->piece[id];
-    *x = (Piece){.type = PIECE_NORMAL};
-    while (pb_next(&b)) {
-        const uint32_t word = b.field == FIELD(2, FIXED32) ? (uint32_t)get_u(b.value, 4) : 0;
-        if (b.field == FIELD(1, BYTES)) x->text = b.value, x->len = (int)b.len;
-        if (b.field == FIELD(2, FIXED32)) memcpy(&x->score, &word, 4);
-        if (b.field == FIELD(3, VARINT)) x->type = (int)b.number;
-    }
-    const int n = x->len, type = x->type, is_byte = type == PIECE_BYTE;
-    int is_unk = type == PIECE_UNKNOWN, end = 0;
-    unsigned value = 0;
-    if (is_byte && n == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
-    if (n < 1 || n > 255 || type < 1 || type > PIECE_BYTE || !(fabsf(x->score) <= 3e38f)
-        || (is_byte && (end != 6 || value > 255 || t->byte_id[value] >= 0)))
-        die("%s: piece %d: expected 1..255 bytes (one <0xNN> a byte), a finite score and a type "
-            "of 1..6, found %d, score %g, %d bytes", t->path, id, type, (double)x->score, n);
-    int *slot = find_piece(t, x->text, (size_t)n, is_reserved(type));
-    if (*slot >= 0 || (is_unk && t->unk >= 0))
-        die("%s: expected distinct pieces and one unknown piece, found both %d and %d", t->path,
-            *slot >= 0 ? *slot : t->unk, id);
-    *slot = id;
-    if (is_unk) t->unk = id;
-    if (is_byte) t->byte_id[value] = id;
-    for (int i = 1; i < n; i++) t->inner_space |= starts_with_space(x->text + i, n - i);
-    if (type == PIECE_USER || type == PIECE_UNUSED) t->refuses = "user-defined or unused pieces";
-    x->boundary = is_reserved(type) && !is_byte;
-    x->leading_space = !is_reserved(type) && starts_with_space(x->text, n);
-    x->base_bytes = x->boundary ? 0 : is_byte ? 1 : n - 3 * x->leading_space;
-}
-
-Tokenizer *tokenizer_load(const char *path) {
-    Tokenizer *t = xcalloc(1, sizeof *t);
-    t->file = read_file(path, &t->size);
-    t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-    t->crc = crc32_of(0, t->file, t->size);
-    const Pb whole = {.path = t->path, .p = t->file, .end = t->file + t->size};
-    for (Pb b = whole; pb_next(&b);) t->vocab += b.field == FIELD(1, BYTES);
-    if (t->vocab < 1 || t->vocab > 1 << 24)
-        die("%s: expected a SentencePiece model, 1..2^24 pieces, found %d pieces", path, t->vocab);
-    for (t->slots = 16; t->slots < 4 * (uint32_t)t->vocab;) t->slots *= 2;
-    t->slot = memset(xcalloc(t->slots, sizeof(int)), 0xff, t->slots * sizeof(int)); /* all -1 */
-    memset(t->byte_id, 0xff, sizeof t->byte_id);
-    t->piece = xcalloc((size_t)t->vocab, sizeof *t->piece);
-    /* protobuf writes no field that has its default value: these are SentencePiece's defaults */
-    int id = 0, byte_fallback = 0;
-    Part bos = {"<s>", 3};
-    t->unk = -1;
-    Piece *unk = &t->shown_unk;
-    *unk = (Piece){.text = (const uint8_t *)" \xe2\x81\x87 ", .len = 5};
-    t->model_type = t->dummy_prefix = t->trim_spaces = 1;
-    for (Pb b = whole; pb_next(&b);) {
-        Pb s = {.path = t->path, .p = b.value, .end = b.value + b.len};
-        if (b.field == FIELD(1, BYTES)) read_piece(t, id++, s);
-        while (b.field == FIELD(2, BYTES) && pb_next(&s)) { /* trainer_spec */
-            if (s.field == FIELD(3, VARINT)) t->model_type = (int)(s.number & 255);
-            if (s.field == FIELD(24, VARINT) && s.number) t->refuses = "spaces as suffixes";
-            if (s.field == FIELD(35, VARINT)) byte_fallback = s.number != 0;
-            if (s.field == FIELD(44, BYTES)) unk->text = s.value, unk->len = (int)s.len;
-            if (s.field == FIELD(46, BYTES) && s.len) bos = (Part){s.value, s.len};
-        }
-        while (b.field == FIELD(3, BYTES) && pb_next(&s)) { /* normalizer_spec */
-            if (s.field == FIELD(2, BYTES) && s.len) t->refuses = "a character map, like nmt_nfkc";
-            if (s.field == FIELD(3, VARINT)) t->dummy_prefix = s.number != 0;
-            if (s.field == FIELD(4, VARINT)) t->trim_spaces = s.number != 0;
-            if (s.field == FIELD(5, VARINT) && !s.number) t->refuses = "spaces as they are";
-        }
-    }
-    if (t->model_type != 2) t->refuses = "another kind than BPE, 2";
-    if (t->unk < 0) die("%s: expected an unknown piece (type 2), found none", path);
-    for (int i = 0; i < 256; i++)
-        if ((t->byte_id[i] >= 0) != byte_fallback)
-            die("%s: byte_fallback=%d, yet the piece of byte 0x%02X is %s", path, byte_fallback,
-                (unsigned)i, byte_fallback ? "missing" : "there");
-    id = *find_piece(t, bos.data, bos.len, 1);
-    t->bos = id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
-    return t;
-}
-/* The library's Normalizer without a character map: spaces are trimmed, escaped, prefixed. */
-static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
-    uint8_t *out = xcalloc(3 * n + 4, 1), *o = out;
-    size_t i = 0;
-    while (t->trim_spaces && i < n && s[i] == ' ') i++;
-    if (i < n && t->dummy_prefix) o = memcpy(o, SPACE, 3), o += 3;
-    for (; i < n; i++) {
-        if (s[i] != ' ') *o++ = s[i];
-        else if (!t->trim_spaces || s[i - 1] != ' ') o = memcpy(o, SPACE, 3), o += 3;
-    }
-    while (t->trim_spaces && o - out >= 3 && !memcmp(o - 3, SPACE, 3)) o -= 3;
-    *n_out = (size_t)(o - out);
-    return out;
-}
-
-typedef struct {
-    int at, len, prev, next; /* text[at, at + len) and its neighbours, -1 at the ends */
-    float score;             /* of merging it with the next one; -INFINITY: no such piece */
-} Symbol;
-typedef struct {
-    const Tokenizer *t;
-    const uint8_t *text; /* normalised */
-    int cap, leaves;     /* leaves <= cap: a power of two */
-    Symbol *sym;         /* (cap) */
-    int *best;           /* (2 * cap) binary tree, leaves last: the symbol with the best score */
-} Encoder;
-static void rescore(Encoder *e, int i) { /* symbol i or its right neighbour has changed */
-    Symbol *s = &e->sym[i];
-    const int len = s->next < 0 ? 0 : s->len + e->sym[s->next].len;
-    const int id = len ? *find_piece(e->t, e->text + s->at, (size_t)len, 0) : -1;
-    s->score = id < 0 ? -INFINITY : e->t->piece[id].score;
-    for (int k = (e->leaves + i) / 2; k > 0; k /= 2) { /* of equals the leftmost */
-        const int l = e->best[2 * k], r = e->best[2 * k + 1];
-        e->best[k] = e->sym[r].score > e->sym[l].score ? r : l;
-    }
-}
-/* Merges the characters of text[from, to) into pieces: the list that starts at sym[0]. */
-static void merge_stretch(Encoder *e, size_t from, size_t to) {
-    for (e->leaves = 1; (size_t)e->leaves < to - from;) e->leaves *= 2;
-    if (e->cap < e->leaves) {
-        free(e->sym);
-        e->cap = e->leaves;
-        e->sym = xcalloc((size_t)e->cap, sizeof *e->sym + 2 * sizeof *e->best);
-        e->best = (int *)(e->sym + e->cap);
-    }
-    int n = 0;
-    for (size_t i = from; i < to; n++) {
-        const int len = utf8_len(e->text + i, to - i);
-        e->sym[n] = (Symbol){(int)i, len + !len, n - 1, n + 1, 0};
-        i += (size_t)e->sym[n].len;
-    }
-    for (int i = n - 1; i < e->leaves; i++) e->sym[i].next = -1;
-    for (int i = 0; i < e->leaves; i++) e->best[e->leaves + i] = i, rescore(e, i);
-    for (int i; e->sym[i = e->best[1]].score > -INFINITY;) {
-        Symbol *l = &e->sym[i], *r = &e->sym[l->next];
-        l->len += r->len;
-        l->next = r->next;
-        r->next = -1;
-        if (l->next >= 0) e->sym[l->next].prev = i;
-        rescore(e, (int)(r - e->sym));
-        rescore(e, i);
-        if (l->prev >= 0) rescore(e, l->prev);
-    }
-}
-int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
-    if (t->refuses)
-        die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or another model",
-            t->path, t->model_type, t->refuses);
-    if (len > 1 << 28) die("expected at most %d bytes of text, found %zu; split it", 1 << 28, len);
-    size_t n, end, o = 0;
-    uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
-    Encoder e = {.t = t, .text = s};
-    int after_unk = 0, *out = xcalloc(n + 1, sizeof *out);
-    /* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by one. */
-    for (size_t from = 0; from < n; from = end) {
-        for (end = t->inner_space ? n : from + 1; end < n && memcmp(s + end, SPACE, 3);) end++;
-        merge_stretch(&e, from, end);
-        for (const Symbol *x = e.sym; x; x = x->next < 0 ? NULL : &e.sym[x->next]) {
-            int id = *find_piece(t, s + x->at, (size_t)x->len, 1);
-            if (id < 0) id = *find_piece(t, s + x->at, (size_t)x->len, 0);
-            const int unk = id < 0 || id == t->unk, bytes = unk && t->byte_id[0] >= 0;
-            for (int k = 0; bytes && k < x->len; k++) out[o++] = t->byte_id[s[x->at + k]];
-            if (!bytes && !(unk && after_unk)) out[o++] = unk ? t->unk : id; /* a run is one unk */
-            after_unk = unk;
-        }
-    }
-    free(s), free(e.sym);
-    *n_out = o;
-    return out;
-}
-
-char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out) {
-    size_t o = 0, cap = 1;
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->vocab)
-            die("%s: expected token ids of 0..%d, found %d", t->path, t->vocab - 1, ids[i]);
-        cap += (size_t)(ids[i] == t->unk ? t->shown_unk.len : t->piece[ids[i]].len);
-    }
-    char *out = xcalloc(cap, 1);
-    int drops = t->dummy_prefix || t->trim_spaces; /* the first space is the dummy prefix */
-    for (size_t i = 0; i < n; i++) {
-        const Piece *x = ids[i] == t->unk ? &t->shown_unk : &t->piece[ids[i]];
-        if (x->type == PIECE_BYTE) out[o++] = (char)strtol((const char *)x->text + 3, NULL, 16);
-        if (x->type == PIECE_BYTE || x->type == PIECE_CONTROL) continue;
-        for (int k = 0, space; k < x->len; k += space ? 3 : 1) {
-            space = starts_with_space(x->text + k, x->len - k);
-            if (space && drops && o == 0 && k == 0) drops = t->trim_spaces; /* it drops all */
-            else out[o++] = space ? ' ' : (char)x->text[k];
-        }
-    }
-    *len_out = o;
-    return out;
-}
-
-/* ---------------------------------------------------------------- shards, the order of training */
-Shards *shards_open(const char *dir, const char *split, int vocab) {
-    Shards *s = xcalloc(1, sizeof *s);
-    struct dirent **names;
-    char want[64];
-    const int len = snprintf(want, sizeof want, "_%s_", split);
-    const int n = scandir(dir, &names, NULL, alphasort);
-    if (n < 0) die("%s: cannot open the data folder: %s; run data/get.sh", dir, strerror(errno));
-    s->vocab = vocab;
-    s->shard = xcalloc((size_t)n, sizeof *s->shard);
-    for (int i = 0; i < n; free(names[i++])) {
-        const char *at = strstr(names[i]->d_name, want), *path = path_of(dir, names[i]->d_name);
-        for (const char *next; at && (next = strstr(at + 1, want));) at = next; /* the last one */
-        const size_t digits = at ? strspn(at + len, "0123456789") : 0;
-        if (!digits || strcmp(at + len + digits, ".bin")) continue;
-        Shard *x = &s->shard[s->count++];
-        uint8_t head[12] = {0};
-        x->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-        x->fd = open(path, O_RDONLY);
-        const int64_t size = lseek(x->fd, 0, SEEK_END);
-        if (size < 0 || pread(x->fd, head, sizeof head, 0) < 0)
-            die("%s: cannot read: %s", path, strerror(errno));
-        x->first = s->tokens;
-        x->tokens = (int64_t)get_u(head + 8, 4);
-        s->tokens += x->tokens;
-        const int64_t expected = SHARD_HEADER + 2 * x->tokens;
-        if (get_u(head, 4) != SHARD_MAGIC || get_u(head + 4, 4) != 1 || size != expected)
-            die("%s: expected a token shard (magic %d, version 1) of %lld bytes, found %lld; make "
-                "it again: data/get.sh", path, SHARD_MAGIC, (long long)expected, (long long)size);
-    }
-    free(names);
-    if (!s->count)
-        die("%s: expected shards NAME_%s_000000.bin, found none; run data/get.sh", dir, split);
-    return s;
-}
-void shards_read(const Shards *s, int64_t pos, int count, int *out) {
-    if (pos < 0 || count < 0 || pos > s->tokens - count)
-        die("%s: expected positions within %lld tokens, found %lld + %d", s->shard[0].path,
-            (long long)s->tokens, (long long)pos, count);
-    for (const Shard *x = s->shard; count > 0; x++) {
-        const int64_t at = pos - x->first;
-        if (at >= x->tokens) continue;
-        const int n = count < x->tokens - at ? count : (int)(x->tokens - at);
-        uint8_t *raw = (uint8_t *)(out + n) - 2 * n; /* the upper half of out: read in place */
-        if (pread(x->fd, raw, 2 * (size_t)n, SHARD_HEADER + 2 * at) != 2 * (ssize_t)n)
-            die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
-        for (int k = 0; k < n; k++) {
-            out[k] = (int)get_u(raw + 2 * k, 2);
-            if (out[k] >= s->vocab)
-                die("%s: expected ids below the vocabulary of %d, found %d at position %lld; give "
-                    "another tokenizer", x->path, s->vocab, out[k], (long long)(at + k));
-        }
-        out += n, pos += n, count -= n;
-    }
-}
-/* A keyed shuffle of [0, n) without a table: a Feistel network permutes the smallest square
- * 4^h >= n; an image outside [0, n) is permuted again until it falls inside. */
-static int64_t shuffled(int64_t i, int64_t n, uint64_t key) {
-    int h = 1;
-    while ((int64_t)1 << 2 * h < n) h++;
-    const uint64_t mask = ((uint64_t)1 << h) - 1;
-    uint64_t x = (uint64_t)i;
-    do
-        for (uint64_t round = 1; round <= 6; round++)
-            x = (x & mask) << h | ((x >> h) ^ (hash64(key + round, x & mask) & mask));
-    while (x >= (uint64_t)n);
-    return (int64_t)x;
-}
-void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int *out) {
-    const int64_t windows = seq < 1 ? 0 : (s->tokens - 1) / seq;
-    if (windows < 1)
-        die("%s: expected at least %d + 1 tokens, found %lld; use more text or a smaller --seq",
-            s->shard[0].path, seq, (long long)s->tokens);
-    const int64_t epoch = row / windows, spare = s->tokens - 1 - windows * seq;
-    const uint64_t key = hash64(seed, (uint64_t)epoch);
-    const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1)); /* of all windows */
-    shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
-}
+#include "data/tokens.h" /* SentencePiece models, shards: nothing of the model or its training */
 
 /* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint ================== */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -2094,6 +1833,7 @@ static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     size_t n = 0;
     EACH_OPTION(o, mask) {
         const char *value = option_text(c, o, text);
+        if (mask == MODEL && o->mask & QUIET && !strcmp(value, o->def)) continue;
         n += (size_t)snprintf(out + n, CONFIG_TEXT - n, "%s=%s\n", o->name, value);
         if (n >= CONFIG_TEXT) die("configuration text over %d bytes", CONFIG_TEXT);
     }
@@ -2119,67 +1859,231 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
 }
 /* What option_set cannot see: lists, and relations between options. */
 static void protect_check(const Config *c) {
-    Golf m;
-    golf_layout(&m, c);
+    int seen[4] = {0}, rows = 0;
     for (const char *p = c->protect; *p; p += strcspn(p, ","), p += *p == ',') {
+        static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
         char name[32] = "";
-        int bits = 0, n = 0;
+        int bits = 0, n = 0, more = 0, k = 0;
+        double percent = 100;
         sscanf(p, "%31[^:,]:%d%n", name, &bits, &n);
-        const Tensor *t = m.t, *end = m.t + N_TENSORS;
-        while (t < end && (t->role != PROJ || strcmp(t->name, name))) t++;
-        if (t == end || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16))
-            die("--protect=%s: expected NAME:BITS[,NAME:BITS...] with wqkv, wo, wup or wdown and 4 "
-                "to 8 or 16 bits, found '%.40s'", c->protect, p);
-        if (t->bits != bits) die("--protect=%s: %s is there twice", c->protect, name);
+        if (n && p[n] == ':') sscanf(p + n, ":%lf%%%n", &percent, &more), n = more ? n + more : 0;
+        while (k < 4 && strcmp(names[k], name)) k++;
+        if (k == 4 || !n || (p[n] && p[n] != ',') || bits < 4 || (bits > 8 && bits != 16) ||
+            !(percent > 0 && percent <= 100) || (more && bits == 16))
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 to 8 "
+                "or 16 bits and P (for up to 8 bits) percent of the rows, found '%.40s'",
+                c->protect, p);
+        if (seen[k]++) die("--protect=%s: %s is there twice", c->protect, name);
+        rows |= percent < 100;
     }
     if (*c->protect && !c->wq) die("--protect is for --wq=ternary; all weights have 16 bits here");
+    if (rows && (c->wq != WQ_TERNARY || c->qat == QAT_NOISE))
+        die("--protect=%s: rows are for --wq=ternary, without --qat=noise", c->protect);
+}
+/* Options that mean nothing without another one, and pairs that do not go together. */
+static void needs_check(const Config *c) {
+#define X(name, has, needs) {#name, needs, (has) != 0},
+    const struct { const char *name, *needs; int has; } rows[] = {GOLF_NEEDS(X)};
+#undef X
+#define X(clash, why) if (clash) die(why);
+    GOLF_CLASHES(X)
+#undef X
+    char text[64];
+    EACH_OPTION(o, MODEL | TRAIN)
+        for (size_t i = 0; i < COUNT(rows); i++)
+            if (!rows[i].has && !strcmp(o->name, rows[i].name) &&
+                strcmp(option_text(c, o, text), o->def))
+                die("--%s means nothing without --%s", o->name, rows[i].needs);
 }
 static void config_check(const Config *c) {
-    protect_check(c);
+    protect_check(c), needs_check(c);
     const int W = c->width, H = c->heads, KV = KV_HEADS;
     if (W < 8) die("--width=%d: expected at least 8", W);
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
+    int g, n;
+    if (cluster_of(c, &g, &n) < 0 || QKV_ROWS % g || W % g || HIDDEN % g)
+        die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of --width "
+            "and the hidden width, N from 2 to 65536", c->cluster);
     if ((double)W * HIDDEN > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
             HIDDEN);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
+/* The last byte: an adaptive binary range coder over codes and scales. A symbol is a path down a
+ * tree of bits; every node has a probability that follows what it has seen. Which nodes: the first
+ * four bits of a code per column where there are 1,000 rows (a column of the embedding has a mean
+ * and a size of its own: 2.8 bits for 3.2 without, of 4), else one tree for all. Ternary: is it
+ * zero, then its sign. 16-bit numbers: the upper byte, then the lower one given the upper. The
+ * same functions write and read, so that both do the same to every probability. */
+typedef struct { uint16_t p, n; } Node; /* P(0) * 65536, or 0: not asked yet; times asked */
+typedef struct {
+    uint8_t *at, *end;
+    uint32_t low, range, code;
+    int reading, full;
+    uint16_t rate[256]; /* how far a probability moves, by how often it was asked: 1 / (n + 1.5) */
+} Coder;
+INLINE void coder_shift(Coder *r) { /* a byte more */
+    r->full |= r->at == r->end;
+    if (r->reading) r->code = r->code << 8 | (r->full ? 0 : *r->at++);
+    else if (!r->full) *r->at++ = (uint8_t)(r->low >> 24);
+    r->low <<= 8;
+}
+INLINE int coded_bit(Coder *r, Node *node, int bit) {
+    if (!node->p) node->p = 1 << 15;
+    const uint32_t p = node->p, bound = (r->range >> 16) * p;
+    if (r->reading) bit = r->code >= bound;
+    const uint32_t upper = bit ? bound : 0;
+    r->range = bit ? r->range - bound : bound;
+    r->code -= upper, r->low += upper;
+    if (r->low < upper && !r->reading) /* a carry into what is written */
+        for (uint8_t *q = r->at - 1; ++*q == 0;) q--;
+    const uint32_t rate = r->rate[node->n]; /* integers: every machine decodes alike */
+    const uint32_t next = bit ? p - (p * rate >> 16) : p + ((65535 - p) * rate >> 16);
+    node->p = (uint16_t)(next < 36 ? 36 : next > 65500 ? 65500 : next);
+    node->n += node->n < 255;
+    for (; r->range < 1 << 24; r->range <<= 8) coder_shift(r);
+    return bit;
+}
+/* The lower `bits` of a symbol, most significant first, from node `at` of a tree on. */
+INLINE int coded_bits(Coder *r, Node *tree, int at, int bits, int symbol) {
+    while (bits-- > 0) at = at * 2 | coded_bit(r, tree + at, symbol >> bits & 1);
+    return at;
+}
+static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from, size_t to) {
+    Node *tree = xcalloc((size_t)1 << t->bits, sizeof(Node));
+    int good = 1;
+    for (size_t v = from; v < to && !r->full; v++) {
+        const int k = coded_bits(r, tree, 1, t->bits, index_of(code, t, v)) - (1 << t->bits);
+        good &= k < t->group;
+        set_index(code, t, v, k);
+    }
+    return free(tree), good;
+}
+/* Numbers [from,to) of a copy. Returns 0 when what was read cannot be. */
+static int coded_codes(Coder *r, const Tensor *t, int8_t *code, const real *scale, size_t from,
+                       size_t to) {
+    const size_t K = (size_t)t->stored_cols;
+    const int own = t->rows >= 1000, mixed = t->quant == quantizers + Q_MIXED;
+    Node *ternary = xcalloc(4 + 256 + 16 * K * own, sizeof(Node)), *shared = ternary + 4;
+    int good = 1;
+    for (size_t i = from; i < to && !r->full; i++) {
+        const int trits = mixed ? scale[1 + i / K] == 0 : is_ternary(t), bits = trits ? 2 : t->bits;
+        const int c = code[i], top = MIN(bits, 4), half = 1 << (bits - 1);
+        const int u = trits ? c ? 2 + (c > 0) : 0 : c + half;
+        Node *tree = trits ? ternary : own ? shared + 256 + 16 * (i % K) : shared;
+        int node = coded_bits(r, tree, 1, top, u >> (bits - top));
+        node = coded_bits(r, shared, node, bits - top, u) - 2 * half;
+        good &= trits ? node != 1 : node || t->half; /* integers have no -half, ternary no 1 */
+        code[i] = (int8_t)(trits ? node ? 2 * node - 5 : 0 : node - half);
+    }
+    free(ternary);
+    return good;
+}
+static int coded_scales(Coder *r, const Tensor *t, real *scale, size_t from, size_t to) {
+    Node *tree = xcalloc(257 << 8, sizeof(Node));
+    int good = 1;
+    for (size_t i = from; i < to && !r->full; i++) {
+        const int u = to_bf16(scale[i]), upper = coded_bits(r, tree, 1, 8, u >> 8) - 256;
+        const int lower = coded_bits(r, tree + 256 * (upper + 1), 1, 8, u) - 256;
+        scale[i] = from_bf16((uint16_t)(upper << 8 | lower));
+        good &= isfinite(scale[i]) && (t->bits == 16 || t->vector || scale[i] > 0 ||
+                                       (t->quant == quantizers + Q_MIXED && scale[i] == 0 && i));
+    }
+    free(tree);
+    return good;
+}
+/* All copies of a tensor, in streams of about a million numbers that threads take in parallel: the
+ * lengths of the streams (4 bytes each), then these. Writes at most t->bytes to buf and returns how
+ * many, or reads len of them. 0: does not fit, or is damaged. */
+static size_t coded_tensor(const Golf *m, const Tensor *t, uint8_t *buf, size_t len, int reading) {
+    const size_t parts = t->quant == quantizers + Q_MIXED ? 1 : 1 + (t->copy_n >> 20);
+    const size_t n = parts * (size_t)t->stored_copies;
+    const size_t room = t->bytes / n + 4096, S = t->copy_scales, N = t->copy_n;
+    uint8_t *out = reading ? buf : xcalloc(n, room);
+    size_t *at = xcalloc(n + 1, sizeof(size_t));
+    int good = len >= 4 * n;
+    at[0] = 4 * n;
+    for (size_t i = 0; i < n && good && reading; i++) at[i + 1] = at[i] + get_u(buf + 4 * i, 4);
+    good &= !reading || at[n] == len;
+#pragma omp parallel for schedule(dynamic) reduction(& : good)
+    for (size_t i = 0; i < (good ? n : 0); i++) {
+        const size_t j = i / parts, part = i % parts, number = t->at + j * N;
+        uint8_t *from = reading ? buf + at[i] : out + i * room;
+        Coder r = {from, reading ? buf + at[i + 1] : from + room, 0, ~0u, 0, reading, 0, {0}};
+        for (int k = 0; k < 256; k++) r.rate[k] = (uint16_t)(131072 / (2 * k + 3));
+        for (int b = 0; b < 4 && reading; b++) coder_shift(&r);
+        real *scale = scale_of(m, t, (int)j);
+        good &= coded_scales(&r, t, scale, S * part / parts, S * (part + 1) / parts);
+        if (t->vector) good &= coded_indices(&r, t, m->code + number, VECTORS(t) * part / parts,
+                                             VECTORS(t) * (part + 1) / parts);
+        else if (t->bits < 16) good &= coded_codes(&r, t, m->code + number, scale,
+                                                   N * part / parts, N * (part + 1) / parts);
+        if (t->quant == quantizers + Q_MIXED) {
+            int high = 0;
+            for (int row = 1; row <= t->rows; row++) high += scale[row] > 0;
+            good &= high == t->group;
+        }
+        for (int b = 0; b < 4 && !reading; b++) coder_shift(&r);
+        good &= !r.full && (!reading || r.at == r.end);
+        if (!reading) at[i + 1] = (size_t)(r.at - from);
+    }
+    for (size_t i = 0; i < n && good && !reading; i++) {
+        put_u(buf + 4 * i, at[i + 1], 4);
+        if ((at[i + 1] += at[i]) >= len) good = 0; /* as long as packed means packed */
+        else memcpy(buf + at[i], out + i * room, at[i + 1] - at[i]);
+    }
+    const size_t bytes = good ? at[n] : 0;
+    if (!reading) free(out);
+    return free(at), bytes;
+}
 
 enum { ARTIFACT_FIXED = 28 };
 
-static Ledger ledger_of(const Config *c) {
-    Golf m;
+static size_t rows_of(const Golf *m) { /* of the file's table: tensors that hold numbers */
+    size_t rows = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) rows += t->n > 0;
+    return rows;
+}
+/* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
+static Ledger ledger_of(const Golf *m) {
     char text[CONFIG_TEXT];
-    Ledger l = {.header = ARTIFACT_FIXED + config_text(c, MODEL, text) + 8 * N_TENSORS + 4};
-    golf_layout(&m, c);
-    for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-        *(t->role == PROJ ? protected_bits(c, t->name) ? &l.protect : &l.core
-          : t->role == EMBED ? &l.embedding : &l.interface) += t->bytes;
+    double percent;
+    Ledger l = {.header = ARTIFACT_FIXED + config_text(&m->c, MODEL, text) + 8 * rows_of(m) + 4};
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
+        *(t->role == PROJ ? protected_bits(&m->c, t->name, &percent) ? &l.protect : &l.core
+          : t->role == EMBED ? &l.embedding : &l.interface) += t->coded ? t->coded : t->bytes;
     l.total = l.core + l.embedding + l.interface + l.protect + l.header;
     return l;
 }
-size_t artifact_bytes(const Config *c) { return ledger_of(c).total; }
+size_t artifact_bytes(const Config *c) {
+    Golf m;
+    golf_layout(&m, c);
+    return ledger_of(&m).total;
+}
 
-void golf_save(const Golf *m, const char *path, uint32_t tokenizer_crc) {
+void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     char text[CONFIG_TEXT];
-    const size_t size = artifact_bytes(&m->c), len = config_text(&m->c, MODEL, text);
-    uint8_t *file = xcalloc(size, 1);
-    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, N_TENSORS};
-    memcpy(file, GOLF_MAGIC, 8);
-    for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
-    memcpy(file + ARTIFACT_FIXED, text, len);
-    uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * N_TENSORS + 4;
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++, row += 8) {
-        for (int j = 0; t->n && j < t->stored_copies; j++)
+    const size_t len = config_text(&m->c, MODEL, text);
+    uint8_t *file = xcalloc(artifact_bytes(&m->c), 1), *table = file + ARTIFACT_FIXED + len;
+    uint8_t *row = table, *payload = row + 8 * rows_of(m) + 4;
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (!t->n) continue;
+        size_t bytes = coded_tensor(m, t, payload, t->bytes, 0);
+        for (int j = 0; !bytes && j < t->stored_copies; j++)
             t->quant->pack(payload + j * t->copy_bytes, m->code + t->at + j * t->copy_n,
                            scale_of(m, t, j), t);
-        put_u(row, t->bytes, 4), put_u(row + 4, crc32_of(0, payload, t->bytes), 4);
-        payload += t->bytes;
+        t->coded = bytes = bytes ? bytes : t->bytes;
+        put_u(row, bytes, 4), put_u(row + 4, crc32_of(0, payload, bytes), 4);
+        payload += bytes, row += 8;
     }
+    const size_t size = (size_t)(payload - file);
+    const uint64_t head[] = {GOLF_VERSION, size, tokenizer_crc, len, rows_of(m)};
+    memcpy(file, GOLF_MAGIC, 8), memcpy(file + ARTIFACT_FIXED, text, len);
+    for (int i = 0; i < 5; i++) put_u(file + 8 + 4 * i, head[i], 4);
     put_u(row, crc32_of(0, file, (size_t)(row - file)), 4);
     write_file(path, file, size);
     free(file);
@@ -2191,32 +2095,39 @@ uint32_t golf_load(Golf *m, const char *path) {
     if (size < n || memcmp(file, GOLF_MAGIC, 8))
         die("%s: expected a model.golf artifact, found something else; train writes one", path);
     const size_t version = get_u(file + 8, 4), said = get_u(file + 12, 4);
-    const size_t crc = get_u(file + 16, 4), len = get_u(file + 20, 4);
+    const size_t crc = get_u(file + 16, 4), len = get_u(file + 20, 4), rows = get_u(file + 24, 4);
     if (version != GOLF_VERSION)
         die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
     if (said != size)
         die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said, size);
-    if (get_u(file + 24, 4) != N_TENSORS)
-        die("%s: expected %d tensors, found %u: written by another version of this program", path,
-            N_TENSORS, (unsigned)get_u(file + 24, 4));
-    if (len > size || size - len < n + 8 * N_TENSORS + 4)
+    if (len > size || size - len < n + 8 * rows + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
-    uint8_t *row = file + n + len, *payload = row + 8 * N_TENSORS + 4;
+    uint8_t *row = file + n + len, *payload = row + 8 * rows + 4;
     if (get_u(payload - 4, 4) != crc32_of(0, file, (size_t)(payload - 4 - file)))
         die("%s: the checksum of its header is wrong: the file is damaged", path);
     Config c;
     config_parse(&c, path, (char *)file + n, len, MODEL);
     config_check(&c);
-    if ((n = artifact_bytes(&c)) != size)
-        die("%s: its configuration needs %zu bytes, the file has %zu", path, n, size);
+    golf_layout(m, &c);
+    if (rows != rows_of(m))
+        die("%s: expected %zu tensors, found %zu: written by another version of this program", path,
+            rows_of(m), rows);
+    for (size_t i = 0; i < rows; i++) n += get_u(row + 8 * i, 4);
+    if ((n += len + 8 * rows + 4) != size || size > artifact_bytes(&c))
+        die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, n,
+            artifact_bytes(&c), size);
     golf_init(m, &c, 0);
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; payload += t->bytes, t++, row += 8) {
-        if (get_u(row, 4) != t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, t->bytes))
+    for (Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (!t->n) continue;
+        const size_t bytes = t->coded = get_u(row, 4), coded = bytes < t->bytes;
+        if (bytes > t->bytes || get_u(row + 4, 4) != crc32_of(0, payload, bytes))
             die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
-        for (int j = 0; t->n && j < t->stored_copies; j++)
-            if (!t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
-                                  payload + j * t->copy_bytes, t))
-                die("%s: tensor %s holds an impossible code or scale", path, t->name);
+        int good = !coded || coded_tensor(m, t, payload, bytes, 1);
+        for (int j = 0; !coded && j < t->stored_copies; j++)
+            good &= t->quant->unpack(m->code + t->at + j * t->copy_n, scale_of(m, t, j),
+                                     payload + j * t->copy_bytes, t);
+        if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
+        payload += bytes, row += 8;
     }
     golf_use(m);
     free(file);
@@ -2239,9 +2150,8 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
 }
-/* Continues m, freshly initialised with the options asked for; returns the step. The run must be
- * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
-int64_t ckpt_load(Golf *m, const char *path) {
+/* The file, its config, its number of parameters and where they start; all checked. */
+static uint8_t *ckpt_open(const char *path, Config *c, size_t *count, size_t *at) {
     size_t size;
     uint8_t *file = read_file(path, &size);
     if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
@@ -2252,11 +2162,41 @@ int64_t ckpt_load(Golf *m, const char *path) {
             path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
-    const size_t n = get_u(file + 32, 8), len = get_u(file + 40, 4), bytes = n * sizeof(real);
-    if (len > size - CKPT_FIXED - 4)
-        die("%s: configuration of %zu bytes in %zu: the file is damaged", path, len, size);
+    const size_t n = *count = get_u(file + 32, 8), len = get_u(file + 40, 4);
+    if (len > size - CKPT_FIXED - 4 || n > size ||
+        size != CKPT_FIXED + len + 3 * n * sizeof(real) + 4)
+        die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged", path,
+            len, n, size);
+    config_parse(c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
+    *at = CKPT_FIXED + len;
+    return file;
+}
+/* --init_from: the weights of tensors that both models have; the others start as always. */
+void golf_init_from(Golf *m, const char *path) {
     Config c;
-    config_parse(&c, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
+    Golf from;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    config_check(&c), golf_layout(&from, &c);
+    if (n != from.n_params) die("%s: expected %zu parameters, found %zu", path, from.n_params, n);
+    for (const Tensor *t = m->t, *u = from.t; t < m->t + N_TENSORS; t++, u++) {
+        if (t->n && u->n && t->n != u->n)
+            die("%s: %s has %zu numbers there and %zu here; --init_from needs the same --width, "
+                "--mlp, --unique and data", path, t->name, u->n, t->n);
+        if (u->n) memcpy(m->w + t->at, file + at + u->at * sizeof(real), t->n * sizeof(real));
+    }
+    cluster_fit(m);
+    golf_quantize(m), m->flips = 0;
+    memcpy(m->first_scale, m->scale, m->n_scales * sizeof(real));
+    free(file);
+}
+/* Continues m, freshly initialised with the options asked for; returns the step. The run must be
+ * the same in every option but the RESUME ones; with --minutes its length is the checkpoint's. */
+int64_t ckpt_load(Golf *m, const char *path) {
+    Config c;
+    size_t n, at;
+    uint8_t *file = ckpt_open(path, &c, &n, &at);
+    const size_t bytes = n * sizeof(real);
     if (m->c.minutes > 0) m->c.steps = c.steps;
     EACH_OPTION(o, MODEL | TRAIN) {
         char a[64], b[64];
@@ -2268,12 +2208,15 @@ int64_t ckpt_load(Golf *m, const char *path) {
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
                 "options, or use another --out", path, o->name, was, is);
     }
-    if (n != m->n_params || size != CKPT_FIXED + len + 3 * bytes + 4)
-        die("%s: expected %zu parameters, found %zu in %zu bytes", path, m->n_params, n, size);
+    if (n != m->n_params) die("%s: expected %zu parameters, found %zu", path, m->n_params, n);
     real *const to[] = {m->w, m->m, m->v};
-    for (int i = 0; i < 3; i++) memcpy(to[i], file + CKPT_FIXED + len + i * bytes, bytes);
+    for (int i = 0; i < 3; i++) memcpy(to[i], file + at + i * bytes, bytes);
+    cluster_average(m, m->w); /* of equal masters: changes nothing */
+    if (memcmp(m->w, file + at, bytes))
+        die("%s: its codebooks are of another checkpoint than %s is now; start again", path,
+            m->c.init_from);
+    const int64_t step = m->step = (int)get_u(file + 16, 8);
     golf_quantize(m);
-    const int64_t step = (int64_t)get_u(file + 16, 8);
     m->flips = get_u(file + 24, 8);
     free(file);
     return step;
@@ -2322,22 +2265,6 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     s.loss = s.nll / (double)s.tokens;
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
     return s;
-}
-void golf_perturb(Golf *m, double drift, double noise) {
-    for (Tensor *t = m->t; noise > 0 && t < m->t + N_TENSORS; t++) {
-        const uint64_t key = hash64(0x6E6F697365, crc32_of(0, t->name, strlen(t->name)));
-        for (int j = 0; t->role == PROJ && j < t->stored_copies; j++) {
-            const size_t at = t->at + j * t->copy_n;
-            const double mean = block_sum(m->eff + at, t->copy_n, 0) / (double)t->copy_n;
-            const double size = noise * (ternary(t) ? (double)*scale_of(m, t, j) : mean);
-            FOR_RANGE(i, at, t->copy_n) m->eff[i] += (real)(size * normal01(key, i - t->at));
-        }
-        if (t->role == PROJ) t->quant = quantizers + Q_BF16; /* eff are no codes any more */
-    }
-    golf_pack(m);
-    for (int p = 0; p < m->phases; p++) /* h = mix0 * h + ... with the drift in mix0 */
-        for (int i = 0; i < m->c.width; i++)
-            m->ix[p * m->n_x + m->t[T_mix0].at_x + i] *= (real)(1 + drift);
 }
 static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
     const real x = **(real *const *)a, y = **(real *const *)b;
@@ -2460,7 +2387,7 @@ int help_main(void) {
          "       ./train_golf eval   MODEL.golf [--data=DIR] [--stride=N]\n"
          "       ./train_golf sample MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
          "       ./train_golf info   MODEL.golf\n"
-         "       ./train_golf bench  [step] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+         "       ./train_golf bench  [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
          "       ./train_golf help\n\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "",
@@ -2494,11 +2421,12 @@ static double peak_memory_mb(void) {
 /* The widest model whose file fits; its size grows with the width. What is then left of the cap
  * goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are equal bytes. */
 static void fit_width(Config *c) {
+    const size_t most = (size_t)(c->cap / c->squeeze);
     int best = 0;
     protect_check(c);
     for (c->width = 8; c->width <= 16384; c->width += 8) {
         if (c->width % c->heads || HEAD_DIM % 2) continue;
-        if (artifact_bytes(c) > (size_t)c->cap) break;
+        if (artifact_bytes(c) > most) break;
         best = c->width;
     }
     if (!best)
@@ -2506,7 +2434,7 @@ static void fit_width(Config *c) {
             "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden) return;
-    for (c->hidden = HIDDEN + 8; artifact_bytes(c) <= (size_t)c->cap;)
+    for (c->hidden = HIDDEN + 8; artifact_bytes(c) <= most;)
         if ((double)best * (c->hidden += 8) > 1 << 30) break; /* as config_check says */
     if ((c->hidden -= 8) == c->mlp * best) c->hidden = 0;
 }
@@ -2519,17 +2447,51 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
     }
     return strcpy(o, "\""), out;
 }
+/* What quantization does to the projections, for the log and result.json: the part of their codes
+ * that is 0, that changed per 100 steps, whose gradient is masked; how far scales moved, in powers
+ * of 2; pQuant's share of the power of its MLPs' outputs in the last batch. */
+typedef struct { double codes, zero, masked, drift, hi_share; } Diagnosis;
+static Diagnosis diagnose(const Golf *m) {
+    const Config *c = &m->c;
+    Diagnosis d = {0};
+    double zeros = 0, masked = 0, scales = 0, drift = 0, hi = 0, all = 0;
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        if (t->role != PROJ || t->bits == 16 || t->vector) continue;
+        d.codes += (double)t->n;
+        for (size_t i = t->at; i < t->at + t->n; i++) {
+            zeros += !m->code[i] && !t->half;
+            masked += t->ste && !m->mask[i];
+        }
+        for (size_t i = t->at_scale; i < t->at_scale + t->copy_scales * t->stored_copies; i++)
+            if (m->scale[i] > 0 && m->first_scale[i] > 0)
+                drift += fabs(log2((double)(m->scale[i] / m->first_scale[i]))), scales++;
+    }
+    for (int p = 0; c->ffn_hi && !c->recompute && p < m->phases; p++) /* of the last batch */
+        for (size_t i = 0; i < m->N * c->width; i++) {
+            const Phase *s = m->phase + p;
+            const double beta = (double)*IX(beta), y = (double)s->y[i];
+            const double high = y - beta * (double)s->hi_main[i];
+            hi += high * high, all += high * high + (y - high) * (y - high);
+        }
+    d.zero = zeros / fmax(d.codes, 1), d.masked = masked / fmax(d.codes, 1);
+    d.drift = drift / fmax(scales, 1), d.hi_share = hi / fmax(all, 1e-30);
+    return d;
+}
 static void write_result(const Golf *m, const Run *r) {
     const Config *c = &m->c;
-    const Ledger l = ledger_of(c);
+    const Ledger l = ledger_of(m);
     char text[64], *json;
-    size_t len, trits = 0, zeros = 0;
+    size_t len, trits = 0;
     FILE *f = open_memstream(&json, &len);
     if (!f) die("out of memory");
-    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++)
-        for (size_t i = t->at; ternary(t) && i < t->at + t->n; i++, trits++)
-            zeros += !m->code[i];
-    const double total = (double)l.total, weights = trits ? (double)trits : 1; /* 0 of 1 is 0 */
+    double weights = 1e-9, coded = 0, stored = 0; /* of all projections, with their scales */
+    for (const Tensor *t = m->t; t < m->t + N_TENSORS; t++) {
+        trits += ternary(t) ? t->n : 0;
+        if (t->role != PROJ || !t->n) continue;
+        weights += (double)t->n, coded += (double)t->coded, stored += (double)t->bytes;
+    }
+    const double total = (double)l.total;
+    const Diagnosis d = diagnose(m);
     const struct { const char *key; double value; } numbers[] = {
         {"seed", c->seed}, {"steps", r->steps}, {"tokens", (double)r->steps * c->batch * c->seq},
         {"seconds", r->seconds}, {"tok_per_s", r->tok_per_s}, {"threads", omp_get_max_threads()},
@@ -2537,11 +2499,13 @@ static void write_result(const Golf *m, const Run *r) {
         {"val_loss", r->file.loss}, {"val_bpb", r->file.bpb},
         {"val_tokens", (double)r->file.tokens}, {"val_bytes", (double)r->file.bytes},
         {"memory_val_bpb", r->memory.bpb}, {"roundtrip_gap", r->file.bpb - r->memory.bpb},
-        {"bytes_model", total}, {"bytes_code", GOLF_CODE_BYTES},
-        {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
+        {"bytes_model", total}, {"bytes_packed", (double)artifact_bytes(c)},
+        {"bytes_code", GOLF_CODE_BYTES}, {"bytes_total", total + GOLF_CODE_BYTES}, {"cap", c->cap},
         {"params_stored", (double)m->n_params}, {"params_ternary", (double)trits},
-        {"flops_per_token", flops_per_token(c)}, {"zero_fraction", (double)zeros / weights},
-        {"flip_rate", trits ? (double)m->flips / r->steps / weights : 0}};
+        {"weight_bits", 8 * coded / weights}, {"weight_bits_packed", 8 * stored / weights},
+        {"flops_per_token", flops_per_token(c)}, {"zero_fraction", d.zero},
+        {"flip_rate", (double)m->flips / r->steps / fmax(d.codes, 1)},
+        {"masked_fraction", d.masked}, {"scale_drift", d.drift}, {"hi_share", d.hi_share}};
     const struct { const char *key, *value; } texts[] = {
         {"name", r->name}, {"preset", r->preset}, {"git_rev", GOLF_GIT_REV},
         {"compiler", __VERSION__}, {"isa", GOLF_ISA}};
@@ -2591,6 +2555,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
             "was; try lower rates (--lr, --lr_muon) or a smaller --clip", step, loss, norm);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
+    m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
     golf_quantize(m);
@@ -2613,22 +2578,23 @@ static void make_folder(const Config *c) {
     }
 }
 static FILE *open_log(const Config *c, int step) { /* a resumed run keeps the rows up to its step */
-    char *keep, row[256];
-    size_t len;
+    char *keep, *row = NULL;
+    size_t len, room = 0;
     const char *path = path_of(c->out, "log.tsv");
     FILE *log = fopen(path, "a+"), *kept = open_memstream(&keep, &len);
     if (!log || !kept) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n", kept);
-    while (fgets(row, sizeof row, log))
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\tzero\tflips_per_100\t"
+          "masked\tscale_drift\thi_share\trms\n", kept);
+    while (getline(&row, &room, log) > 0)
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
     for (int i = 1; i < 4 && !step; i++) /* what an overwritten run left */
         if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
             die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
-    free(keep);
+    free(keep), free(row);
     return log;
 }
 /* --minutes: how many steps fit, measured on a model that is then thrown away. */
@@ -2654,6 +2620,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
                        FILE *log, int *x, int *y) {
     const Config *c = &m->c;
     const int tty = isatty(1), first = run->steps;
+    uint64_t flipped = m->flips;
     const size_t n_out = m->N * (size_t)c->width;
     const double started = now(), N = (double)m->N;
     signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
@@ -2665,14 +2632,24 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         batch_at(train, c, run->steps, x, y);
         const double loss = golf_step(m, x, y, run->steps, &norm), seconds = now() - t0;
         const int step = ++run->steps, end = step == c->steps;
-        for (int p = 0; end && p < m->phases; p++)
+        for (int p = 0; (end || step % 100 == 0) && p < m->phases; p++)
             run->rms[p] = sqrt(block_sum(m->phase[p].out, n_out, 1) / (double)n_out);
         if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(bpb, sizeof bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
         const int last = end || (stop = stop_signal); /* read once: what stops also saves */
-        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\n", step, step * m->N, loss, bpb,
+        fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f\t", step, step * m->N, loss, bpb,
                 rate, norm, 1e3 * seconds, N / seconds);
-        if (fflush(log)) die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
+        if (end || step % 100 == 0) {
+            const Diagnosis d = diagnose(m);
+            const double flips = (double)(m->flips - flipped) / fmax(d.codes, 1);
+            fprintf(log, "%.4f\t%.6f\t%.5f\t%.4f\t%.4f\t", d.zero, flips, d.masked, d.drift,
+                    d.hi_share);
+            for (int p = 0; p < m->phases; p++)
+                fprintf(log, "%s%.4g", p ? " " : "", run->rms[p]);
+            flipped = m->flips;
+        } else fputs("\t\t\t\t\t", log);
+        if (fputc('\n', log) == EOF || fflush(log))
+            die("%s/log.tsv: cannot write: %s; make room", c->out, strerror(errno));
         if (tty || step % 10 == 0 || last || *bpb) {
             const int eta = (int)((now() - started) / (step - first) * (c->steps - step));
             printf("%sstep %d/%d  loss %.4f  %s%s%.0f tok/s  ETA %d:%02d%s", tty ? "\r\033[K" : "",
@@ -2707,10 +2684,12 @@ int train_main(int argc, char **argv) {
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
-    const Ledger l = ledger_of(c);
-    if (l.total > (size_t)c->cap)
-        die("the artifact would have %zu bytes, --cap=%d; lower --width (--width=fit finds the "
-            "widest that fits) or raise --cap", l.total, c->cap);
+    if (*c->cluster && !*c->init_from)
+        die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
+    const size_t most = artifact_bytes(c), spare = (size_t)(c->cap / c->squeeze);
+    if (most > spare)
+        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
+            "finds the widest that fits) or raise --cap", most, c->cap, c->squeeze);
     Shards *train = open_split(c, tok, "train"), *val = open_split(c, tok, "val");
     if (MIN(train->tokens, val->tokens) <= c->seq)
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
@@ -2722,10 +2701,12 @@ int train_main(int argc, char **argv) {
     run.rms = xcalloc((size_t)m.phases, sizeof(double));
     int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
     const char *path = path_of(c->out, "ckpt.bin");
-    if (c->resume && !access(path, F_OK)) run.steps = (int)ckpt_load(&m, path);
+    const int resumes = c->resume && !access(path, F_OK);
+    if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
+    if (*c->init_from && (!resumes || *c->cluster)) golf_init_from(&m, c->init_from);
+    if (resumes) run.steps = (int)ckpt_load(&m, path);
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
-    else if (c->minutes > 0) fit_minutes(&m, train, x, y);
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
@@ -2733,10 +2714,10 @@ int train_main(int argc, char **argv) {
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
            "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
-           c->wq ? "ternary" : "bf16");
-    printf("artifact %zu bytes of %d (%zu to spare); %.2f MFLOP per token; %d threads, %s\n"
-           "%lld training tokens, %d steps of %zu from step %d; into %s\n", l.total, c->cap,
-           (size_t)c->cap - l.total, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
+           m.t[T_wup].quant->name);
+    printf("artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n"
+           "%lld training tokens, %d steps of %zu from step %d; into %s\n", most, c->cap,
+           c->squeeze, flops_per_token(c) / 1e6, omp_get_max_threads(), GOLF_ISA,
            (long long)train->tokens, c->steps, m.N, run.steps, c->out);
     train_loop(&m, tok, train, val, &run, log, x, y);
 
@@ -2746,10 +2727,10 @@ int train_main(int argc, char **argv) {
     golf_load(&loaded, path), golf_buffers(&loaded, m.N); /* the number that counts: the file's */
     run.file = golf_eval(&loaded, tok, val, 0, c->val_tokens);
     write_result(&m, &run);
+    const size_t bytes = ledger_of(&m).total;
     printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
            "bytes%s\n%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n", path,
-           l.total,
-           l.total <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
+           bytes, bytes <= (size_t)c->cap ? "FITS" : "OVER", run.file.bpb, run.memory.bpb,
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
            run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
@@ -2797,214 +2778,509 @@ int info_main(const char *path, int argc, char **argv) {
     Golf m;
     char text[CONFIG_TEXT], as[32], shape[32];
     open_model(&m, &how, path, argc, argv, INFO);
-    const Ledger l = ledger_of(&m.c);
+    const Ledger l = ledger_of(&m);
     config_text(&m.c, MODEL, text);
-    printf("%s\n%-12s %-10s %6s %12s %9s %11s\n", text, "tensor", "stored as", "copies", "shape",
-           "numbers", "bytes");
+    printf("%s\n%-11s %-9s %6s %11s %9s %9s %9s %7s\n", text, "tensor", "stored as", "copies",
+           "shape", "numbers", "packed", "bytes", "bits");
     for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++) {
         snprintf(as, sizeof as, "%s%.0d", t->quant->name, t->quant->bits ? 0 : t->bits);
         snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
-        if (t->n) printf("%-12s %-10s %6d %12s %9zu %11zu\n", t->name, as, t->stored_copies, shape,
-                         t->n, t->bytes);
+        if (t->n) printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f\n", t->name, as,
+                         t->stored_copies, shape, t->n, t->bytes, t->coded,
+                         8.0 * (double)t->coded / (double)t->n);
     }
     const long long spare = how.cap - (long long)l.total;
     printf("\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n"
            "cap %d\n%s by %lld bytes\n", l.core, l.embedding, l.interface, l.protect, l.header,
-           l.total, how.cap,
-           spare >= 0 ? "FITS" : "OVER", llabs(spare));
+           l.total, how.cap, spare >= 0 ? "FITS" : "OVER", llabs(spare));
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------- bench */
-/* What the machine can do, what the kernels make of it, where a training step spends its time. A
- * timing is paired with a probe of the fp32 peak right before it: this machine at that moment. The
- * figures are medians of BENCH_RUNS. */
-enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14 };
+#include "dev/studies/perturb.h" /* golf_perturb */
+#include "dev/bench/bench.h"     /* bench_main */
 
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+/* ---------------------------------------------------------------------------------------------
+ * Part II: further systems of the literature: each is its section, its rows in the tables of golf.h
+ * and of section 4, and the hooks in Part I that call it by name (declared in golf.h).
+ * ------------------------------------------------------------------------------------------- */
+/* ==== 11. BitNet's options (2402.17764): binary weights, masked gradients ===================== */
+/* --ste=clip passes the gradient inside the grid (LSQ), trust where rounding and clipping
+ * moved a weight by at most half a step (QuEST; for 1 bit, inside 1.3 times the grid). */
+int ste_of(const Config *c, int quest) {
+    return c->ste == STE_AUTO ? quest ? STE_TRUST : STE_IDENTITY : c->ste;
 }
-static double median(const double *x, int n) {
-    double sorted[64];
-    memcpy(sorted, x, (size_t)n * sizeof *x);
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    return sorted[n / 2];
+void ste_mask(uint8_t *mask, const real *z, int n, real s, const Tensor *t) {
+    const real shift = (real)t->half / 2, edge = s * ((real)grid_top(t) + shift);
+    const real narrow = t->had > 1 ? (real)1.3 : (real)1.25; /* QuEST A.2: with rotation, without */
+    const int largest = t->bits > 2 && !t->half; /* fits the grid but for the step's rounding */
+    const real inside = t->ste == STE_CLIP ? largest ? edge * (real)1.01 : edge
+                        : t->bits == 1 ? narrow * edge : edge + s / 2;
+    FOR_COLUMNS(i, n) mask[i] = fabs(z[i]) <= inside || t->ste == STE_IDENTITY;
 }
-/* Multiply-adds per second on all threads, in registers: 28 independent sums hide the latency. */
-static double fp32_peak(void) {
-    enum { ROUNDS = 200000 };
-    real keep = 0;
-    const double t = now();
-    int threads = 0;
-    #pragma omp parallel reduction(+ : keep, threads)
-    {
-        vec s[PROBE_SUMS], a = (vec){0} + (real)1e-3, b = (vec){0} + (real)0.5;
-        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * (real)i;
-        for (int k = 0; k < ROUNDS; k++)
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = s[i] * b + a, s[i + 14] = s[i + 14] * b + a;
-        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0];
-        threads += 1;
-    }
-    const double rate = 2.0 * LANES * PROBE_SUMS * ROUNDS * threads / (now() - t);
-    return keep == 1 ? 0 : rate; /* the sums must be wanted */
-}
-/* The same for 4-term dot products of bytes; an operation is a multiplication or an addition. */
-static double int8_peak(void) {
-    enum { ROUNDS = 200000 };
-    int keep = 0, threads = 0;
-    const double t = now();
-    #pragma omp parallel reduction(+ : keep, threads)
-    {
-        ivec s[PROBE_SUMS], a = (ivec){0} + 0x01010101, b = a + a;
-        for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * i;
-        for (int k = 0; k < ROUNDS; k++) {
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = dot4(s[i], a, b), s[i + 14] = dot4(s[i + 14], b, a);
-            __asm__ volatile("" : "+r"(k)); /* or 200,000 rounds would become one product */
-        }
-        for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0] & 1;
-        threads += 1;
-    }
-    const double rate = 2.0 * VB * PROBE_SUMS * ROUNDS * threads / (now() - t);
-    return keep == -1 ? 0 : rate;
-}
-/* Bytes per second read by all threads from memory that no cache holds. */
-static double read_bandwidth(const real *x, size_t n) {
-    const double t = now();
-    real keep = 0;
-    #pragma omp parallel for reduction(+ : keep)
-    for (size_t i = 0; i < n; i += 4096) keep += inner(x + i, x + i, 4096);
-    return keep < 0 ? 0 : (double)(n * sizeof(real)) / (now() - t);
-}
-/* Products of M tokens with W (N,K), cut into chunks as the model does it. */
-enum { BENCH_Y, BENCH_DX, BENCH_DW, BENCH_INT, BENCH_KINDS };
-typedef struct {
-    int N, K;
-    real *x, *y, *w, *inv; /* (M,K), (M,N), (N,K), (M) */
-    int8_t *q, *code;      /* (M,K), (N,K) */
-    Panels forward, back;
-    IntWeights ints;
-} Product;
-static void product(const Product *b, int kind, int M) {
-    const size_t N = (size_t)b->N, K = (size_t)b->K;
-    if (kind == BENCH_DW) {
-        gemm(b->w, K, mat_t(b->y, N), mat(b->x, K), b->N, b->K, M, 0);
-        return;
-    }
-    FOR_CHUNKS(n0, n, M, CHUNK) {
-        real *x = b->x + n0 * K, *y = b->y + n0 * N;
-        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n);
-        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n);
-        if (kind == BENCH_INT) gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
-    }
-}
-static void bench_products(const char *name, int N, int K) {
-    enum { M = 4096 };
-    Product b = {.N = N, .K = K, .x = xcalloc((size_t)M * K, sizeof(real)),
-                 .y = xcalloc((size_t)M * N, sizeof(real)), .inv = xcalloc(M, sizeof(real)),
-                 .w = xcalloc((size_t)N * K, sizeof(real)), .q = xcalloc((size_t)M * K, 1),
-                 .code = xcalloc((size_t)N * K, 1)};
-    for (int i = 0; i < M; i++) b.inv[i] = (real)1e-2;
-    for (size_t i = 0; i < (size_t)M * K; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
-    for (size_t i = 0; i < (size_t)N * K; i++) {
-        b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
-        b.w[i] = (real)1e-2 * b.code[i];
-    }
-    panels_pack(&b.forward, mat_t(b.w, (size_t)K), K, N);
-    panels_pack(&b.back, mat(b.w, (size_t)K), N, K);
-    int_pack(&b.ints, b.code, N, K);
-    printf("%-10s %5d %5d", name, N, K);
-    for (int kind = BENCH_KINDS; kind-- > 0;) { /* integers first: they fill y */
-        double rate[BENCH_RUNS], share[BENCH_RUNS];
-        for (int run = 0; run < BENCH_RUNS; run++) {
-            const double peak = fp32_peak(), t = now();
-            int times = 0;
-            for (; now() - t < 0.02 || !times; times++) product(&b, kind, M);
-            rate[run] = 2e-9 * times * M * N * K / (now() - t);
-            share[run] = 1e11 * rate[run] / peak;
-        }
-        printf("   %7.0f %4.0f%%", median(rate, BENCH_RUNS), median(share, BENCH_RUNS));
-    }
-    puts("");
-    free(b.x), free(b.y), free(b.inv), free(b.w), free(b.q), free(b.code);
-    free(b.forward.panel), free(b.back.panel), free(b.ints.panel);
-}
-static void bench_step(const Config *c) {
-    static const char *const names[] = {
-#define X(part, name) name,
-        GOLF_PARTS(X)
-#undef X
-    };
-    Golf m;
-    golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
-    int *x = xcalloc(2 * m.N, sizeof(int)), *y = x + m.N;
-    double norm, all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
-    const double flops = flops_per_token(c) * (double)m.N;
-    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
-        for (size_t i = 0; i < 2 * m.N; i++)
-            x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
-        const double peak = fp32_peak(), t = part_since = now();
-        memset(part_seconds, 0, sizeof part_seconds);
-        part_timing = 1;
-        golf_step(&m, x, y, run + 2, &norm);
-        part_timing = 0;
-        if (run < 0) continue;
-        all[run] = now() - t, share[run] = 100 * flops / all[run] / peak;
-        part_seconds[PART_REST] += now() - part_since;
-        for (int p = 0; p < PARTS; p++) part[p][run] = part_seconds[p];
-    }
-    const double ms = 1e3 * median(all, BENCH_RUNS);
-    printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
-           1e3 * (double)m.N / ms);
-    printf("%.2f MFLOP per token: %.0f GFLOP/s, %.0f%% of the fp32 peak\n",
-           1e-6 * flops_per_token(c), 1e-6 * flops / ms, median(share, BENCH_RUNS));
-    double sum = 0;
-    for (int p = 1; p <= PARTS; p++) { /* the rest last */
-        const double part_ms = 1e3 * median(part[p % PARTS], BENCH_RUNS);
-        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms, 100 * part_ms / ms);
-        if (p > PART_ATTENTION) sum += part_ms;
-    }
-    printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
-    golf_free(&m), free(x);
-}
-int bench_main(const char *what, int argc, char **argv) {
-    static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
-    Config config, *c = &config;
-    const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
-    if (what && strcmp(what, "step")) die("bench: expected nothing or 'step', found '%s'", what);
-    double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
-    const size_t n = (size_t)1 << 26;
-    if (!c->width) fit_width(c);
-    config_check(c);
-    printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA, BENCH_RUNS);
-    if (!what) {
-        real *big = xcalloc(n, sizeof(real));
-        for (int run = 0; run < BENCH_RUNS; run++) {
-            fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
-            memory[run] = 1e-9 * read_bandwidth(big, n);
-        }
-        free(big);
-        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
-               "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS),
-               median(i8, BENCH_RUNS),
-               median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
-               "K", "integer y", "dW", "dX", "y");
-        for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
-        Golf m;
-        golf_layout(&m, c);
-        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
-            if (t->role == PROJ) bench_products(t->name, t->rows, t->cols);
-    }
-    printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
-           c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
-    bench_step(c);
-    if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
-    return 0;
+/* b1 (BitNet): sign(w - mean w) * mean|w|, the first mean over the whole copy. */
+void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    real *z = xcalloc(t->copy_n, sizeof(real));
+    double mean = 0;
+    for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
+    for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
+    grid_quantize_as(code, scale, mask, w, z, t);
+    free(z);
 }
 
+/* ==== 12. An Extra RMSNorm (2505.08823): quantization that sets in ============================ */
+/* How far: 0 = not at all, 1 = all of what the file will hold. The embedding takes part in qat=0
+ * alone. Order of each: up, down, output, then q, k, v. */
+int may_mix(const Config *c) { return c->qat == 0 || c->qat_ramp > 0; }
+real lambda_of(const Golf *m, int k) {
+    const int turn = k == T_wup ? 0 : k == T_wdown ? 1 : k == T_wo ? 2 : 3, each = m->c.qat_order;
+    if (!m->w || (m->c.qat && (m->c.qat_ramp <= 0 || k == T_embed))) return 1;
+    const double x = m->step / (m->c.qat_ramp * m->c.steps), y = each ? 4 * x - turn : x;
+    return m->c.qat ? (real)(y > 1 ? 1 : y > 0 ? y : 0) : 0;
+}
+/* eff = w + lambda * (Q(w) - w); or, with qat=noise, w and noise of the size of rounding. */
+void soften(Golf *m, const Tensor *t, int j) {
+    const real lambda = lambda_of(m, (int)(t - m->t)), *scale = scale_of(m, t, j);
+    const size_t from = t->at + j * t->copy_n;
+    const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
+    if (m->c.qat == QAT_NOISE && t->bits < 16) {
+        FOR_PIECES(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
+            m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
+    } else if (lambda < 1) {
+        FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
+    }
+}
+/* ==== 13. QuEST (2502.05003) ================================================================== */
+/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
+ * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
+ * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
+int hadamard_block(const Config *c, int n) { /* the largest power of two up to 128 in n */
+    return c->hadamard ? MIN(128, n & -n) : 1;
+}
+static void hadamard(real *x, int n, int block) { /* its own inverse */
+    for (int size = 1; size < block; size *= 2)
+        for (int i = 0; i < n; i++)
+            if (!(i & size)) {
+                const real a = x[i], b = x[i + size];
+                x[i] = a + b, x[i + size] = a - b;
+            }
+    FOR_COLUMNS(i, n) x[i] *= 1 / sqrt((real)block);
+}
+/* Half the width of the best grid of 2^bits levels (ternary: its outer level) for N(0,1): argmin of
+ * E (x - q(x))^2. The authors' list has 3.8849 for 8 bits. */
+static real quest_alpha(double bits) {
+    static const double list[][2] = {{1, 0.797885}, {1.585, 1.224006}, {2, 1.493530},
+                                     {3, 2.051068}, {4, 2.514005}, {8, 3.922204}};
+    int i = 0;
+    while (list[i][0] < bits) i++;
+    return (real)list[i][1];
+}
+/* The step for rows of this RMS. */
+static real quest_step(double square, int n, const Tensor *t) {
+    const double bits = is_ternary(t) ? 1.585 : t->bits, levels = is_ternary(t) ? 3 : 1 << t->bits;
+    return (real)(2 * (double)quest_alpha(bits) * sqrt(square / n) / (levels - 1) + 1e-8);
+}
+void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        const size_t at = (size_t)r * n;
+        real *z = memcpy(scratch((size_t)n), w + at, sizeof(real) * (size_t)n);
+        hadamard(z, n, t->had);
+        scale[r] = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
+        grid_codes(code + at, z, n, scale[r], t);
+        if (mask) ste_mask(mask + at, z, n, scale[r], t);
+    }
+}
+void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    grid_dequantize(eff, code, scale, t);
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++)
+        hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
+}
+void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
+    PARALLEL(t->copy_n)
+    for (int r = 0; r < t->rows; r++) {
+        const int n = t->stored_cols;
+        real *d = dw + (size_t)r * n;
+        hadamard(d, n, t->had);
+        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
+        hadamard(d, n, t->had);
+    }
+}
+/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
+static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
+    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
+    hadamard(x, n, block);
+}
+void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
+    const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585,
+                         .ste = ste_of(c, 1), .had = hadamard_block(c, K)};
+    const int block = grid.had;
+    TIMED(QUANT);
+    FOR_ROWS(n, N, K) {
+        real *z = memcpy(a->x + at, x + at, sizeof(real) * (size_t)K);
+        real *q = freeze == RECORD ? a->res + at : z;
+        hadamard(z, K, block);
+        const real s = quest_step((double)inner(z, z, K), K, &grid);
+        if (freeze != REPLAY) ste_mask(a->mask + at, z, K, s, &grid);
+        a->inv[n] = grid.half ? s / 2 : s; /* q, for the integer kernel, stays rotated */
+        for (int i = 0; i < K && freeze != REPLAY; i++) {
+            const int code = (int)grid_code(z[i], s, &grid);
+            a->q[at + i] = (int8_t)(grid.half ? 2 * code + 1 : code);
+            q[i] = s * ((real)code + (real)grid.half / 2);
+        }
+        if (freeze != REPLAY) hadamard(q, K, block);
+        if (freeze) quest_pass(z, a->mask + at, K, block);
+        for (int i = 0; i < K && freeze; i++) {
+            if (freeze == RECORD) a->res[at + i] -= z[i];
+            z[i] += a->res[at + i];
+        }
+    }
+}
+void quest_inputs_backward(const Config *c, const Act *a, real *dx, int N, int K) {
+    const int block = hadamard_block(c, K);
+    FOR_ROWS(n, N, K) {
+        hadamard(dx + at, K, block);
+        quest_pass(dx + at, a->mask + at, K, block);
+    }
+}
+
+/* ==== 14. pQuant (2602.22592) ================================================================= */
+/* Beside the MLP a second one, r = ffn_hi wide, in high precision, on the same inputs:
+ *     y = beta * MLP(u) + alpha * w_e * MLP_e(u)
+ * alpha and beta are learnable, from 2 and 0.2 ("feature scaling"). Of its E copies each phase has
+ * its own (e = p % E, w = 1), or each token chooses: e = argmax, w_e = softmax(router u)_e. All E
+ * are computed, as r is small. Its hidden numbers are int8 (unless aq=none), one step per token. */
+static Mat hi_hidden(const Golf *m, const Act *x, int e) {
+    Mat all = inputs_of(m, x, T_hi_down);
+    all.ld = (size_t)m->c.hi_experts * m->c.ffn_hi;
+    return mat_at(all, 0, (size_t)e * m->c.ffn_hi);
+}
+static int hi_chosen(const Config *c, const real *prob, int p) {
+    int best = 0;
+    const int turn = c->order == ORDER_CYCLE ? (p - c->prelude) / c->unique : p % c->repeat;
+    if (c->hi_route == ROUTE_PHASE) return turn % c->hi_experts;
+    for (int e = 1; e < c->hi_experts; e++) if (prob[e] > prob[best]) best = e;
+    return best;
+}
+void hi_forward(const Golf *m, Phase *s, int p, int b, int n, real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta), *router = IX(router);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    if (!r) return;
+    memcpy(s->hi_main, s->y, sizeof(real) * (size_t)n * C);
+    for (int e = 0; e < E; e++)
+        gemm_panels(s->hi_f + e * r, E * r, in, &packed_of(m, T_hi_up, b * E + e, 0)->forward, n);
+    relu2_forward(room, s->hi_f, n, E * r);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        real *prob = s->hi_p + i * E, sum = 0, most = 0;
+        for (int e = 0; e < E; e++) {
+            prob[e] = 0;
+            for (int k = 0; token && k < C; k++) prob[e] += router[e * C + k] * mat_get(in, i, k);
+            most = e ? larger(most, prob[e]) : prob[e];
+        }
+        for (int e = 0; e < E; e++) sum += prob[e] = exp(prob[e] - most);
+        for (int e = 0; e < E; e++) prob[e] = token ? prob[e] / sum : 1;
+        for (int e = 0; e < E; e++) /* only who is chosen decides on the step */
+            if (e != hi_chosen(c, prob, p)) memset(room + (i * E + e) * r, 0, sizeof(real) * r);
+    }
+    act_quant(&s->hi_in, room, n, E * r, act_top(c, T_hi_down), lambda_of(m, T_hi_down), m->freeze);
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, C, hi_hidden(m, &s->hi_in, e),
+                    &packed_of(m, T_hi_down, b * E + e, 0)->forward, n);
+        for (int i = 0; i < n; i++) {
+            const size_t at = (size_t)i * C;
+            const real w = alpha * s->hi_p[i * E + e];
+            if (hi_chosen(c, s->hi_p + i * E, p) != e) continue;
+            memcpy(s->hi_y + at, room + at, sizeof(real) * (size_t)C);
+            FOR_COLUMNS(k, C) s->y[at + k] = beta * s->hi_main[at + k] + w * room[at + k];
+        }
+    }
+}
+/* From d(y) in f->dy: alpha, beta, the router, d(hidden) of the experts; leaves d(MLP) in f->dy. */
+void hi_backward(const Golf *m, const Phase *s, const Flow *f, int p, int b, int n0, int n) {
+    const Config *c = &m->c;
+    const int C = c->width, E = c->hi_experts, r = c->ffn_hi, token = c->hi_route == ROUTE_TOKEN;
+    const real alpha = *IX(alpha), beta = *IX(beta);
+    const Mat in = inputs_of(m, &s->in_up, T_wup);
+    if (!r) return;
+    memset(f->hi_dy, 0, sizeof(real) * (size_t)n * E * C);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        const real *prob = s->hi_p + i * E;
+        const int chosen = hi_chosen(c, prob, p);
+        real *dy = f->dy + i * C, *to = f->hi_dy + (i * E + chosen) * C, w = prob[chosen];
+        const real dw = inner(dy, s->hi_y + i * C, C);
+        *DIX(alpha) += dw * w;
+        *DIX(beta) += inner(dy, s->hi_main + i * C, C);
+        f->hi_dw[i] = alpha * dw * w; /* d(w_e) * w_e: softmax's backward needs the product */
+        for (int e = 0; e < E && token; e++) {
+            const real dz = f->hi_dw[i] * ((e == chosen) - prob[e]);
+            for (int k = 0; k < C; k++) DIX(router)[e * C + k] += dz * mat_get(in, i, k);
+        }
+        for (int k = 0; k < C; k++) to[k] = alpha * w * dy[k], dy[k] *= beta;
+    }
+    for (int e = 0; e < E; e++)
+        gemm_panels(f->hi_df + e * r, E * r, mat(f->hi_dy + e * C, (size_t)E * C),
+                    &packed_of(m, T_hi_down, b * E + e, 0)->back, n);
+    relu2_backward(f->hi_df, s->hi_f, n, E * r);
+}
+/* du += what reaches the inputs through the experts and the router. */
+void hi_inputs(const Golf *m, const Phase *s, const Flow *f, real *du, int p, int b, int n,
+               real *room) {
+    const Config *c = &m->c;
+    const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
+    const int token = c->hi_route == ROUTE_TOKEN;
+    const int masked = c->aq == AQ_QUEST && lambda_of(m, T_wup) > 0;
+    for (int e = 0; e < E; e++) {
+        gemm_panels(room, C, mat(f->hi_df + e * r, (size_t)E * r),
+                    &packed_of(m, T_hi_up, b * E + e, 0)->back, n);
+        for (int i = 0; i < n && token; i++) {
+            const real *prob = s->hi_p + i * E, *to = IX(router) + e * C;
+            const real dz = f->hi_dw[i] * ((e == hi_chosen(c, prob, p)) - prob[e]);
+            for (int k = 0; k < C; k++) room[(size_t)i * C + k] += dz * to[k];
+        }
+        if (masked) quest_inputs_backward(c, &s->in_up, room, n, C);
+        for (size_t i = 0; i < (size_t)n * C; i++) du[i] += room[i];
+    }
+}
+void hi_dw(const Golf *m, const Phase *all, int b, int N) {
+    const Config *c = &m->c;
+    const int C = c->width, E = HI(c->hi_experts), r = c->ffn_hi;
+    const Mat in = inputs_of(m, &all->in_up, T_wup);
+    real *up = m->g + m->t[T_hi_up].at, *down = m->g + m->t[T_hi_down].at;
+    Gemm dw[2 * 64];
+    for (int e = 0; e < E; e++) {
+        const size_t copy = (size_t)(b * E + e) * r * C;
+        const Mat dy = mat_t(m->hi_dy + e * C, (size_t)E * C);
+        const Mat df = mat_t(m->hi_df + e * r, (size_t)E * r);
+        dw[2 * e] = (Gemm){down + copy, (size_t)r, dy, hi_hidden(m, &all->hi_in, e), C, r, N, 1};
+        dw[2 * e + 1] = (Gemm){up + copy, (size_t)C, df, in, r, C, N, 1};
+    }
+    matmul_dw(dw, 2 * E);
+}
+
+/* ==== 15. ClusComp (2503.13089) =============================================================== */
+/* ClusComp (2503.13089): vectors of g weights, one below the other in a column of W, are entries of
+ * a codebook of n vectors (bf16), found by k-means on trained weights (--init_from) and then fixed;
+ * the codebook is trained. Masters of one entry are kept equal: their gradients are averaged, and
+ * the derivative of the average is what AdamW needs, whose steps do not depend on the gradient's
+ * size. Stored: the codebook and ceil(log2 n) bits per vector; the index is in two codes. */
+int cluster_of(const Config *c, int *g, int *n) { /* 0 none, 1 each, 2 shared, -1 nonsense */
+    char how[16] = "";
+    int end = 0;
+    *g = *n = 1;
+    if (!*c->cluster) return 0;
+    if (sscanf(c->cluster, "%d,%d,%15s%n", g, n, how, &end) < 3 || c->cluster[end] || *g < 2 ||
+        *g > 16 || *n < 2 || *n > 65536) return -1;
+    return !strcmp(how, "each") ? 1 : !strcmp(how, "shared") ? 2 : -1;
+}
+static size_t vector_at(const Tensor *t, size_t v) { /* its first weight; the next is a row below */
+    const size_t K = (size_t)t->cols;
+    return v / K * t->vector * K + v % K;
+}
+int index_of(const int8_t *code, const Tensor *t, size_t v) {
+    const size_t at = vector_at(t, v);
+    return (uint8_t)code[at] | (uint8_t)code[at + t->cols] << 8;
+}
+void set_index(int8_t *code, const Tensor *t, size_t v, int index) {
+    const size_t at = vector_at(t, v);
+    code[at] = (int8_t)index, code[at + t->cols] = (int8_t)(index >> 8);
+}
+size_t book_scales(const Tensor *t) {
+    return t->shared && strcmp(t->name, "wqkv") ? 0 : (size_t)t->group * t->vector;
+}
+size_t book_bytes(const Tensor *t) {
+    return 2 * book_scales(t) + CEIL(VECTORS(t) * (size_t)t->bits, 8);
+}
+void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                          const Tensor *t) { /* the entry of each vector is what its masters are */
+    (void)mask;
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            scale[(size_t)k * t->vector + e] =
+                from_bf16(to_bf16(w[vector_at(t, v) + (size_t)e * t->cols]));
+}
+void book_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t v = 0; v < VECTORS(t); v++)
+        for (int e = 0, k = index_of(code, t, v); e < t->vector; e++)
+            eff[vector_at(t, v) + (size_t)e * t->cols] = scale[(size_t)k * t->vector + e];
+}
+void book_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, out += 2) put_u(out, to_bf16(scale[s]), 2);
+    memset(out, 0, book_bytes(t) - 2 * S);
+    for (size_t i = 0; i < VECTORS(t) * bits; i++)
+        out[i / 8] |= (uint8_t)((index_of(code, t, i / bits) >> i % bits & 1) << i % 8);
+}
+int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const size_t bits = (size_t)t->bits, S = book_scales(t);
+    for (size_t s = 0; s < S; s++, in += 2)
+        if (!isfinite(scale[s] = from_bf16((uint16_t)get_u(in, 2)))) return 0;
+    for (size_t v = 0; v < VECTORS(t); v++) {
+        int index = 0;
+        for (size_t b = 0, at = v * bits; b < bits; b++, at++)
+            index |= (in[at / 8] >> at % 8 & 1) << b;
+        if (index >= t->group) return 0;
+        set_index(code, t, v, index);
+    }
+    return 1;
+}
+/* Codebooks of block j start at wqkv (shared) or at each tensor; u runs over the tensors of t's. */
+#define FOR_BOOKS(m, j, t) \
+    for (int j = 0; j < (m)->t[T_wqkv].stored_copies; j++) \
+        for (Tensor *t = (m)->t; t < (m)->t + N_TENSORS; t++) \
+            if (t->vector && (!t->shared || t == (m)->t + T_wqkv))
+#define FOR_VECTORS(m, j, t, u, v, at) \
+    for (Tensor *u = t; u < (m)->t + N_TENSORS; u++) \
+        for (size_t v = 0, at; u->vector && (u == t || u->shared) && v < VECTORS(u) && \
+             (at = u->at + (size_t)j * u->copy_n + vector_at(u, v), 1); v++)
+
+/* x := in each entry of a codebook, the mean over its vectors. Linear, and its own adjoint. */
+void cluster_average(Golf *m, real *x) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector;
+        double *sum = xcalloc((size_t)t->group * (g + 1), sizeof(double));
+        double *count = sum + (size_t)t->group * g;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++) sum[k * g + e] += (double)x[at + (size_t)e * u->cols];
+            count[k]++;
+        }
+        FOR_VECTORS(m, j, t, u, v, at) {
+            const int k = index_of(m->code + u->at + (size_t)j * u->copy_n, u, v);
+            for (int e = 0; e < g; e++)
+                x[at + (size_t)e * u->cols] = (real)(sum[k * g + e] / count[k]);
+        }
+        free(sum);
+    }
+}
+/* k-means, 20 rounds from vectors drawn at random; an entry that nobody chooses stays. */
+void cluster_fit(Golf *m) {
+    FOR_BOOKS(m, j, t) {
+        const int g = t->vector, n = t->group;
+        size_t count = 0, i = 0;
+        FOR_VECTORS(m, j, t, u, v, at) count++, (void)at;
+        real *x = xcalloc(count * g, sizeof(real));
+        real *book = xcalloc((size_t)n * (g + 1), sizeof(real)), *square = book + (size_t)n * g;
+        int *chosen = xcalloc(count + (size_t)n, sizeof(int)), *members = chosen + count;
+        FOR_VECTORS(m, j, t, u, v, at) {
+            for (int e = 0; e < g; e++) x[i * g + e] = m->w[at + (size_t)e * u->cols];
+            i++;
+        }
+        for (int k = 0; k < n; k++)
+            memcpy(book + k * g, x + hash64((uint64_t)m->c.seed + 77, (uint64_t)k) % count * g,
+                   sizeof(real) * (size_t)g);
+        for (int round = 0; round < 20; round++) {
+            for (int k = 0; k < n; k++) square[k] = inner(book + k * g, book + k * g, g) / 2;
+#pragma omp parallel for
+            for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
+                real most = -INFINITY;
+                for (int k = 0; k < n; k++) {
+                    real score = -square[k];
+                    for (int e = 0; e < g; e++) score += x[v * g + e] * book[(size_t)k * g + e];
+                    if (score > most) most = score, chosen[v] = k;
+                }
+            }
+            double *sum = xcalloc((size_t)n * g, sizeof(double));
+            memset(members, 0, sizeof(int) * (size_t)n);
+            for (size_t v = 0; v < count; v++) {
+                members[chosen[v]]++;
+                for (int e = 0; e < g; e++) sum[chosen[v] * g + e] += (double)x[v * g + e];
+            }
+            for (int k = 0; k < n * g; k++)
+                if (members[k / g]) book[k] = (real)(sum[k] / members[k / g]);
+            free(sum);
+        }
+        i = 0;
+        FOR_VECTORS(m, j, t, u, v, at)
+            set_index(m->code + u->at + (size_t)j * u->copy_n, u, v, chosen[i++]), (void)at;
+        free(x), free(book), free(chosen);
+    }
+    cluster_average(m, m->w);
+}
+
+/* ==== 16. Protected rows ====================================================================== */
+/* --protect=NAME:BITS:P%: the P % of the rows that ternary codes miss most have integer codes and a
+ * scale of their own. Scales: the ternary one, then of each row the integers' or 0. Packed: scale,
+ * a bit per row, then row by row. */
+size_t mixed_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
+size_t mixed_bytes(const Tensor *t) {
+    const size_t rows = (size_t)t->rows, high = (size_t)t->group, K = (size_t)t->stored_cols;
+    return 2 + CEIL(rows, 8) + high * (2 + CEIL(K * (size_t)t->bits, 8)) +
+           (rows - high) * CEIL(K, 5);
+}
+static Tensor row_of(const Tensor *t, int high) { /* a row as a tensor of its own */
+    const int K = t->stored_cols;
+    return (Tensor){.rows = 1, .cols = K, .stored_cols = K, .line = K, .group = K,
+                    .copy_n = (size_t)K, .copy_scales = 1, .bits = high ? t->bits : 2};
+}
+typedef struct { double error; int row; } Miss;
+static int by_miss(const void *a, const void *b) { /* for qsort: the largest first */
+    const Miss *x = a, *y = b;
+    return x->error != y->error ? (x->error < y->error) - (x->error > y->error) : x->row - y->row;
+}
+void mixed_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t) {
+    const int K = t->stored_cols;
+    const Tensor low = row_of(t, 0), high = row_of(t, 1);
+    Miss *miss = xcalloc((size_t)t->rows, sizeof(Miss));
+    const double mean = block_sum(w, t->copy_n, 0) / (double)t->copy_n;
+    const real s = *scale = from_bf16(to_bf16((real)(mean > 1e-5 ? mean : 1e-5)));
+    (void)mask;
+    for (int r = 0; r < t->rows; r++) {
+        const real *z = w + (size_t)r * K;
+        for (int i = 0; i < K; i++) {
+            const double e = (double)(z[i] - s * grid_code(z[i], s, &low));
+            miss[r].error += e * e, miss[r].row = r;
+        }
+    }
+    qsort(miss, (size_t)t->rows, sizeof(Miss), by_miss);
+    for (int rank = 0; rank < t->rows; rank++) {
+        const int r = miss[rank].row;
+        const size_t at = (size_t)r * K;
+        scale[1 + r] = 0;
+        if (rank < t->group) grid_quantize(code + at, scale + 1 + r, NULL, w + at, &high);
+        else grid_codes(code + at, w + at, K, s, &low);
+    }
+    free(miss);
+}
+void mixed_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const real s = scale[1 + i / (size_t)t->stored_cols];
+        eff[i] = (s > 0 ? s : *scale) * (real)code[i];
+    }
+}
+void mixed_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+    uint8_t *map = out + 2, *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    put_u(out, to_bf16(*scale), 2);
+    memset(map, 0, CEIL((size_t)t->rows, 8));
+    out = map + CEIL(t->rows, 8);
+    for (int r = 0; r < t->rows; r++, code += t->stored_cols) {
+        const int high = scale[1 + r] > 0, skip = high ? 0 : 2; /* ternary rows have no own scale */
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        map[r / 8] |= (uint8_t)(high << r % 8);
+        grid_pack(row, code, scale + (high ? 1 + r : 0), &one);
+        memcpy(out, row + skip, bytes), out += bytes;
+    }
+    free(row);
+}
+int mixed_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
+    const uint8_t *map = in + 2, *step = in;
+    uint8_t *row = xcalloc(2 + (size_t)t->stored_cols, 1);
+    int count = 0, good = 1;
+    for (int r = 0; r < t->rows; r++) count += map[r / 8] >> r % 8 & 1;
+    in = map + CEIL(t->rows, 8), good = count == t->group;
+    for (int r = 0; r < t->rows && good; r++, code += t->stored_cols) {
+        const int high = map[r / 8] >> r % 8 & 1, skip = high ? 0 : 2;
+        const Tensor one = row_of(t, high);
+        const size_t bytes = grid_bytes(&one) - (size_t)skip;
+        memcpy(row, step, 2), memcpy(row + skip, in, bytes), in += bytes;
+        good = grid_unpack(code, scale + (high ? 1 + r : 0), row, &one);
+        if (!high) scale[1 + r] = 0;
+    }
+    return free(row), good;
+}
 #ifndef GOLF_NO_MAIN
 int main(int argc, char **argv) {
     const int help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));

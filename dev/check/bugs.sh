@@ -10,18 +10,20 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
+sources="train_golf.c golf.h data/tokens.h dev/studies/perturb.h"
 # plant NAME double|float GROUP SED-SCRIPT...; verdict in $tmp/NAME.verdict
 plant() {
     name=$1 numbers=$2 group=$3 dir=$tmp/$1
     shift 3
-    mkdir -p "$dir/dev/check"
-    cp train_golf.c golf.h test_golf.c "$dir" && cp dev/check/test_*.h "$dir/dev/check"
+    mkdir -p "$dir/dev/check" "$dir/dev/bench" "$dir/dev/studies" "$dir/data"
+    for file in $sources test_golf.c dev/bench/bench.h dev/check/test_*.h; do cp "$file" "$dir/$file"; done
     for script; do
-        for file in train_golf.c golf.h; do
+        changed=
+        for file in $sources; do
             sed "$script" "$dir/$file" > "$dir/new" && mv "$dir/new" "$dir/$file"
+            cmp -s "$file" "$dir/$file" || changed=1
         done
-        if cmp -s train_golf.c "$dir/train_golf.c" && cmp -s golf.h "$dir/golf.h" &&
-            [ "$name" != none ]; then
+        if [ -z "$changed" ] && [ "$name" != none ]; then
             echo "FAILED $name: the substitution no longer matches: $script" > "$dir.verdict"
             return
         fi
@@ -64,8 +66,7 @@ bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/sum_lane
 bug gate-gradient-2-percent double "layer gradients" \
     "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
-bug ste-masks-large-weights double gradients \
-    "/^static void ste_identity/s/{ .*/{ for (size_t i = 0; i < n; i++) if (fabs(w[i]) > (real)0.4) dw[i] = 0; }/"
+bug masks-ignored double masks "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
 bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/"
 bug rope-sign-both double "layer gradients" \
     "$(in_ qk_forward)s/ + x2 \* d/ - x2 * d/; $(in_ qk_forward)s/ - x1 \* d/ + x1 * d/" \
@@ -87,8 +88,8 @@ bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block
 bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
 bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[e\] = mu \* mom\[e\] + (1 - mu) \* g/x[e] = mom[e]/"
 # everything else
-bug scale-not-bf16 float quantizers "$(in_ ternary_quantize)s/from_bf16(to_bf16((real)\(.*\)));/((real)\1);/"
-bug ties-away-from-zero float quantizers "$(in_ ternary_quantize)s/rint(/round(/"
+bug scale-not-bf16 float quantizers "$(in_ grid_quantize)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug ties-away-from-zero float quantizers "$(in_ grid_code)s/rint(/round(/"
 bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug clipping-ignored float adamw "s|c->clip / norm : 1|1 : 1|"
@@ -98,7 +99,21 @@ bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if 
 bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
-bug protected-as-codes double gradients "$(in_ in_integers)s/return ternary(t)/return t->bits < 16/"
+bug row-scale-of-another-row double gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
+bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7/0 ? 0/"
+# systems
+bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
+bug quest-gradient-not-rotated double masks "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
+bug quest-without-half-step float quest "$(in_ choose_quantizer)s/(q == Q_QUEST \&\& c->wbits != 1.585)/0/"
+bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K, block);/hadamard(dx + at, K, block);/"
+bug binary-without-mean float bitnet "/^void binary_quantize(/,/^}/s/w\[i\] - (real)mean/w[i]/"
+bug group-of-the-next-row float bitnet "$(in_ group_at)s/return g \/ per_line \* t->line + at;/return g * t->group;/"
+bug alpha-without-its-weight double gradients "/^void hi_backward(/,/^}/s/\*DIX(alpha) += dw \* w;/*DIX(alpha) += dw;/"
+bug router-softmax-diagonal double gradients "/^void hi_backward(/,/^}/s/((e == chosen) - prob\[e\])/(e == chosen)/"
+bug codebook-sums-not-means double gradients "/^void cluster_average(/,/^}/s| / count\[k\]||"
+bug ramp-at-once float ramp "/^real lambda_of(/,/^}/s/each ? 4 \* x - turn : x/x/"
+bug coder-forgets-a-carry float coder "$(in_ coded_bit)s/for (uint8_t \*q = r->at - 1; ++\*q == 0;) q--;/;/"
+bug coder-never-learns float coder "$(in_ coded_bit)s/node->n += node->n < 255;/node->n = 0;/"
 bug noise-of-another-size float perturb "$(in_ golf_perturb)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
 bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8)/c->hidden += 16)/"
 bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"

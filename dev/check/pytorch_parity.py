@@ -14,13 +14,16 @@ rows = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 # ---- the file, from the drawing in golf.h
 raw = open(path, "rb").read()
 u32 = lambda at: int.from_bytes(raw[at:at + 4], "little")
-assert raw[:8] == b"GOLF\r\n\x1a\n" and u32(8) == 1 and u32(12) == len(raw), "not a model.golf"
+assert raw[:8] == b"GOLF\r\n\x1a\n" and u32(8) == 2 and u32(12) == len(raw), "not a model.golf"
 n, n_tensors = u32(20), u32(24)
-cfg = dict(line.split("=") for line in raw[28:28 + n].decode().splitlines())
+cfg = dict(kv_heads="0", hidden="0", prelude="0", coda="0", phase_embed="0", wscale="tensor",
+           protect="", cluster="", ffn_hi="0")  # left out of files at these values
+cfg.update(line.split("=") for line in raw[28:28 + n].decode().splitlines())
 num = lambda key: int(cfg[key])
 V, C, H, T, bits = (num(k) for k in "vocab width heads seq embed_bits".split())
 KV, D, hidden = num("kv_heads") or H, C // H, num("hidden") or num("mlp") * C
-assert not cfg["protect"], "protected tensors are not read here"
+assert not cfg["protect"] and not cfg["cluster"] and cfg["ffn_hi"] == "0" and cfg["wscale"] == "tensor" and \
+    cfg["wq"] in ("ternary", "none") and cfg["aq"] in ("int8", "none"), "only the default systems are read here"
 U, R, pre, coda = (num(k) for k in "unique repeat prelude coda".split())
 phases, blocks = pre + U * R + coda, pre + U + coda
 
@@ -44,7 +47,7 @@ tensors = [  # name, copies, rows, cols, role, mode, value when absent
         ("x_v", C, x_mode(2), 1), ("q_gain", H, cfg["qgain"], 1.5), ("x_attn", C, x_mode(1), 1),
         ("gate_attn", C, cfg["gate"], 1), ("g_mlp", C, cfg["gain"], 1), ("x_up", C, x_mode(2), 1),
         ("x_mlp", hidden, x_mode(1), 1), ("gate_mlp", C, cfg["gate"], 1))]
-assert len(tensors) == n_tensors
+assert sum(t[5] != "none" for t in tensors) == n_tensors
 
 def bf16(b):
     return (np.frombuffer(b, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -63,17 +66,94 @@ def copy_of(b, r, c, role):
         return (bf16(b[:2 * r])[:, None] * codes).reshape(-1), 2 * r + size
     return bf16(b[:2 * k]), 2 * k
 
+class Coder:
+    """The range decoder of section 8 of train_golf.c, from its description."""
+    moved = {}
+
+    def __init__(self, data):
+        self.data, self.at, self.range, self.code = data, 4, 0xffffffff, int.from_bytes(data[:4], "big")
+
+    def bit(self, tree, at):
+        p, n = tree.get(at, (1 << 15, 0))
+        bound = (self.range >> 16) * p
+        bit = self.code >= bound
+        if bit: self.range, self.code = self.range - bound, self.code - bound
+        else: self.range = bound
+        key = p, n, bit
+        if key not in self.moved:
+            rate = 131072 // (2 * n + 3)  # 1 / (n + 1.5), as a part of 65536
+            new = p - (p * rate >> 16) if bit else p + ((65535 - p) * rate >> 16)
+            self.moved[key] = min(max(new, 36), 65500), min(n + 1, 255)
+        tree[at] = self.moved[key]
+        while self.range < 1 << 24:
+            self.code = self.code << 8 | (self.data[self.at] if self.at < len(self.data) else 0)
+            self.at, self.range = self.at + 1, self.range << 8
+        return int(bit)
+
+    def bits(self, tree, tag, node, count):
+        for _ in range(count): node = node * 2 | self.bit(tree, (tag, node))
+        return node
+
+    def numbers(self, count):  # bf16
+        tree, out = {}, []
+        for _ in range(count):
+            upper = self.bits(tree, "upper", 1, 8) & 255
+            out += [upper << 8 | self.bits(tree, upper, 1, 8) & 255]
+        return bf16(np.array(out, "<u2").tobytes())
+
+def coded_copies(b, copies, r, c, role):
+    """All copies of a coded tensor: lengths, then a stream per million numbers of a copy."""
+    parts, k = 1 + (r * c >> 20), r * c
+    sizes = [int.from_bytes(b[4 * i:4 * i + 4], "little") for i in range(copies * parts)]
+    at, out = 4 * len(sizes), []
+    for i, size in enumerate(sizes):
+        coder, part, tree = Coder(b[at:at + size]), i % parts, {}
+        at += size
+        if part == 0: out += [[]]
+        share = lambda n: n * (part + 1) // parts - n * part // parts
+        if role == proj and cfg["wq"] == "ternary":
+            scale, start = coder.numbers(share(1)), k * part // parts
+            trits = []
+            for _ in range(share(k)):
+                node = coder.bits(tree, 0, 1, 2)
+                trits += [0 if node < 6 else 2 * (node - 4) - 5]
+            out[-1] += [(scale, trits)]
+        elif role == "embed" and bits < 16:
+            scale, top, codes = coder.numbers(share(r)), min(bits, 4), []
+            for j in range(k * part // parts, k * (part + 1) // parts):
+                node = coder.bits(tree, j % c if r >= 1000 else "all", 1, top)
+                codes += [coder.bits(tree, "all", node, bits - top) - (1 << bits) - (1 << bits - 1)]
+            out[-1] += [(scale, codes)]
+        else:
+            out[-1] += [(coder.numbers(share(k)), None)]
+        assert coder.at == size
+    assert at == len(b)
+    for pieces in out:
+        scale = np.concatenate([p[0] for p in pieces])
+        codes = None if pieces[0][1] is None else np.concatenate([p[1] for p in pieces])
+        yield scale if codes is None else (codes.reshape(r, -1) * scale.reshape(-1, 1)).reshape(-1)
+
+def packed_size(r, c, role):
+    k = r * c
+    if role == proj and cfg["wq"] == "ternary": return 2 + (k + 4) // 5
+    return 2 * r + (k * bits + 7) // 8 if role == "embed" and bits < 16 else 2 * k
+
 w, table = {}, 28 + n
 at = table + 8 * n_tensors + 4
-for i, (name, copies, r, c, role, mode, init) in enumerate(tensors):
-    size = u32(table + 8 * i)
-    payload = raw[at:at + size]
-    assert zlib.crc32(payload) == u32(table + 8 * i + 4), name
-    at += size
+for name, copies, r, c, role, mode, init in tensors:
+    payload, size = b"", 0
+    if mode != "none":
+        size = u32(table)
+        payload = raw[at:at + size]
+        assert zlib.crc32(payload) == u32(table + 4), name
+        at, table = at + size, table + 8
     stored = blocks if role == inter and cfg["phase"] == "0" else copies
     got = []
     cols = {"vector": c, "scalar": 1, "none": 0}[mode]
-    for _ in range(stored if cols else 0):
+    if cols and size < stored * packed_size(r, cols, role):
+        got = [torch.tensor(x).reshape(r, cols) for x in coded_copies(payload, stored, r, cols, role)]
+        payload = b""
+    for _ in range(stored if cols and payload else 0):
         x, used = copy_of(payload, r, cols, role)
         got.append(torch.tensor(x).reshape(r, cols))
         payload = payload[used:]

@@ -83,6 +83,15 @@ else
     says "what is finished is kept" ' 0 runs to do' "$tmp/done"
     SEEDS=3 dev/studies/study.sh 9 > "$tmp/more" 2>&1
     says "more seeds, only what is missing" ' 4 runs to do' "$tmp/more"
+    cp dev/studies/9_check/results.tsv "$tmp/before.tsv"
+    printf 'next\t1\t--init_from=@one --repeat=1\n' >> dev/studies/9_check/plan.tsv
+    ARMS=next SEEDS=4-4 dev/studies/study.sh 9 > "$tmp/arms" 2>&1
+    says "an arm and the one that it starts from, in turn" ' 2 runs to do' "$tmp/arms"
+    check "both are done" [ -s runs/studies/9_check/one/4/result.json -a -s runs/studies/9_check/next/4/result.json ]
+    check "the results of some arms do not replace those of all" cmp "$tmp/before.tsv" dev/studies/9_check/results.tsv
+    check "but are under runs/" grep -q '^next' runs/studies/9_check/results.tsv
+    ARMS="one none" dev/studies/study.sh 9 > "$tmp/arms" 2>&1
+    says "an arm that is not in the plan" "ARMS: there is no none in" "$tmp/arms"
     check "table and means are there" [ -s dev/studies/9_check/table.md -a -s dev/studies/9_check/means.tsv ]
     cp dev/studies/9_check/table.md "$tmp/before.md"
     dev/studies/report.sh dev/studies/9_check > /dev/null

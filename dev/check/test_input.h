@@ -406,6 +406,14 @@ static const char *const command_errors[][2] = {
     {RUN "5 --resume=1", "run5/ckpt.bin|-byte numbers"},
     {TINY "--out=@/text/x", "@/text|cannot make the folder|--out"},
     {TINY "--out=@/odd --overwrite=1", "odd/log.tsv|cannot write|--out"},
+    {TINY "--out=@/new --abits=2", "--abits|--aq=quest"},
+    {TINY "--out=@/new --wq=int4 --protect=wo:8:10%", "wo:8:10%|--wq=ternary"},
+    {TINY "--out=@/new --protect=wo:8,wo:8", "wo is there twice"},
+    {TINY "--out=@/new --cluster=4,16,each", "--cluster|--init_from"},
+    {TINY "--out=@/new --cluster=4,16,shared --init_from=x --protect=wqkv:8", "wqkv|codebook"},
+    {TINY "--out=@/new --cluster=4,16,each --init_from=x --qat=noise", "--cluster|--qat=noise"},
+    {TINY "--out=@/new --qat_ramp=0.5 --wq=quest", "--qat_ramp|--ste=identity"},
+    {TINY "--out=@/new --ffn_hi=8 --hi_experts=3 --repeat=2", "--hi_experts|--repeat"},
     {"eval @/none.golf", "none.golf|cannot open"},
     {"eval @/text", "@/text|expected a model.golf"},
     {"eval @/bad.golf", "bad.golf|checksum of tensor wqkv"},
@@ -413,7 +421,7 @@ static const char *const command_errors[][2] = {
     {"info @/bad.golf", "bad.golf|wqkv"},
     {"eval @/head.golf", "head.golf|checksum of its header"},
     {"eval @/cut.golf", "cut.golf|its header says|cut"},
-    {"eval @/next.golf", "next.golf|version 1, found 2"},
+    {"eval @/next.golf", "next.golf|version 2, found 3"},
     {"eval @/other.golf", "other.golf|seq=1x|another version"},
     {"eval @/run/model.golf --data=@/d --tokenizer=@/t2.model", "t2.model|CRC-32|--tokenizer"},
     {"eval @/run/model.golf --data=@/d --stride=17", "--stride=17|16"},
@@ -442,12 +450,12 @@ static void test_errors(void) {
     CHECK(status == 0, "a tiny run: exit status %d: %s", status, message);
     if (status) return;
     uint8_t *b = read_file(IN("run/model.golf"), &n);
-    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4), payload = table + 8 * N_TENSORS + 4;
+    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4), payload = table + 8 * get_u(b + 24, 4) + 4;
     const size_t wqkv = payload + get_u(b + table, 4) + 50;
     b[wqkv] ^= 4, put_file(IN("bad.golf"), b, n), b[wqkv] ^= 4;
     b[40] ^= 4, put_file(IN("head.golf"), b, n), b[40] ^= 4;
     put_file(IN("cut.golf"), b, n - 1);
-    b[8] = 2, put_file(IN("next.golf"), b, n), b[8] = 1;
+    b[8] = 3, put_file(IN("next.golf"), b, n), b[8] = 2;
     char *seq = strstr((char *)b + ARTIFACT_FIXED, "seq=16"); /* with a good checksum */
     if (seq) seq[5] = 'x', put_u(b + payload - 4, crc32_of(0, b, payload - 4), 4);
     put_file(IN("other.golf"), b, n);
@@ -516,15 +524,25 @@ static void use_tokenizer(const char *path) {
 static void test_corruption(void) {
     const char *wanted = getenv("GOLF_CORRUPT"), *dir = strdup(IN("c"));
     const char *bad = strdup(path_of(dir, "x_train_000000.bin"));
-    const char *names[] = {"artifact", "checkpoint", "tokenizer", "shard"};
+    const char *names[] = {"artifact", "checkpoint", "tokenizer", "shard", "quest", "binary",
+                           "codebook", "int4", "rows", "pquant"};
     const int times = wanted ? atoi(wanted) : DOUBLE ? 60 : 250;
     Golf m, loaded;
     mkdir(dir, 0777);
+    const char *others[] = {"wq=quest wbits=3", "wq=binary", "cluster=4,20,each", "wq=int4 wscale=row",
+                            "protect=wdown:8:30%", "ffn_hi=8 hi_experts=2 hi_route=token"};
+    for (int i = 0; i < 6; i++) { /* artifacts of other systems */
+        char text[200];
+        snprintf(text, sizeof text, "vocab=266 width=16 heads=2 seq=16 repeat=2 batch=2 %s", others[i]);
+        new_model(&m, text, 32);
+        golf_save(&m, path_of(tmp, names[4 + i]), 1);
+        golf_free(&m);
+    }
     new_model(&m, "vocab=266 width=16 heads=2 seq=16 repeat=2 batch=2", 32);
     run_steps(&m, 0, 1);
     golf_save(&m, IN("artifact"), 1), ckpt_save(&m, IN("checkpoint"), 1);
     write_hand_model(IN("tokenizer")), write_shard(IN("shard"), tokens_below(200, 700, 3), 700);
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 10; kind++) {
         size_t len;
         uint8_t *b = read_file(IN(names[kind]), &len);
         int refused = 0, good = 1;
@@ -535,11 +553,11 @@ static void test_corruption(void) {
             b[at] ^= (uint8_t)(1 + dice(255));
             put_file(bad, b, n);
             b[at] = was;
-            const int st = kind == 0   ? STATUS(golf_load(&loaded, bad))
+            const int st = kind == 0 || kind > 3 ? STATUS(golf_load(&loaded, bad))
                            : kind == 1 ? STATUS(ckpt_load(&m, bad))
                            : kind == 2 ? STATUS(use_tokenizer(bad)) : STATUS(read_all(dir, 200));
             refused += st == 1;
-            good = st == 1 ? strstr(message, bad) != NULL : st == 0 && kind > 1;
+            good = st == 1 ? strstr(message, bad) != NULL : st == 0 && (kind == 2 || kind == 3);
             CHECK(good, "%s, byte %zu of %zu: status %d %s", names[kind], at, n, st, message);
         }
         printf("%s: %d corruptions, %d refused\n", names[kind], times, refused);

@@ -56,7 +56,7 @@ static void test_perturb(void) {
         const double much = golf_forward(&m, x, y, 1, 16);
         CHECK(fabs(much - before) > 1e-4, "%s: noise 0.5 changes nothing", arms[a]);
         for (const Tensor *t = m.t, *u = twin.t; t < m.t + N_TENSORS; t++, u++) {
-            if (t == m.t + T_mix0) continue;
+            if (t == m.t + T_mix0 || !t->n) continue;
             double sum = 0, sum2 = 0, mean = 0, n = (double)t->copy_n;
             for (size_t i = t->at; i < t->at + t->copy_n; i++) {
                 const double d = (double)(m.eff[i] - twin.eff[i]);

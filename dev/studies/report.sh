@@ -5,7 +5,9 @@
 set -eu
 cd "$(dirname "$0")/../.."
 if [ $# = 0 ]; then
-    for results in dev/studies/*/results.tsv; do "$0" "$(dirname "$results")"; done
+    for results in dev/studies/*/results.tsv dev/records/*/results.tsv; do
+        [ ! -f "$results" ] || "$0" "$(dirname "$results")"
+    done
     exit
 fi
 study=${1%/} results=${2:-$study/results.tsv}

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# study.sh N: runs the study dev/studies/N_*: every arm of its plan.tsv with every seed, in turn of seeds, so that a
-# study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
-#   SEEDS=7   seeds 1..7 for every arm (default: the plan's own column)     JOBS=2   runs at a time, one thread each
+# study.sh N: runs the study dev/studies/N_*, or that in folder N: every arm of its plan.tsv with every seed, in turn of
+# seeds, so that a study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
+#   SEEDS=7   seeds 1..7 for every arm; 4-6: these (default: the plan's own column)     JOBS=2   runs at a time, one thread each
+#   ARMS="a b"   these arms alone, with those that they start from; results stay under runs/
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
 # plan.tsv: arm, seeds (5: 1 to 5; or 101-102), options, separated by tabs; arm * stands for all and comes first. A later
-# option wins.
+# option wins. --init_from=@ARM (or another option): the last checkpoint of that arm, same seed; ARM stands before those that need it.
 # evals.tsv (optional): column, options of `train_golf eval`: what each finished model.golf is scored with besides.
 set -u
 cd "$(dirname "$0")/../.."
 fail() { echo "study.sh: error: $*" >&2; exit 1; }
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "expected bash 5.1 or newer, found $BASH_VERSION"
 [ "${1:-}" ] || fail "expected the number of a study: make study N=1; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
-study=$(ls -d dev/studies/"$1"_* 2> /dev/null | head -n 1)
-[ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
+study=$([ -f "$1/plan.tsv" ] && echo "${1%/}" || ls -d dev/studies/"$1"_* 2> /dev/null | head -n 1)
+[ -f "$study/plan.tsv" ] || fail "no dev/studies/$1_*/plan.tsv and no $1/plan.tsv; there are: $(cd dev/studies && ls -d [0-9]*_* | tr '\n' ' ')"
 [ -x ./train_golf ] || fail "no ./train_golf: run make"
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} quick=${QUICK:+-quick}
-[[ "$jobs${SEEDS:-1}" =~ ^[0-9]+$ ]] || fail "JOBS and SEEDS are numbers, found '$jobs' and '${SEEDS:-}'"
+[[ "$jobs ${SEEDS:-1}" =~ ^[1-9][0-9]*" "[0-9]+(-[0-9]+)?$ ]] || fail "expected numbers JOBS and SEEDS (or 4-6), found '$jobs' and '${SEEDS:-}'"
 runs=runs/studies/$(basename "$study")$quick
 mkdir -p "$runs"
 
@@ -29,6 +30,7 @@ column() { awk -F'\t' -v want="$2" '!/^#/ && NF > 1 && $1 != "*" { print $want }
 options_of() {  # of an arm: what * says, then its own, then what QUICK shortens
     awk -F'\t' -v arm="$1" '!/^#/ && ($1 == "*" || $1 == arm) { printf "%s ", $3 }' "$study/plan.tsv"
 }
+donor_of() { options_of "$1" | sed -n 's/.*--init_from=@\([^ ]*\).*/\1/p'; }
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
 
@@ -39,7 +41,7 @@ finished() {  # ARM SEED
 train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why in $dir/log on failure.
     local arm=$1 seed=$2 dir=$runs/$1/$2 options steps short= name how
     mkdir -p "$dir"
-    options=$(options_of "$arm")
+    options=$(options_of "$arm" | sed "s|=@\([^ ]*\)|=$runs/\1/$seed/ckpt.bin|g")
     [ -z "$quick" ] || {
         steps=$(echo "$options" | sed -n 's/.*--steps=\([0-9]*\).*/\1/p')
         short="--steps=$((steps / 50 > 10 ? steps / 50 : 10)) --val_tokens=4096"
@@ -68,8 +70,9 @@ row_of() {  # ARM SEED: a row of results.tsv
         done
         for key in steps tokens seconds tok_per_s flops_per_token; do printf '\t%s' "$(value "$dir" $key)"; done
         printf '\t%s\t%s\t%s' "$(config "$dir" width)" "$(config "$dir" hidden)" "$(value "$dir" git_rev)"
+        for key in weight_bits weight_bits_packed; do printf '\t%s' "$(value "$dir" $key)"; done
     else
-        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
+        printf '\tdiverged\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-'
     fi
     [ ! -f "$study/evals.tsv" ] || column "$study/evals.tsv" 1 | while read -r name; do
         printf '\t%s' "$(awk -F'\t' -v want="$name" '$1 == want { print $2 }' "$dir/evals.tsv" 2> /dev/null || echo -)"
@@ -80,7 +83,7 @@ row_of() {  # ARM SEED: a row of results.tsv
 collect() {  # all finished runs, in the order of the plan
     local to=$1 arm seed
     {
-        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev'
+        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev\tweight_bits\tweight_bits_packed'
         [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
         echo
         column "$study/plan.tsv" 1 | while read -r arm; do
@@ -98,7 +101,12 @@ done
 
 # What is to be done, seed by seed.
 todo=() plan=() most=0
+for arm in ${ARMS:-}; do
+    column "$study/plan.tsv" 1 | grep -qxF -- "$arm" || fail "ARMS: there is no $arm in $study/plan.tsv"
+    wanted+=" $arm $(donor_of "$arm") "
+done
 while read -r arm seeds; do
+    [[ ${wanted:- $arm } = *" $arm "* ]] || continue
     seeds=${SEEDS:-$seeds}
     [[ $seeds = *-* ]] || seeds=1-$seeds
     first=${seeds%-*} last=${seeds#*-}
@@ -114,7 +122,7 @@ for ((seed = 1; seed <= most; seed++)); do
 done
 
 results=$study/results.tsv
-[ -z "$quick" ] || results=$runs/results.tsv
+[ -z "$quick${ARMS:-}" ] || results=$runs/results.tsv
 stopped() {  # Ctrl-C: what is finished is written down
     collect "$results"
     dev/studies/report.sh "$study" "$results" > /dev/null
@@ -144,8 +152,10 @@ reap() {  # waits for one run to end and reports it
 }
 for entry in "${todo[@]}"; do
     [ ${#what[@]} -lt "$jobs" ] || reap
-    [ $broken -eq 0 ] || break
     read -r arm seed <<< "$entry"
+    donor=$(donor_of "$arm")
+    while [ "$donor" ] && ! finished "$donor" "$seed" && [ ${#what[@]} -gt 0 ]; do reap; done
+    [ $broken -eq 0 ] || break
     train_one "$arm" "$seed" &
     what[$!]=$entry
 done
