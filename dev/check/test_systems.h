@@ -136,8 +136,8 @@ static void test_masked_gradients(void) {
         const Config c = config_of(arms[a]);
         Tensor t = {.name = "wo", .role = PROJ, .rows = ROWS, .cols = K, .stored_cols = K, .copy_n = ROWS * K};
         uint8_t mask[ROWS * K];
-        real *d = reals(ROWS * K, 70), worst = 0;
-        double want[ROWS * K];
+        real *d = reals(ROWS * K, 70);
+        double want[ROWS * K], worst = 0;
         choose_quantizer(&t, &c);
         const int b = !strcmp(arms[a], "wq=quest") ? 32 : 1;
         for (int i = 0; i < ROWS * K; i++) mask[i] = hash64(71, (uint64_t)i) % 4 > 0, want[i] = (double)d[i];
@@ -152,8 +152,8 @@ static void test_masked_gradients(void) {
             for (int i = 0; i < ROWS * K && !pass; i++) want[i] *= mask[i];
         }
         t.quant->backward(d, mask, &t);
-        for (int i = 0; i < ROWS * K; i++) worst = fmax(worst, fabs(d[i] - (real)want[i]));
-        CHECK(worst < 1e-5, "%s: off by %g", arms[a], (double)worst);
+        for (int i = 0; i < ROWS * K; i++) worst = fmax(worst, fabs((double)d[i] - want[i]));
+        CHECK(worst < 1e-5, "%s: off by %g", arms[a], worst);
     }
 }
 
