@@ -2850,7 +2850,7 @@ void soften(Golf *m, const Tensor *t, int j) {
     }
 }
 /* ==== 13. QuEST (2502.05003) ================================================================== */
-/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
+/* A row is rotated by Hadamard matrices of `had` numbers, after which it is
  * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
  * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
 int hadamard_block(const Config *c, int n) { /* the largest power of two up to 128 in n */
@@ -2897,21 +2897,21 @@ void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Te
     for (int r = 0; r < t->rows; r++)
         hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
 }
+/* x is rotated: what the mask lets through, rotated back. */
+static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
+    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
+    hadamard(x, n, block);
+}
 void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
     PARALLEL(t->copy_n)
     for (int r = 0; r < t->rows; r++) {
         const int n = t->stored_cols;
         real *d = dw + (size_t)r * n;
         hadamard(d, n, t->had);
-        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
-        hadamard(d, n, t->had);
+        quest_pass(d, mask + (size_t)r * n, n, t->had);
     }
 }
-/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
-static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
-    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
-    hadamard(x, n, block);
-}
+/* Inputs: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
 void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
     const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585,
                          .ste = ste_of(c, 1), .had = hadamard_block(c, K)};
