@@ -972,18 +972,21 @@ static size_t grid_bytes(const Tensor *t) { /* 3^5 = 243 <= 256: 1.6 bits for 1.
     return 2 * grid_scales(t) +
            (is_ternary(t) ? CEIL(t->copy_n, 5) : CEIL(t->copy_n * (size_t)t->bits, 8));
 }
-/* Where group g of a copy starts, and how long it is. */
-static size_t group_at(const Tensor *t, size_t g, int *n) {
-    const size_t per_line = CEIL((size_t)t->line, (size_t)t->group), at = g % per_line * t->group;
-    *n = (int)MIN((size_t)t->group, t->line - at);
-    return g / per_line * t->line + at;
+static size_t pieces(const Tensor *t) { /* groups, or rows when these are one group */
+    return grid_scales(t) > 1 ? grid_scales(t) : t->copy_n / (size_t)t->stored_cols;
 }
-#define FOR_GROUPS(g, at, n, t) \
-    PRAGMA(omp parallel for if (grid_scales(t) > 1 && (double)(t)->copy_n > SMALL)) \
-    for (size_t g = 0; g < grid_scales(t); g++) \
+/* Where piece p of a copy starts, and how long it is. */
+static size_t piece_at(const Tensor *t, size_t p, int *n) {
+    const size_t line = (size_t)t->stored_cols, group = MIN((size_t)t->group, line);
+    const size_t per_line = CEIL(line, group), at = p % per_line * group;
+    *n = (int)MIN(group, line - at);
+    return p / per_line * line + at;
+}
+#define FOR_PIECES(g, at, n, t) /* g: whose scale it has */ \
+    PRAGMA(omp parallel for if ((double)(t)->copy_n > SMALL)) \
+    for (size_t p_ = 0; p_ < pieces(t); p_++) \
         for (int n, once_ = 1; once_;) \
-            for (size_t at = group_at(t, g, &n); once_; once_ = 0)
-
+            for (size_t at = piece_at(t, p_, &n), g = grid_scales(t) > 1 ? p_ : 0; once_; once_ = 0)
 static int grid_top(const Tensor *t) { return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1; }
 
 /* The code of z at step s: ties to even, as torch.round; s may have been rounded down: clip. */
@@ -995,20 +998,30 @@ INLINE real grid_code(real z, real s, const Tensor *t) {
 static void grid_codes(int8_t *code, const real *z, int n, real s, const Tensor *t) {
     FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(z[i], s, t);
 }
+static real grid_step(const real *w, size_t n, const Tensor *t) {
+    const double mean = is_ternary(t) || t->bits == 1 ? block_sum(w, n, 0) / (double)n : 0;
+    const double size = t->bits == 1 ? 2 * mean : mean > 0 ? mean : (double)absmax_of(w, (int)n);
+    const real least = (real)(size > 1e-5 ? size : 1e-5);
+    return from_bf16(to_bf16(t->bits == 1 ? least : least / (real)grid_top(t)));
+}
+/* The steps, then the codes of z, which is w or w - mean w. */
+static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const real *w, const real *z,
+                             const Tensor *t) {
+    const int one = grid_scales(t) == 1; /* threads within threads cost more than they gain */
+    if (one) *scale = grid_step(w, t->copy_n, t);
+    FOR_PIECES(g, at, n, t) {
+        if (!one) scale[g] = grid_step(w + at, (size_t)n, t);
+        grid_codes(code + at, z + at, n, scale[g], t);
+        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
+    }
+}
 static void grid_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
                           const Tensor *t) {
-    FOR_GROUPS(g, at, n, t) {
-        const double size = is_ternary(t) ? block_sum(w + at, (size_t)n, 0) / n
-                                          : (double)absmax_of(w + at, n);
-        const real least = (real)(size > 1e-5 ? size : 1e-5);
-        scale[g] = from_bf16(to_bf16(least / (real)grid_top(t)));
-        grid_codes(code + at, w + at, n, scale[g], t);
-        if (mask) ste_mask(mask + at, w + at, n, scale[g], t);
-    }
+    grid_quantize_as(code, scale, mask, w, w, t);
 }
 static void grid_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
     const real shift = (real)t->half / 2;
-    FOR_GROUPS(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * ((real)code[at + i] + shift);
+    FOR_PIECES(g, at, n, t) FOR_COLUMNS(i, n) eff[at + i] = scale[g] * ((real)code[at + i] + shift);
 }
 static void ste_identity(real *dw, const uint8_t *mask, const Tensor *t) {
     for (size_t i = 0; mask && i < t->copy_n; i++) dw[i] = mask[i] ? dw[i] : 0;
@@ -1333,7 +1346,6 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
     if (t->shared) t = m->t + T_wqkv;
     return m->scale + t->at_scale + copy * t->copy_scales;
 }
-
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
  * and v have an own norm each. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Golf *m, int k, int r, int *first) {
@@ -1343,7 +1355,6 @@ static int row_range(const Golf *m, int k, int r, int *first) {
     *first = split ? start[r] : 0;
     return split ? start[r + 1] - start[r] : r ? 0 : m->t[k].rows;
 }
-
 /* Panels of row range r of copy j of projection k. */
 static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->copies + j) * 3 + r;
@@ -1356,10 +1367,9 @@ static int in_integers(const Golf *m, const Tensor *t) {
     if (t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7
                                          : !act_top(&m->c, k)) return 0;
     return t->role == PROJ && k <= T_wdown && !t->vector && t->quant != quantizers + Q_MIXED &&
-           t->bits < 16 &&
-           t->group == t->line &&
-           (t->half ? t->bits < 8 : 1) && (KERNEL_BITS == 8 || one) && !m->freeze &&
-           lambda_of(m, k) == 1 && (m->c.qat == QAT_ON || !m->w);
+           t->bits < 16 && t->group == t->line && (t->half ? t->bits < 8 : 1) &&
+           (KERNEL_BITS == 8 || one) && !m->freeze && lambda_of(m, k) == 1 &&
+           (m->c.qat == QAT_ON || !m->w);
 }
 
 /* Codes and eff to panels, stored interface to full vectors: for the layers. */
@@ -1387,7 +1397,6 @@ static void golf_pack(Golf *m) {
     panels_pack(&m->head, mat_t(E, C), C, V);
     if (m->train) panels_pack(&m->head_back, mat(E, C), V, C);
 }
-
 static void each_copy_backward(Golf *m, real *g) { /* d(eff) to d(w) */
     if (g == m->g) fips_fold(m);
     cluster_average(m, g);
@@ -1417,7 +1426,6 @@ void golf_use(Golf *m) {
     fips_expand(m);
     golf_pack(m);
 }
-
 /* Once per optimizer step; all phases then share the result. */
 void golf_quantize(Golf *m) {
     TIMED(QUANT);
@@ -1434,7 +1442,6 @@ void golf_quantize(Golf *m) {
     m->quantized = 1;
     golf_use(m);
 }
-
 /* A projection's inputs, as codes or numbers. */
 static Mat inputs_of(const Golf *m, const Act *x, int k) {
     const size_t K = (size_t)m->t[k].cols;
@@ -2818,12 +2825,7 @@ void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w, co
     double mean = 0;
     for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
     for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
-    FOR_GROUPS(g, at, n, t) {
-        const double size = 2 * block_sum(w + at, (size_t)n, 0) / n;
-        scale[g] = from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
-        grid_codes(code + at, z + at, n, scale[g], t);
-        if (mask) ste_mask(mask + at, z + at, n, scale[g], t);
-    }
+    grid_quantize_as(code, scale, mask, w, z, t);
     free(z);
 }
 
@@ -2843,7 +2845,7 @@ void soften(Golf *m, const Tensor *t, int j) {
     const size_t from = t->at + j * t->copy_n;
     const uint64_t key = hash64(hash64((uint64_t)m->c.seed, (uint64_t)m->step), from);
     if (m->c.qat == QAT_NOISE && t->bits < 16 && t->ste != STE_NONZERO) {
-        FOR_GROUPS(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
+        FOR_PIECES(g, at, n, t) for (size_t i = at; i < at + (size_t)n; i++)
             m->eff[from + i] = m->w[from + i] + scale[g] * (real)(uniform01(key, i) - 0.5);
     } else if (lambda < 1) {
         FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
@@ -2877,7 +2879,7 @@ void golf_init_from(Golf *m, const char *path) {
 }
 
 /* ==== 13. QuEST (2502.05003) ================================================================== */
-/* QuEST (2502.05003): a row is rotated by Hadamard matrices of `had` numbers, after which it is
+/* A row is rotated by Hadamard matrices of `had` numbers, after which it is
  * nearly Gaussian; the grid is the best one for a Gaussian of its RMS; weights that the grid moved
  * by more than half a step get no gradient. Stored: codes and steps, in the rotated domain. */
 int hadamard_block(const Config *c, int n) { /* the largest power of two up to 128 in n */
@@ -2924,21 +2926,21 @@ void quest_dequantize(real *eff, const int8_t *code, const real *scale, const Te
     for (int r = 0; r < t->rows; r++)
         hadamard(eff + (size_t)r * t->stored_cols, t->stored_cols, t->had);
 }
+/* x is rotated: what the mask lets through, rotated back. */
+static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
+    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
+    hadamard(x, n, block);
+}
 void quest_backward(real *dw, const uint8_t *mask, const Tensor *t) {
     PARALLEL(t->copy_n)
     for (int r = 0; r < t->rows; r++) {
         const int n = t->stored_cols;
         real *d = dw + (size_t)r * n;
         hadamard(d, n, t->had);
-        for (int i = 0; i < n; i++) d[i] = mask[(size_t)r * n + i] ? d[i] : 0;
-        hadamard(d, n, t->had);
+        quest_pass(d, mask + (size_t)r * n, n, t->had);
     }
 }
-/* QuEST's: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
-static void quest_pass(real *x, const uint8_t *mask, int n, int block) {
-    for (int i = 0; i < n; i++) x[i] = mask[i] ? x[i] : 0;
-    hadamard(x, n, block);
-}
+/* Inputs: rotated, put on the Gaussian grid, and back; mask says where the gradient passes. */
 void quest_inputs(const Config *c, Act *a, const real *x, int N, int K, int freeze) {
     const Tensor grid = {.bits = (int)ceil(c->abits), .half = c->abits != 1.585,
                          .ste = ste_of(c, 1), .had = hadamard_block(c, K)};

@@ -66,7 +66,7 @@ bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/sum_lane
 bug gate-gradient-2-percent double "layer gradients" \
     "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
-bug masks-ignored double gradients "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
+bug masks-ignored double masks "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
 bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/"
 bug rope-sign-both double "layer gradients" \
     "$(in_ qk_forward)s/ + x2 \* d/ - x2 * d/; $(in_ qk_forward)s/ - x1 \* d/ + x1 * d/" \
@@ -74,7 +74,7 @@ bug rope-sign-both double "layer gradients" \
 bug dW-from-unquantized-input double gradients \
     "$(in_ linear_dw)s/^    return/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
 bug codes-without-their-step double gradients \
-    "$(in_ linear_dw)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
+    "$(in_ inputs_of)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
 bug embedding-without-x0-path double "model gradients" \
     "$(in_ golf_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
 bug embedding-without-head double "model gradients" "$(in_ head)s/if (learn) gemm/if (0) gemm/"
@@ -88,7 +88,7 @@ bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block
 bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
 bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[e\] = mu \* mom\[e\] + (1 - mu) \* g/x[e] = mom[e]/"
 # everything else
-bug scale-not-bf16 float quantizers "$(in_ grid_quantize)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug scale-not-bf16 float quantizers "$(in_ grid_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
 bug ties-away-from-zero float quantizers "$(in_ grid_code)s/rint(/round(/"
 bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
@@ -100,14 +100,14 @@ bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy
 bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
 bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
 bug row-scale-of-another-row double gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
-bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7 : //"
+bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7/0 ? 0/"
 # systems
 bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
-bug quest-gradient-not-rotated double gradients "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
+bug quest-gradient-not-rotated double masks "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
 bug quest-without-half-step float quest "$(in_ choose_quantizer)s/(q == Q_QUEST \&\& c->wbits != 1.585)/0/"
 bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K, block);/hadamard(dx + at, K, block);/"
 bug binary-without-mean float bitnet "/^void binary_quantize(/,/^}/s/w\[i\] - (real)mean/w[i]/"
-bug group-of-the-next-row float bitnet "$(in_ group_at)s/return g \/ per_line \* t->line + at;/return g * t->group;/"
+bug group-of-the-next-row float bitnet "$(in_ piece_at)s/return p \/ per_line \* line + at;/return p * group;/"
 bug alpha-without-its-weight double gradients "/^void hi_backward(/,/^}/s/\*DIX(alpha) += dw \* w;/*DIX(alpha) += dw;/"
 bug router-softmax-diagonal double gradients "/^void hi_backward(/,/^}/s/((e == chosen) - prob\[e\])/(e == chosen)/"
 bug codebook-sums-not-means double gradients "/^void cluster_average(/,/^}/s| / count\[k\]||"

@@ -81,8 +81,8 @@ class Coder:
         else: self.range = bound
         key = p, n, bit
         if key not in self.moved:
-            f = np.float32
-            new = int(f(p) + f((0 if bit else 65535) - p) / (f(n) + f(1.5)))
+            rate = 131072 // (2 * n + 3)  # 1 / (n + 1.5), as a part of 65536
+            new = p - (p * rate >> 16) if bit else p + ((65535 - p) * rate >> 16)
             self.moved[key] = min(max(new, 36), 65500), min(n + 1, 255)
         tree[at] = self.moved[key]
         while self.range < 1 << 24:

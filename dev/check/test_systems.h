@@ -126,6 +126,37 @@ static void test_bitnet_options(void) {
     }
 }
 
+/* What the gradient passes, by its definition: dw where the mask is 1, for QuEST between two rotations
+ * by H[i][j] = (-1)^(ones in i & j) / sqrt(size). (Frozen forward passes use the same function, so
+ * that finite differences alone would not see it forget the mask.) */
+static void test_masked_gradients(void) {
+    enum { ROWS = 3, K = 96 };
+    const char *arms[] = {"ste=clip", "ste=trust wscale=row", "wq=int4 ste=clip", "wq=quest", "wq=quest hadamard=0"};
+    for (size_t a = 0; a < sizeof arms / sizeof *arms; a++) {
+        const Config c = config_of(arms[a]);
+        Tensor t = {.name = "wo", .role = PROJ, .rows = ROWS, .cols = K, .stored_cols = K, .copy_n = ROWS * K};
+        uint8_t mask[ROWS * K];
+        real *d = reals(ROWS * K, 70);
+        double want[ROWS * K], worst = 0;
+        choose_quantizer(&t, &c);
+        const int b = !strcmp(arms[a], "wq=quest") ? 32 : 1;
+        for (int i = 0; i < ROWS * K; i++) mask[i] = hash64(71, (uint64_t)i) % 4 > 0, want[i] = (double)d[i];
+        for (int pass = 0; pass < 2; pass++) {
+            for (int from = 0; from < ROWS * K; from += b) {
+                double y[32] = {0};
+                for (int i = 0; i < b; i++)
+                    for (int j = 0; j < b; j++)
+                        y[i] += want[from + j] * (__builtin_parity((unsigned)(i & j)) ? -1 : 1) / sqrt(b);
+                memcpy(want + from, y, (size_t)b * sizeof(double));
+            }
+            for (int i = 0; i < ROWS * K && !pass; i++) want[i] *= mask[i];
+        }
+        t.quant->backward(d, mask, &t);
+        for (int i = 0; i < ROWS * K; i++) worst = fmax(worst, fabs((double)d[i] - want[i]));
+        CHECK(worst < 1e-5, "%s: off by %g", arms[a], worst);
+    }
+}
+
 /* ClusComp: fewer misses than at the start, one value per entry, bits per index. */
 static void test_codebooks(void) {
     const char *arms[] = {"cluster=4,50,each", "cluster=2,20,shared unique=2"};
@@ -229,7 +260,7 @@ static void test_ramp(void) {
 
 /* What test_golf.c adds to its lists: models for the gradient test and for the test of files, tests. */
 #define SYSTEM_ARMS \
-    "protect=wdown:8:30%,wqkv:4:20%", "wscale=row", "wscale=group unique=2 repeat=1", "wq=binary", \
+    "protect=wdown:8:30%,wqkv:4:20%", "wscale=row extra_norm=each", "wscale=group unique=2 repeat=1", "wq=binary", \
     "wq=binary wscale=row", "ste=clip", "ste=trust wscale=row", "wq=int4", "wq=int8 aq=none ste=clip", \
     "aq=int4", "wq=quest", "wq=quest wbits=1 unique=2", "wq=quest wbits=1.585 repeat=3", "wq=quest wbits=8", \
     "wq=quest wbits=3 aq=quest abits=3", "wq=quest aq=quest hadamard=0 ste=clip", "wq=quest aq=quest ste=identity", \
@@ -246,6 +277,7 @@ static void test_ramp(void) {
     "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
 #define SYSTEM_TESTS \
     {"quantizers: quest", test_quest}, {"quantizers: bitnet", test_bitnet_options}, \
+    {"quantizers: masks", test_masked_gradients}, \
     {"quantizers: codebook", test_codebooks}, {"ramp", test_ramp}, {"coder", test_coder},
 static int protects(const char *arm) { /* has it bytes that the ledger calls protected? */
     static const char *const with[] = {"protect", "ffn_hi", "lora", "fips", "experts"};
