@@ -3211,7 +3211,7 @@ void cluster_fit(Golf *m) {
             for (int k = 0; k < n; k++) square[k] = inner(book + k * g, book + k * g, g) / 2;
 #pragma omp parallel for
             for (size_t v = 0; v < count; v++) { /* least |x - c|^2: most x.c - |c|^2/2 */
-                real most = -INFINITY;
+                real most = -(real)INFINITY;
                 for (int k = 0; k < n; k++) {
                     real score = -square[k];
                     for (int e = 0; e < g; e++) score += x[v * g + e] * book[(size_t)k * g + e];
