@@ -181,7 +181,7 @@ static void test_fips(void) {
     const size_t n = t[0].n + t[1].n;
     CHECK(fips_sparsity(c, 49) < 0 && near(fips_sparsity(c, 750), 0.8, 1e-9) && fips_sparsity(c, 800) < 0 &&
               near(fips_sparsity(c, 150), 0.8 * (1 - 0.512), 1e-9), "sparsity %g", fips_sparsity(c, 150));
-    real *was = reals(n, 0), kept = INFINITY, gone = 0; /* sizes, as multiples of the start's */
+    real *was = reals(n, 0), kept = (real)INFINITY, gone = 0; /* sizes, as multiples of the start's */
     for (size_t i = 0; i < n; i++) was[i] = m.w[t->at + i] / (real)t[i >= t[0].n].init;
     fips_prune(&m, 0.5);
     size_t zeros = 0;
