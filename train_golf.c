@@ -3798,6 +3798,7 @@ void moe_backward(Golf *m, int p, int N) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         gate_backward(f.dy, DIX(gate_mlp), f.dh, s.y, IX(gate_mlp), n, C);
+        memset(f.moe_dz, 0, sizeof(real) * (size_t)n * E);
     }
     moe_plan(m, all, N);
     FOR_TASKS(t, g) {
@@ -3805,10 +3806,11 @@ void moe_backward(Golf *m, int p, int N) {
         const Act in = act_at(&all->in_down, (size_t)g->from, (size_t)G);
         const size_t n0 = (size_t)t * CHUNK, at = (size_t)g->from; /* n0: a row of m->partial */
         real *df = m->df + at * G, *dy = m->moe_dy + at * C, *u = scratch((size_t)CHUNK * G);
-        for (int i = 0; i < g->n; i++) { /* d(o) = sigmoid(z) dy */
-            const size_t pair = (size_t)m->moe_pair[at + i];
-            const real w = sigmoid(all->moe_z[pair / K * E + g->e]);
-            FOR_COLUMNS(j, C) dy[i * C + j] = w * m->dy[pair / K * C + j];
+        for (int i = 0; i < g->n; i++) { /* d(o) = sigmoid(z) dy, dz = dy.o sigmoid'(z) */
+            const size_t token = (size_t)(m->moe_pair[at + i] / K), z = token * E + g->e;
+            const real w = sigmoid(all->moe_z[z]), *d = m->dy + token * C;
+            m->moe_dz[z] = inner(d, all->moe_o + (at + i) * C, C) * w * (1 - w);
+            FOR_COLUMNS(j, C) dy[i * C + j] = w * d[j];
         }
         linear_dx(m, df, dy, (size_t)C, &in, T_wdown, p * E + g->e, 0, g->n);
         relu2_forward(u, all->f + at * G, g->n, G);
@@ -3821,15 +3823,8 @@ void moe_backward(Golf *m, int p, int N) {
         const Phase s = phase_at(m, p, n0);
         const Flow f = flow_at(m, n0);
         real *dbias = DIX(sel_bias);
-        memset(f.moe_dz, 0, sizeof(real) * (size_t)n * E);
         for (int i = 0; i < n; i++) {
-            const real *z = s.moe_z + i * E;
             real *dz = f.moe_dz + i * E;
-            for (int k = 0; k < K; k++) { /* dz = dy.o sigmoid'(z) */
-                const int e = (int)s.moe_e[i * K + k];
-                const real w = sigmoid(z[e]), *o = all->moe_o + (size_t)s.moe_row[i * K + k] * C;
-                dz[e] += inner(f.dy + i * C, o, C) * w * (1 - w);
-            }
             sel_backward(m, dz, &s, SEL_MLP, p, (size_t)(n0 + i), i);
             for (int e = 0; e < E && dbias; e++) dbias[e] += dz[e];
         }
@@ -3869,31 +3864,34 @@ void moe_dw(Golf *m, const Phase *all, int p, int N) {
  * which the mean is taken. Keeps log P, times its rate, for the backward. */
 double moe_entropy(Golf *m, int B, int T) {
     const Config *c = &m->c;
-    double total = 0;
+    double total = 0, *part = xcalloc((size_t)(3 * B * BLOCKS), sizeof(double));
     m->moe_len = T;
+#pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < 3 * B * BLOCKS; i++) {
         const int which = i % 3, b = i / 3 / BLOCKS, block = i / 3 % BLOCKS, E = sel_size(c, which);
         const int G = sel_groups(c, which);
         double *log_p = sel_log(m, which, b, block);
         for (int g = 0; g < (E ? G : 0); g++, log_p += E) {
-            double mean[MOE_MOST] = {0};
+            double mean[MOE_MOST] = {0}, x[MOE_MOST];
             int count = 0;
             for (int r = 0; r < m->runs; r++) {
                 const real *z = sel_z(m->phase + m->run[r], which) + ((size_t)b * T * G + g) * E;
                 if (block_of(c, m->run[r]) != block) continue;
                 for (int t = 0; t < T; t++, z += G * E, count++) {
                     double sum = 0;
-                    for (int e = 0; e < E; e++) sum += exp((double)(z[e] - z[0]));
-                    for (int e = 0; e < E; e++) mean[e] += exp((double)(z[e] - z[0])) / sum;
+                    for (int e = 0; e < E; e++) sum += x[e] = exp((double)(z[e] - z[0]));
+                    for (int e = 0; e < E; e++) mean[e] += x[e] / sum;
                 }
             }
             const double rate = c->moe_entropy / B / (which ? 10.0 * G : 1);
             for (int e = 0; e < E && count; e++) { /* kept as the backward needs it */
                 log_p[e] = rate / count * log(fmax(mean[e] / count, 1e-30));
-                total += mean[e] * log_p[e];
+                part[i] += mean[e] * log_p[e];
             }
         }
     }
+    for (int i = 0; i < 3 * B * BLOCKS; i++) total += part[i];
+    free(part);
     return total;
 }
 
