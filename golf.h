@@ -268,6 +268,7 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
 #define MOE(n) (c->experts ? (n) : 0)
 #define FIPS(n) (c->ffn == FFN_FIPS ? (n) : 0)
 #define DENSITY (c->fips_rank * (1 - c->fips_sparse) + 1e-9)
+#define FIPS_OUT (DEEP * sqrt(c->width / (HIDDEN * DENSITY)))
 #define MAX1(n) ((n) > 1 ? (n) : 1)
 /* N(0, s^2), or uniform in -s..s (baseline), for inputs of width C and outputs from n numbers */
 #define INIT_EMBED (c->init == INIT_BASELINE ? 0.005 : 0.02)
@@ -320,8 +321,7 @@ enum { ONCE, PER_BLOCK, PER_PHASE, PER_EXPERT, PER_MOE };
     X(fips_u, ONCE, FIPS(c->fips_rank), FIPS(c->width), PROJ, MODE_VECTOR, LORA_INIT) \
     X(fips_up, PER_PHASE, FIPS(HIDDEN), FIPS(c->fips_rank), FACTOR, MODE_VECTOR, \
       1 / sqrt(DENSITY)) \
-    X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, \
-      DEEP * sqrt(c->width / (HIDDEN * DENSITY)))
+    X(fips_down, PER_PHASE, FIPS(c->fips_rank), FIPS(HIDDEN), FACTOR, MODE_VECTOR, FIPS_OUT)
 
 #define X(name, copies, rows, cols, role, mode, init) T_##name,
 enum { GOLF_TENSORS(X) N_TENSORS };
