@@ -192,22 +192,22 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
       "--hi_experts by application: expected up to --repeat of them, no prelude and no coda") \
     X(*c->unshare && *c->cluster, "--unshare and --cluster do not go together") \
     X(c->lora && !c->phase, "--lora is per application: expected --phase=1") \
-    X(c->ffn == FFN_FIPS && (!c->fips_rank || c->fips_rank > c->width || !c->phase), \
-      "--ffn=fips: expected --fips_rank from 1 to --width, and --phase=1") \
+    X(c->ffn == FFN_FIPS && !c->phase, "--ffn=fips is per application: expected --phase=1") \
     X(c->ffn == FFN_FIPS && (*c->cluster || unshared(c, "wup") || unshared(c, "wdown")), \
       "--ffn=fips: expected no --cluster and no --unshare of the MLP") \
-    X(c->attn_experts && c->attn_topk > c->attn_experts, "--attn_topk: at most --attn_experts") \
+    X(c->attn_experts && c->attn_topk > c->attn_experts, "--attn_topk (2): at most --attn_experts") \
     X(c->attn_experts && (*c->cluster || c->lora || c->aq == AQ_QUEST || c->recompute || \
                           unshared(c, "wqkv") || unshared(c, "wo")), \
       "--attn_experts: no --cluster, --lora, --recompute, --aq=quest, --unshare of attention") \
     X(c->norm && (!c->experts || c->extra_norm == XN_EACH), \
-      "--norm=peri has norms before choices: expected --experts, and no --extra_norm=each") \
-    X(c->experts && c->topk > c->experts, "--topk: at most --experts") \
+      "--norm=peri is for the MLP's experts: expected --experts, and no --extra_norm=each") \
+    X(c->experts && c->topk > c->experts, "--topk (2): at most --experts") \
     X(c->experts && (double)c->batch * c->seq * c->topk > 1 << 24, /* rows are kept as floats */ \
       "--batch x --seq x --topk: at most 2^24 with --experts") \
     X(c->experts && (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST), \
       "--experts: expected no --ffn, --ffn_hi, --recompute, --cluster, --aq=quest") \
-    X(c->experts && c->lora && c->lora_on != LORA_ATTN, "--experts: no --lora of the MLP") \
+    X(c->experts && c->lora && c->lora_on != LORA_ATTN, "--lora of the MLP has no --experts: --lora_on=attn") \
+    X(c->experts && c->hidden, "--experts have --expert_size, no --hidden") \
     X(c->experts && (unshared(c, "wup") || unshared(c, "wdown")), \
       "--experts: expected no --unshare of the MLP") \
     X(c->unet && (*c->repeat_ramp || c->repeat_random), \
@@ -686,6 +686,7 @@ typedef struct {
     int byte_id[256];            /* of byte piece <0xNN>, -1 without byte fallback */
     int inner_space, model_type, dummy_prefix, trim_spaces; /* inner: U+2581 after a start? */
 } Tokenizer;
+void same_tokenizer(const Tokenizer *tok, const char *ckpt); /* dies if that beside it differs */
 Tokenizer *tokenizer_load(const char *path); /* dies when path is missing or not a valid model */
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the SentencePiece
  * library. Bytes that are not UTF-8 become byte pieces (the library would write U+FFFD).
@@ -743,7 +744,7 @@ typedef struct { double codes, zero, masked, drift, hi_share; } Diagnosis;
 Diagnosis diagnose(const Golf *m);
 double flops_per_token(const Config *c);
 void watch(const Golf *m, Run *run);
-int plot(const Config *c);
+int plot(const Config *c, int run);
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */
 #define GOLF_CODE_BYTES 0

@@ -1958,6 +1958,8 @@ static void config_check(const Config *c) {
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
     if (HEAD_DIM % 2)
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H, HEAD_DIM);
+    if (c->ffn == FFN_FIPS && (c->fips_rank < 1 || c->fips_rank > W))
+        die("--fips_rank=%d: expected 1 to --width=%d", c->fips_rank, W);
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     cluster_check(c);
     if ((double)W * fmax(HIDDEN, fmax(QKV_ROWS, O_COLS)) > 1 << 30)
@@ -2355,7 +2357,7 @@ static const struct { const char *name, *options, *help; } presets[] = {
     {"golf_baseline", "width=512 heads=8 kv_heads=4 mlp=2 seq=1024 unique=9 repeat=1 unet=1 "
      "extra_norm=none gain=none wq=int8 qat=0 aq=none embed_bits=8 init=baseline muon_split=1 "
      "lr_muon=0.04 lr_embed=0.05 lr_interface=0.04 momentum_warmup=500 clip=0 warmup=0 warmdown=0 "
-     "shuffle=0 steps=200 cap=16000000",
+     "shuffle=0 steps=200 cap=16000000 squeeze=0.93",
      "Parameter Golf's first baseline, its smoke run; data of 1,024 pieces"},
     {"tiny", "width=32 heads=2 unique=1 repeat=2 mlp=2 seq=32 batch=4 steps=30",
      "seconds, for tests"},
@@ -2679,7 +2681,7 @@ int train_main(int argc, char **argv) {
     if ((c->vocab = tok->vocab) > 65536)
         die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
     if (!c->width) fit_width(c);
-    config_check(c);
+    config_check(c), plot(c, 0);
     if (*c->cluster && !*c->init_from)
         die("--cluster needs trained weights: give --init_from=RUN/ckpt.bin");
     const size_t most = artifact_bytes(c), spare = (size_t)(c->cap / c->squeeze);
@@ -2699,15 +2701,16 @@ int train_main(int argc, char **argv) {
     const char *path = path_of(c->out, "ckpt.bin");
     const int resumes = c->resume && !access(path, F_OK);
     if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
-    if (*c->init_from && (!resumes || *c->cluster)) golf_init_from(&m, c->init_from);
-    if (*c->teacher) teacher_open(&m, c->teacher);
-    if (resumes) run.steps = (int)ckpt_load(&m, path);
+    if (*c->init_from && (!resumes || *c->cluster || !access(c->init_from, R_OK)))
+        same_tokenizer(tok, c->init_from), golf_init_from(&m, c->init_from);
+    if (*c->teacher) same_tokenizer(tok, c->teacher), teacher_open(&m, c->teacher);
+    if (resumes) same_tokenizer(tok, path), run.steps = (int)ckpt_load(&m, path);
     else if (c->resume && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
     const int first = run.steps;
     FILE *log = open_log(c, first);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK))
-        return printf("%s is finished: nothing to do\n", c->out), plot(c);
+        return printf("%s is finished: nothing to do\n", c->out), plot(c, 1);
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, %zu parameters, %s "
            "weights\n", run.name, c->width, c->heads, HIDDEN, BLOCKS, PHASES, m.n_params,
@@ -2731,7 +2734,7 @@ int train_main(int argc, char **argv) {
            (long long)run.file.tokens, (long long)run.file.bytes,
            c->val_tokens ? " (a prefix: --val_tokens)" : "", run.steps - first, run.seconds,
            run.tok_per_s, 1e-9 * run.tok_per_s * flops_per_token(c), peak_memory_mb());
-    return plot(c);
+    return plot(c, 1);
 }
 /* Loads an artifact with the options of a command and the tokenizer it was trained with. */
 static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv,
@@ -2760,6 +2763,7 @@ int eval_main(const char *path, int argc, char **argv) {
     if (how.eval_repeat) golf_depth(&m, how.eval_repeat);
     if (how.drift != 0 || how.noise > 0) golf_perturb(&m, how.drift, how.noise);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
+    if (how.eval_repeat) printf("applications %d\n", m.runs);
     printf("val_loss %.12f\nval_bpb %.12f\nmode %s %d\ntokens %lld\nbytes %lld\nsum_nll %.17g\n",
            s.loss, s.bpb, how.stride ? "sliding, stride" : "plain, rows of",
            how.stride ? how.stride : m.c.seq, (long long)s.tokens, (long long)s.bytes, s.nll);
@@ -2851,6 +2855,18 @@ void soften(Golf *m, const Tensor *t, int j) {
         FOR_RANGE(i, from, t->copy_n) m->eff[i] = m->w[i] + lambda * (m->eff[i] - m->w[i]);
     }
 }
+/* A checkpoint has its tokenizer beside it, unless it was moved. */
+void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
+    const char *slash = strrchr(ckpt, '/');
+    char path[2200];
+    size_t n;
+    snprintf(path, sizeof path, "%.*stokenizer.model", slash ? (int)(slash - ckpt + 1) : 0, ckpt);
+    if (access(path, R_OK)) return;
+    uint8_t *file = read_file(path, &n);
+    if (n != tok->size || memcmp(file, tok->file, n))
+        die("%s: expected the tokenizer of this data, found another, %s", ckpt, path);
+    free(file);
+}
 /* --init_from: the weights of tensors that both models have; the others start as always. */
 void golf_init_from(Golf *m, const char *path) {
     Config c;
@@ -2866,7 +2882,7 @@ void golf_init_from(Golf *m, const char *path) {
         if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies ||
             t->experts != u->experts)
             die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs the same "
-                "--width, --mlp and data and, without --convert, the same --unique", path, t->name,
+                "--width, --hidden, --heads and, without --convert, --unique", path, t->name,
                 u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
         memcpy(m->w + t->at, from.w + u->at, t->n * sizeof(real));
     }
@@ -4129,10 +4145,12 @@ double flops_per_token(const Config *c) {
                        (t->experts ? c->topk : t->per == PER_EXPERT ? c->hi_experts : 1);
     return 6 * weights + 6.0 * c->seq * c->width * PHASES;
 }
-int plot(const Config *c) { /* --plot=1: the exit status of the run */
+int plot(const Config *c, int run) { /* --plot=1, before and after; the exit status of the run */
     if (!c->plot) return 0;
+    if (!run && system("command -v gnuplot > /dev/null"))
+        die("--plot=1 needs gnuplot (Debian: gnuplot-nox)");
     setenv("RUN", c->out, 1);
-    if (system("dev/plot.sh \"$RUN\""))
+    if (run && system("dev/plot.sh \"$RUN\""))
         die("--plot=1: the run is complete, but no curves.svg was made; once what is said above is "
             "mended: dev/plot.sh %s", c->out);
     return 0;
