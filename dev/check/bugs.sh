@@ -133,7 +133,7 @@ bug teacher-twice double gradients "$(body teacher_loss)s/(1 - W) \* m->loss/m->
 bug fips-U-from-up-alone double gradients "$(body fips_fold)s/gemm(m->g + at, C, mat(m->eff + v_down.*;/;/"
 bug pruned-weights-learn double "sharing: fips" "$(body ste_mask)s/nonzero ? z\[i\] != 0/nonzero ? 1/"
 bug prune-the-largest float "sharing: fips" "$(in_ by_size)s/(x > y) - (x < y)/(x < y) - (x > y)/"
-bug expert-of-the-first-choice double gradients "$(body moe_backward)s/const int e = (int)s.moe_e\[i \* K + k\];/const int e = (int)s.moe_e[i * K];/"
+bug expert-of-the-first-choice double gradients "$(body moe_backward)s/z = token \* E + g->e/z = token * E/"
 bug expert-gate-not-learned double gradients "$(body moe_backward)s/ \* w \* (1 - w);/ * 0;/"
 bug experts-uneven double gradients "$(in_ sel_backward)s/log_p\[e\] - mean/log_p[e]/"
 bug rows-of-another-expert float "sharing: experts" "$(in_ moe_plan)s/const int row = at\[(int)s->moe_e\[i\]\]++;/const int row = i; (void)at;/"

@@ -176,6 +176,9 @@ status 1 train threads1 --steps=30 --resume=1 --lr=0.1
 says 'lr'
 status 1 train threads1 --steps=31 --resume=1
 says 'steps'
+cp -r "$tmp/threads1" "$tmp/moved" && printf x >> "$tmp/moved/tokenizer.model"
+status 1 train moved --steps=30 --resume=1
+says 'found another'
 $golf/busy --steps=100000 > /dev/null 2>&1 &
 pid=$!
 await '[ -s "$tmp/busy/log.tsv" ]'
