@@ -94,7 +94,6 @@ static void run_steps(Golf *m, int from, int to) {
 #include "dev/check/test_systems.h" /* of the systems of Part II */
 #include "dev/check/test_sharing.h"
 #include "dev/check/test_studies.h" /* and of what comparisons rest on: equal bytes, perturbation */
-
 /* ---------------------------------------------------------------------------------------------
  * Numbers
  * --------------------------------------------------------------------------------------------- */
