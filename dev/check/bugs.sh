@@ -84,7 +84,7 @@ bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|pack_a(
 bug attention-sees-the-next-token double "layer gradients" \
     "$(in_ unseen)s/l < t - keys + rows/l < t - keys + rows - 1/"
 bug chunk-edge-lost double "model gradients" "$(in_ add_chunks)s/j < chunks; j++)/j < MIN(1, chunks); j++)/"
-bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block_forward(m, p, B, T)/block_forward(m, p + 1, B, T)/"
+bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block_forward(m, m->run\[i\], B, T)/block_forward(m, m->run[i + 1], B, T)/"
 bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
 bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[e\] = mu \* mom\[e\] + (1 - mu) \* g/x[e] = mom[e]/"
 # everything else
