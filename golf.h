@@ -196,13 +196,13 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
     X(c->ffn == FFN_FIPS && (*c->cluster || unshared(c, "wup") || unshared(c, "wdown")), \
       "--ffn=fips: expected no --cluster and no --unshare of the MLP") \
     X(c->attn_experts && c->attn_topk > c->attn_experts, \
-      "--attn_topk (2 by itself): at most --attn_experts") \
+      "--attn_topk: at most --attn_experts; give both") \
     X(c->attn_experts && (*c->cluster || c->lora || c->aq == AQ_QUEST || c->recompute || \
                           unshared(c, "wqkv") || unshared(c, "wo")), \
       "--attn_experts: no --cluster, --lora, --recompute, --aq=quest, --unshare of attention") \
     X(c->norm && (!c->experts || c->extra_norm == XN_EACH), \
       "--norm=peri is for the MLP's experts: expected --experts, and no --extra_norm=each") \
-    X(c->experts && c->topk > c->experts, "--topk (2 by itself): at most --experts") \
+    X(c->experts && c->topk > c->experts, "--topk: at most --experts; give both") \
     X(c->experts && (double)c->batch * c->seq * c->topk > 1 << 24, /* rows are kept as floats */ \
       "--batch x --seq x --topk: at most 2^24 with --experts") \
     X(c->experts && (c->ffn || c->ffn_hi || c->recompute || *c->cluster || c->aq == AQ_QUEST), \
