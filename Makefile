@@ -38,15 +38,11 @@ ifeq ($(OMP),)
   FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
-FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h data/tokens.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
-SOURCES := train_golf.c golf.h data/tokens.h dev/bench/bench.h dev/studies/perturb.h Makefile
+FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
+SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(wildcard dev/systems/*.h) Makefile
 
 train_golf: $(SOURCES)
 	$(CC) $(FLAGS) $(FACTS) -o $@ train_golf.c -lm
-
-prepare: data/prepare
-data/prepare: data/prepare.c $(SOURCES)
-	$(CC) $(FLAGS) -o $@ data/prepare.c -lm
 
 test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_sharing.h dev/check/test_studies.h $(SOURCES)
 	$(CC) $(FLAGS) -DGOLF_DOUBLE -o $@ test_golf.c -lm

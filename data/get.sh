@@ -38,9 +38,10 @@ keep_if_there() {
 
 # prepare NAME: trains the tokenizer and writes $OUT from the lists $tmp/train and $tmp/val
 prepare() {
-    (cd "$here/.." && make -s prepare) || fail "cannot build data/prepare; see above"
+    [ -x "$here/../train_golf" ] || (cd "$here/.." && make -s train_golf) ||
+        fail "cannot build ./train_golf; see above"
     mkdir -p "$(dirname "$OUT")"
-    "$here/prepare" --out="$OUT" --name="$1" --vocab="$VOCAB" \
+    "$here/../train_golf" prepare --out="$OUT" --name="$1" --vocab="$VOCAB" \
         ${TOKENIZER:+--tokenizer="$TOKENIZER"} --train=@"$tmp/train" --val=@"$tmp/val" \
         > "$tmp/prepare.log" || { rm -rf "$OUT.part"; exit 1; }
     echo "$OUT: $(awk '/documents/ { printf "%s %s documents, %s bytes, %s tokens; ", $1, $2, $4, $6 }' \

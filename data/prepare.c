@@ -1,485 +1,754 @@
-/* prepare: text files -> a BPE tokenizer and token shards, a folder that train_golf reads.
+/* ./train_golf prepare: text files -> a BPE tokenizer and token shards in one folder.
+ *
+ *     ./train_golf prepare --out=DIR --name=NAME [--vocab=1024] [--tokenizer=FILE]
+ *                          [--seed=1] --train FILES... --val FILES...
+ *
+ * One document per file; --train=@LIST reads the file names from LIST, one a line.
+ *
+ * The tokenizer is trained on the training text alone, or taken from --tokenizer. DIR
+ * appears, complete, when everything in it has been written and checked, or not at all.
+ * Its layout and the bytes of its files are drawn in README.md.
+ *
+ * Part of train_golf.c, which includes this file at its end: die() and files come from
+ * section 1, the tokenizer from section 7. */
+enum {
+    FIRST_LEARNT_PIECE = 260, /* after pad, bos, eos, unk and the 256 bytes */
+    PREPARE_MIN_VOCAB = 300,
+    PREPARE_MAX_VOCAB = 65535,
+    SHARD_MAX_TOKENS = 100000000,
+    LEARNT_PIECE_MAX = 64, /* bytes */
+    BPE_WORD_MAX = 256     /* characters; longer words are cut, to bound the work */
+};
 
-       prepare --out=DIR --name=NAME [--vocab=1024] [--tokenizer=FILE] [--seed=1]
-               --train FILES... --val FILES...        one document per file; --train=@LIST reads
-                                                      the file names from LIST, one a line
-
-   The tokenizer is trained on the training text alone, or taken from --tokenizer. DIR appears,
-   complete, when everything in it has been written and checked, or not at all. Its layout and the
-   bytes of its files are drawn in README.md. */
-#define GOLF_NO_MAIN
-#include "../train_golf.c"
-
-enum { FIRST_PIECE = 260,             /* pad, bos, eos, unk, 256 bytes: then what is learnt  */
-       MIN_VOCAB = 300, MAX_VOCAB = 65535, SHARD_TOKENS = 100000000,
-       MAX_PIECE = 64,                /* bytes of a learnt piece                             */
-       MAX_WORD = 256 };              /* characters; longer words are cut, to bound the work */
-
-#define PUSH(a, n, cap, x) do { \
-        if ((n) == (cap)) (a) = grow((a), &(cap), sizeof *(a)); \
-        (a)[(n)++] = (x); \
+/* Lists grow at their end. Each is a struct {item, n, cap}: the items, how many there are
+ * and how many there is room for. */
+#define LIST_OF(type) \
+    struct { \
+        type *item; \
+        size_t n, cap; \
+    }
+#define LIST_PUSH(list, x) \
+    do { \
+        if ((list)->n == (list)->cap) \
+            (list)->item = list_grow((list)->item, &(list)->cap, sizeof *(list)->item); \
+        (list)->item[(list)->n] = (x); \
+        (list)->n++; \
     } while (0)
 
-static void *grow(void *a, size_t *cap, size_t size) {
+static void *list_grow(void *item, size_t *cap, size_t size) {
     *cap = *cap ? 2 * *cap : 16;
-    a = realloc(a, *cap * size);
-    if (!a) die("out of memory: %zu x %zu bytes", *cap, size);
-    return a;
+    item = realloc(item, *cap * size);
+    if (!item) die("out of memory: %zu x %zu bytes", *cap, size);
+    return item;
 }
 
-typedef struct { const char *path; char *text; size_t len; } Doc;
-typedef struct { Doc *doc; size_t n, cap; } Docs;
+typedef LIST_OF(uint8_t) ByteList;
 
-static void add_doc(Docs *d, const char *path) {
-    Doc x = { .path = path };
-    x.text = (char *)read_file(path, &x.len);
-    PUSH(d->doc, d->n, d->cap, x);
+static void push_bytes(ByteList *list, const void *bytes, size_t n) {
+    const uint8_t *p = bytes;
+    for (size_t i = 0; i < n; i++) LIST_PUSH(list, p[i]);
 }
 
-static void add_list(Docs *d, const char *list) {
+/* ------------------------------------------------------------------------- documents */
+typedef struct {
+    const char *path;
+    char *text; /* (len) */
     size_t len;
-    char *names = (char *)read_file(list, &len);        /* kept: the paths point into it */
-    for (char *s = strtok(names, "\n"); s; s = strtok(NULL, "\n")) add_doc(d, s);
+} Document;
+
+typedef LIST_OF(Document) Corpus;
+
+static void corpus_add(Corpus *corpus, const char *path) {
+    Document d = {.path = path};
+    d.text = (char *)read_file(path, &d.len);
+    LIST_PUSH(corpus, d);
 }
 
-static size_t total_bytes(const Docs *d) {
-    size_t n = 0;
-    for (size_t i = 0; i < d->n; i++) n += d->doc[i].len;
-    return n;
+/* Adds the files whose names are in a file, one a line. */
+static void corpus_add_list(Corpus *corpus, const char *list) {
+    size_t len;
+    char *names = (char *)read_file(list, &len); /* kept: the paths point into it */
+    char *name = strtok(names, "\n");
+    while (name) {
+        corpus_add(corpus, name);
+        name = strtok(NULL, "\n");
+    }
 }
 
-/* ---------------------------------------------------------------------------- BPE training
-   Byte pair encoding on the distinct words of the text, each with its count. The pair of
-   neighbours that occurs most often becomes a piece, everywhere; repeat. A word starts at a space
-   and holds no other; digits stay single.
+static size_t corpus_bytes(const Corpus *corpus) {
+    size_t sum = 0;
+    for (size_t i = 0; i < corpus->n; i++) sum += corpus->item[i].len;
+    return sum;
+}
 
-   Only what earns its place becomes a piece. ASCII characters have one already, their byte; a
-   character of b bytes saves b-1 tokens per occurrence and competes with the merges on that. */
-typedef struct { char *s; int len; int sealed; } Sym;             /* sealed: merges with nothing */
-typedef struct { int *sym; int n; int64_t count; } Word;
-typedef struct { int left, right; size_t *word, n, cap; } Pairing; /* word[n]: words it is in     */
+static void corpus_shuffle(Corpus *corpus, uint64_t seed) {
+    for (size_t i = corpus->n; i > 1; i--) {
+        const size_t other = (size_t)(hash64(i, seed - 1) % i);
+        const Document last = corpus->item[i - 1];
+        corpus->item[i - 1] = corpus->item[other];
+        corpus->item[other] = last;
+    }
+}
 
+static int document_by_path(const void *a, const void *b) {
+    const Document *x = a, *y = b;
+    return strcmp(x->path, y->path);
+}
+
+/* SentencePiece cannot tell a U+2581 in the text from a space: it is made one beforehand.
+ * Returns whether there was one. */
+static int document_plain_spaces(Document *d) {
+    const size_t len = d->len;
+    size_t i = 0, kept = 0;
+    while (i < len) {
+        const int space = i + 3 <= len && !memcmp(d->text + i, SPACE, 3);
+        d->text[kept] = space ? ' ' : d->text[i];
+        kept++;
+        i += space ? 3 : 1;
+    }
+    d->len = kept;
+    return kept < len;
+}
+
+/* ---------------------------------------------------------------------- BPE training */
+/* Byte pair encoding on the distinct words of the text, each with its count. The pair of
+ * neighbours that occurs most often becomes a piece, everywhere; repeat. A word starts at
+ * a space and holds no other; digits stay single.
+ *
+ * Only what earns its place becomes a piece. ASCII characters have one already, their
+ * byte; a character of b bytes saves b-1 tokens per occurrence and competes with the
+ * merges on that. */
+typedef struct {
+    char *text; /* (len) and a NUL; none inside */
+    int len;
+    int sealed; /* merges with nothing */
+} BpeSymbol;
+
+typedef struct {
+    int *sym; /* (n) */
+    int n;
+    int64_t count; /* how often the text has it */
+} BpeWord;
+
+typedef struct {
+    int left, right;       /* symbols */
+    LIST_OF(size_t) words; /* that it is, or was, in */
+} BpePair;
+
+/* All that training knows. Nothing enters the first three lists twice: see BpeIndex. */
 static struct {
-    Sym *sym; size_t nsym, sym_cap;
-    Word *word; size_t nword, word_cap;
-    Pairing *pair; size_t npair, pair_cap;
-    int64_t *count; size_t ncount, count_cap;                      /* of each pair: scanned often */
+    LIST_OF(BpeSymbol) symbols;
+    LIST_OF(BpeWord) words; /* all are known before merges begin to shorten them */
+    LIST_OF(BpePair) pairs;
+    LIST_OF(int64_t) counts; /* of each pair: apart, since they are scanned often */
 } bpe;
 
-/* One hash table for three kinds of keys: index + 1 of a symbol, word or pair; 0 is free. */
-typedef struct { size_t *slot, n, size; } Index;
-static Index sym_index, word_index, pair_index;
+/* A hash table of the elements of a list, so that equals are found. A slot holds 1 + the
+ * place of an element in its list; 0 is free. */
+typedef struct {
+    uint64_t (*hash)(size_t i);
+    int (*same)(size_t i, size_t j);
+    size_t *slot; /* (size) a power of two */
+    size_t n, size;
+} BpeIndex;
 
-static uint64_t hash_bytes(const void *p, size_t n) {
+static uint64_t bpe_hash_bytes(const void *bytes, size_t n) { /* FNV-1a */
+    const uint8_t *p = bytes;
     uint64_t h = 0xCBF29CE484222325u;
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)p)[i]) * 0x100000001B3u;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001B3u;
     return h ^ h >> 29;
 }
 
-static uint64_t hash_of(const Index *x, size_t i) {
-    if (x == &sym_index) return hash_bytes(bpe.sym[i].s, (size_t)bpe.sym[i].len);
-    if (x == &word_index)
-        return hash_bytes(bpe.word[i].sym, (size_t)bpe.word[i].n * sizeof(int));
-    return hash_bytes(&bpe.pair[i], 2 * sizeof(int));
+static uint64_t bpe_symbol_hash(size_t i) {
+    const BpeSymbol *s = &bpe.symbols.item[i];
+    return bpe_hash_bytes(s->text, (size_t)s->len);
 }
 
-static int same(const Index *x, size_t i, size_t j) {
-    if (x == &sym_index)
-        return bpe.sym[i].len == bpe.sym[j].len
-            && !memcmp(bpe.sym[i].s, bpe.sym[j].s, (size_t)bpe.sym[i].len);
-    if (x == &word_index)
-        return bpe.word[i].n == bpe.word[j].n
-            && !memcmp(bpe.word[i].sym, bpe.word[j].sym, (size_t)bpe.word[i].n * sizeof(int));
-    return bpe.pair[i].left == bpe.pair[j].left && bpe.pair[i].right == bpe.pair[j].right;
+static int bpe_symbol_same(size_t i, size_t j) {
+    const BpeSymbol *s = &bpe.symbols.item[i], *t = &bpe.symbols.item[j];
+    return s->len == t->len && !memcmp(s->text, t->text, (size_t)s->len);
 }
 
-/* Element i has just been pushed: the index of its equal, or i itself, now entered. */
-static size_t intern(Index *x, size_t i) {
-    if (2 * x->n >= x->size) {
+static uint64_t bpe_word_hash(size_t i) {
+    const BpeWord *w = &bpe.words.item[i];
+    return bpe_hash_bytes(w->sym, (size_t)w->n * sizeof *w->sym);
+}
+
+static int bpe_word_same(size_t i, size_t j) {
+    const BpeWord *v = &bpe.words.item[i], *w = &bpe.words.item[j];
+    return v->n == w->n && !memcmp(v->sym, w->sym, (size_t)v->n * sizeof *v->sym);
+}
+
+static uint64_t bpe_pair_hash(size_t i) {
+    const BpePair *p = &bpe.pairs.item[i];
+    return bpe_hash_bytes((const int[]){p->left, p->right}, 2 * sizeof(int));
+}
+
+static int bpe_pair_same(size_t i, size_t j) {
+    const BpePair *p = &bpe.pairs.item[i], *q = &bpe.pairs.item[j];
+    return p->left == q->left && p->right == q->right;
+}
+
+static BpeIndex bpe_symbol_index = {.hash = bpe_symbol_hash, .same = bpe_symbol_same};
+static BpeIndex bpe_word_index = {.hash = bpe_word_hash, .same = bpe_word_same};
+static BpeIndex bpe_pair_index = {.hash = bpe_pair_hash, .same = bpe_pair_same};
+
+/* The slot that holds an equal of element i, or the free one where i would go. */
+static size_t *bpe_index_slot(const BpeIndex *x, size_t i) {
+    size_t at = x->hash(i) & (x->size - 1);
+    while (x->slot[at] && !x->same(x->slot[at] - 1, i)) at = (at + 1) & (x->size - 1);
+    return &x->slot[at];
+}
+
+/* Element i has just been pushed: the place of its equal, or i itself, now entered. */
+static size_t bpe_index_find(BpeIndex *x, size_t i) {
+    if (2 * x->n >= x->size) { /* at most half full: enter all again in a larger one */
         free(x->slot);
         x->size = x->size ? 2 * x->size : 1024;
         x->slot = xcalloc(x->size, sizeof *x->slot);
-        x->n = 0;
-        for (size_t k = 0; k < i; k++) intern(x, k);
+        for (size_t k = 0; k < i; k++) *bpe_index_slot(x, k) = k + 1;
     }
-    size_t at = hash_of(x, i) & (x->size - 1);
-    for (; x->slot[at]; at = (at + 1) & (x->size - 1))
-        if (same(x, x->slot[at] - 1, i)) return x->slot[at] - 1;
-    x->slot[at] = i + 1;
+
+    size_t *slot = bpe_index_slot(x, i);
+    if (*slot) return *slot - 1;
+    *slot = i + 1;
     x->n++;
     return i;
 }
 
-static int add_sym(const char *a, int na, const char *b, int nb) {
-    Sym s = { .s = xcalloc((size_t)(na + nb) + 1, 1), .len = na + nb };
-    memcpy(s.s, a, (size_t)na);
-    memcpy(s.s + na, b, (size_t)nb);
-    s.sealed = s.len == 1 && s.s[0] >= '0' && s.s[0] <= '9';
-    PUSH(bpe.sym, bpe.nsym, bpe.sym_cap, s);
-    size_t id = intern(&sym_index, bpe.nsym - 1);
-    if (id != bpe.nsym - 1) { free(s.s); bpe.nsym--; }
-    return (int)id;
+/* The symbol with the text of a (na) and then b (nb). */
+static int bpe_symbol_of(const char *a, int na, const char *b, int nb) {
+    BpeSymbol s = {.text = xcalloc((size_t)(na + nb) + 1, 1), .len = na + nb};
+    memcpy(s.text, a, (size_t)na);
+    memcpy(s.text + na, b, (size_t)nb);
+    s.sealed = s.len == 1 && s.text[0] >= '0' && s.text[0] <= '9';
+
+    LIST_PUSH(&bpe.symbols, s);
+    const size_t last = bpe.symbols.n - 1;
+    const size_t found = bpe_index_find(&bpe_symbol_index, last);
+    if (found != last) {
+        free(s.text);
+        bpe.symbols.n--;
+    }
+    return (int)found;
 }
 
-static void add_word(const int *sym, int n) {
+/* One more word of these symbols (n). */
+static void bpe_count_word(int *sym, int n) {
     if (n == 0) return;
-    Word w = { (int *)(uintptr_t)sym, n, 0 };
-    PUSH(bpe.word, bpe.nword, bpe.word_cap, w);
-    size_t id = intern(&word_index, bpe.nword - 1);
-    if (id == bpe.nword - 1) {
-        bpe.word[id].sym = xcalloc((size_t)n, sizeof *sym);
-        memcpy(bpe.word[id].sym, sym, (size_t)n * sizeof *sym);
-    } else bpe.nword--;
-    bpe.word[id].count++;
+    const BpeWord w = {.sym = sym, .n = n};
+    LIST_PUSH(&bpe.words, w);
+    const size_t last = bpe.words.n - 1;
+    const size_t found = bpe_index_find(&bpe_word_index, last);
+    if (found == last) { /* a new word keeps symbols of its own */
+        bpe.words.item[last].sym = xcalloc((size_t)n, sizeof *sym);
+        memcpy(bpe.words.item[last].sym, sym, (size_t)n * sizeof *sym);
+    } else {
+        bpe.words.n--;
+    }
+    bpe.words.item[found].count++;
 }
 
-/* Cuts a document into words: before each space, after newlines (they close a word, as in ".\n"),
-   and at what cannot be in a piece (NUL, bytes that are not UTF-8). */
-static void add_words(const Doc *d) {
-    int sym[MAX_WORD], n = 0;
-    int newline = 0;
-    for (size_t i = 0, len; i < d->len; i += len) {
+/* Cuts a document into words: before each space, after newlines (they close a word, as in
+ * ".\n"), and at what cannot be in a piece (NUL, bytes that are not UTF-8). */
+static void bpe_count_words(const Document *d) {
+    int sym[BPE_WORD_MAX], n = 0, newline = 0;
+    size_t i = 0;
+    while (i < d->len) {
         const char *p = d->text + i;
-        const size_t n_utf8 = (size_t)utf8_len((const uint8_t *)p, d->len - i);
-        len = n_utf8 + !n_utf8;
-        int space = *p == ' ' || (len == 3 && !memcmp(p, SPACE, 3)), usable = n_utf8 && *p != 0;
-        if (space || !usable || n == MAX_WORD || (newline && *p != '\n')) {
-            add_word(sym, n);
+        const int utf8 = utf8_len((const uint8_t *)p, d->len - i);
+        const int len = utf8 ? utf8 : 1, usable = utf8 && *p != 0;
+        const int space = *p == ' ' || starts_with_space((const uint8_t *)p, len);
+        if (space || !usable || n == BPE_WORD_MAX || (newline && *p != '\n')) {
+            bpe_count_word(sym, n);
             n = 0;
         }
         newline = *p == '\n';
-        if (usable) sym[n++] = space ? add_sym(SPACE, 3, "", 0) : add_sym(p, (int)len, "", 0);
+        if (usable) {
+            if (space) {
+                sym[n] = bpe_symbol_of(SPACE, 3, "", 0);
+            } else {
+                sym[n] = bpe_symbol_of(p, len, "", 0);
+            }
+            n++;
+        }
+        i += (size_t)len;
     }
-    add_word(sym, n);
+    bpe_count_word(sym, n);
 }
 
 /* The pair (left, right) occurs `times` more (or fewer) in word w. */
-static void count_pair(int left, int right, size_t w, int64_t times) {
-    const Sym *l = &bpe.sym[left], *r = &bpe.sym[right];
-    if (l->sealed || r->sealed || l->len + r->len > MAX_PIECE) return;
-    PUSH(bpe.pair, bpe.npair, bpe.pair_cap, ((Pairing){ .left = left, .right = right }));
-    size_t id = intern(&pair_index, bpe.npair - 1);
-    if (id == bpe.npair - 1) PUSH(bpe.count, bpe.ncount, bpe.count_cap, 0);
-    else bpe.npair--;
-    Pairing *p = &bpe.pair[id];
-    bpe.count[id] += times;
-    if (times > 0 && (p->n == 0 || p->word[p->n - 1] != w)) PUSH(p->word, p->n, p->cap, w);
+static void bpe_count_pair(int left, int right, size_t w, int64_t times) {
+    const BpeSymbol *l = &bpe.symbols.item[left], *r = &bpe.symbols.item[right];
+    if (l->sealed || r->sealed || l->len + r->len > LEARNT_PIECE_MAX) return;
+
+    const BpePair fresh = {.left = left, .right = right};
+    LIST_PUSH(&bpe.pairs, fresh);
+    const size_t last = bpe.pairs.n - 1;
+    const size_t found = bpe_index_find(&bpe_pair_index, last);
+    if (found == last) {
+        LIST_PUSH(&bpe.counts, 0);
+    } else {
+        bpe.pairs.n--;
+    }
+
+    bpe.counts.item[found] += times;
+    if (times < 0) return;
+
+    /* If w is listed, it most often comes last. Listed twice it does no harm. */
+    BpePair *pair = &bpe.pairs.item[found];
+    const size_t listed = pair->words.n;
+    if (listed == 0 || pair->words.item[listed - 1] != w) LIST_PUSH(&pair->words, w);
 }
 
-/* Among pairs of equal counts the joined text decides: then the order of documents does not. */
-static int text_before(const Pairing *p, const Pairing *q) {
-    char x[2 * MAX_PIECE + 1], y[2 * MAX_PIECE + 1];
-    snprintf(x, sizeof x, "%s%s", bpe.sym[p->left].s, bpe.sym[p->right].s);
-    snprintf(y, sizeof y, "%s%s", bpe.sym[q->left].s, bpe.sym[q->right].s);
-    int order = strcmp(x, y);
-    return order < 0 || (order == 0 && bpe.sym[p->left].len < bpe.sym[q->left].len);
+/* Among pairs of equal counts the joined text decides, not the order of documents. */
+static int bpe_text_before(const BpePair *p, const BpePair *q) {
+    const BpeSymbol *s = bpe.symbols.item;
+    char x[2 * LEARNT_PIECE_MAX + 1], y[2 * LEARNT_PIECE_MAX + 1];
+    snprintf(x, sizeof x, "%s%s", s[p->left].text, s[p->right].text);
+    snprintf(y, sizeof y, "%s%s", s[q->left].text, s[q->right].text);
+    const int order = strcmp(x, y);
+    return order < 0 || (order == 0 && s[p->left].len < s[q->left].len);
 }
 
-static size_t best_pair(void) {
+static size_t bpe_best_pair(void) {
+    const BpePair *pair = bpe.pairs.item;
+    const int64_t *count = bpe.counts.item;
     size_t best = 0;
-    for (size_t i = 1; i < bpe.npair; i++)
-        if (bpe.count[i] > bpe.count[best]
-            || (bpe.count[i] == bpe.count[best] && bpe.count[i] > 0
-                && text_before(&bpe.pair[i], &bpe.pair[best]))) best = i;
+    for (size_t i = 1; i < bpe.pairs.n; i++) {
+        if (count[i] < count[best]) continue;
+        if (count[i] > count[best]) {
+            best = i;
+        } else if (count[i] > 0 && bpe_text_before(&pair[i], &pair[best])) {
+            best = i;
+        }
+    }
     return best;
 }
 
-/* Writes the pair as one symbol in every word, leftmost first, and recounts its neighbours. */
-static void merge_pair(const Pairing *best, int merged) {
-    int left = best->left, right = best->right;
-    size_t nwords = best->n, *words = best->word;        /* bpe.pair may move while we count     */
-    for (size_t k = 0; k < nwords; k++) {
-        size_t w = words[k];
-        int *s = bpe.word[w].sym, n = bpe.word[w].n, o = 0;
-        int64_t count = bpe.word[w].count;
-        for (int i = 0; i < n; i++) {
-            if (i + 1 == n || s[i] != left || s[i + 1] != right) { s[o++] = s[i]; continue; }
-            count_pair(left, right, w, -count);
-            int before = o > 0 ? s[o - 1] : -1, after = i + 2 < n ? s[i + 2] : -1;
-            if (before >= 0) count_pair(before, left, w, -count);
-            if (before >= 0) count_pair(before, merged, w, count);
-            if (after >= 0) count_pair(right, after, w, -count);
-            if (after >= 0) count_pair(merged, after, w, count);
-            s[o++] = merged;
+/* Writes (left, right) as `merged` in word w, leftmost first; recounts its neighbours. */
+static void bpe_merge_in_word(size_t w, int left, int right, int merged) {
+    BpeWord *word = &bpe.words.item[w];
+    const int64_t count = word->count;
+    int *s = word->sym, n = 0, i = 0;
+    while (i < word->n) {
+        if (i + 1 == word->n || s[i] != left || s[i + 1] != right) {
+            s[n] = s[i];
+            n++;
             i++;
+            continue;
         }
-        bpe.word[w].n = o;
+        bpe_count_pair(left, right, w, -count);
+        if (n > 0) {
+            bpe_count_pair(s[n - 1], left, w, -count);
+            bpe_count_pair(s[n - 1], merged, w, count);
+        }
+        if (i + 2 < word->n) {
+            bpe_count_pair(right, s[i + 2], w, -count);
+            bpe_count_pair(merged, s[i + 2], w, count);
+        }
+        s[n] = merged;
+        n++;
+        i += 2;
     }
+    word->n = n;
 }
 
-typedef struct { int sym; int64_t gain; } Char;
+/* Makes a pair one symbol in all words, and returns it. The pair is a copy: the list of
+ * pairs may move while we count. */
+static int bpe_merge_pair(BpePair pair) {
+    const BpeSymbol *l = &bpe.symbols.item[pair.left], *r = &bpe.symbols.item[pair.right];
+    const int merged = bpe_symbol_of(l->text, l->len, r->text, r->len);
+    for (size_t i = 0; i < pair.words.n; i++)
+        bpe_merge_in_word(pair.words.item[i], pair.left, pair.right, merged);
+    return merged;
+}
 
-static int by_gain(const void *a, const void *b) {
-    const Char *x = a, *y = b;
+typedef struct {
+    int sym;
+    const char *text;
+    int64_t gain; /* tokens saved by having a piece instead of its bytes */
+} BpeCharacter;
+
+static int bpe_by_gain(const void *a, const void *b) {
+    const BpeCharacter *x = a, *y = b;
     if (x->gain != y->gain) return x->gain > y->gain ? -1 : 1;
-    return strcmp(bpe.sym[x->sym].s, bpe.sym[y->sym].s);
+    return strcmp(x->text, y->text);
 }
 
-/* Learns vocab - 260 pieces: piece[] = symbols, merges by rank, then characters, U+2581 first
-   among them. */
-static void train_bpe(const Docs *docs, int vocab, int *piece) {
-    int space = add_sym(SPACE, 3, "", 0), room = vocab - FIRST_PIECE - 1, merges = 0;
-    for (size_t i = 0; i < docs->n; i++) add_words(&docs->doc[i]);
-    size_t nchar = bpe.nsym, used = 0, take = 0;
-    Char *ch = xcalloc(nchar, sizeof *ch);
-    for (size_t i = 0; i < nchar; i++) ch[i].sym = (int)i;
-    for (size_t w = 0; w < bpe.nword; w++) {
-        const Word *x = &bpe.word[w];
-        for (int i = 0; i < x->n; i++) {
-            ch[x->sym[i]].gain += (bpe.sym[x->sym[i]].len - 1) * x->count;
-            if (i) count_pair(x->sym[i - 1], x->sym[i], w, x->count);
+/* Counts the pairs of all words, and returns the characters (bpe.symbols.n), the one that
+ * saves most first. */
+static BpeCharacter *bpe_count_all(int space) {
+    const size_t n = bpe.symbols.n;
+    BpeCharacter *characters = xcalloc(n, sizeof *characters);
+    for (size_t i = 0; i < n; i++) {
+        characters[i].sym = (int)i;
+        characters[i].text = bpe.symbols.item[i].text;
+    }
+
+    for (size_t w = 0; w < bpe.words.n; w++) {
+        const BpeWord *word = &bpe.words.item[w];
+        for (int i = 0; i < word->n; i++) {
+            const int sym = word->sym[i];
+            characters[sym].gain += (bpe.symbols.item[sym].len - 1) * word->count;
+            if (i > 0) bpe_count_pair(word->sym[i - 1], sym, w, word->count);
         }
     }
-    ch[space].gain = 0;                                  /* is in anyway                         */
-    qsort(ch, nchar, sizeof *ch, by_gain);
-    int *taken = xcalloc(bpe.nsym + (size_t)room + 1, sizeof *taken);
-    while (merges + (int)take < room) {
-        size_t best = best_pair();
-        const Pairing *p = &bpe.pair[best];
-        int64_t count = best < bpe.npair ? bpe.count[best] : 0;
-        int64_t gain = take < nchar ? ch[take].gain : 0;
+    characters[space].gain = 0; /* is in anyway */
+    qsort(characters, n, sizeof *characters, bpe_by_gain);
+    return characters;
+}
+
+/* Learns vocab - 260 pieces: piece (vocab) = symbols, merges by rank, then characters,
+ * U+2581 first among them. */
+static void bpe_train(const Corpus *corpus, int vocab, int *piece) {
+    const int space = bpe_symbol_of(SPACE, 3, "", 0); /* a piece in any case */
+    const int room = vocab - FIRST_LEARNT_PIECE - 1;  /* for others */
+    for (size_t i = 0; i < corpus->n; i++) bpe_count_words(&corpus->item[i]);
+    const int n = (int)bpe.symbols.n;
+    BpeCharacter *characters = bpe_count_all(space);
+
+    int merges = 0, used = 0; /* used: characters that become pieces */
+    int *taken = xcalloc((size_t)(n + room) + 1, sizeof *taken);
+    while (merges + used < room) {
+        const size_t best = bpe_best_pair();
+        const int64_t count = best < bpe.pairs.n ? bpe.counts.item[best] : 0;
+        const int64_t gain = used < n ? characters[used].gain : 0;
         if (count >= 2 && count >= gain) {
-            int id = add_sym(bpe.sym[p->left].s, bpe.sym[p->left].len, bpe.sym[p->right].s,
-                             bpe.sym[p->right].len);
-            if (!taken[id]) piece[merges++] = id;        /* "a"+"bc" may spell an old "ab"+"c"   */
+            const int id = bpe_merge_pair(bpe.pairs.item[best]);
+            if (!taken[id]) { /* "a"+"bc" may spell an old "ab"+"c" */
+                piece[merges] = id;
+                merges++;
+            }
             taken[id] = 1;
-            merge_pair(p, id);
-        } else if (gain >= 2) take++;
-        else
-            die("expected enough text for a vocabulary of %d, found %zu bytes, enough for %d; use "
-                "more text or a smaller --vocab (VOCAB for get.sh; %d or more)", vocab,
-                total_bytes(docs), vocab - room + merges + (int)take, MIN_VOCAB);
+        } else if (gain >= 2) {
+            used++;
+        } else {
+            die("expected enough text for a vocabulary of %d, found %zu bytes, enough "
+                "for %d; use more text or a smaller --vocab (VOCAB for get.sh; "
+                "%d or more)",
+                vocab, corpus_bytes(corpus), vocab - room + merges + used,
+                PREPARE_MIN_VOCAB);
+        }
     }
+
     piece[merges] = space;
-    for (; used < take; used++) piece[merges + 1 + (int)used] = ch[used].sym;
-    printf("tokenizer: %zu distinct words, %d merges, %zu characters of more than one byte\n",
-           bpe.nword, merges, take + 1);
+    for (int i = 0; i < used; i++) piece[merges + 1 + i] = characters[i].sym;
+    printf("tokenizer: %zu distinct words, %d merges, ", bpe.words.n, merges);
+    printf("%d characters of more than one byte\n", used + 1);
+    free(characters);
+    free(taken);
 }
 
-/* ---------------------------------------------------------------- the .model (protobuf) file */
-typedef struct { uint8_t *p; size_t n, cap; } Buf;
-
-static void put_varint(Buf *b, uint64_t v) {
-    for (; v > 127; v >>= 7) PUSH(b->p, b->n, b->cap, (uint8_t)(v | 128));
-    PUSH(b->p, b->n, b->cap, (uint8_t)v);
+/* --------------------------------------------------------- the .model (protobuf) file */
+static void push_varint(ByteList *list, uint64_t v) {
+    while (v > 127) {
+        LIST_PUSH(list, (uint8_t)(v | 128));
+        v >>= 7;
+    }
+    LIST_PUSH(list, (uint8_t)v);
 }
 
-static void put_number(Buf *b, int field, uint64_t v) {
-    put_varint(b, (uint64_t)FIELD(field, VARINT));
-    put_varint(b, v);
+static void push_number_field(ByteList *list, int field, uint64_t v) {
+    push_varint(list, (uint64_t)FIELD(field, VARINT));
+    push_varint(list, v);
 }
 
-static void put_bytes(Buf *b, int field, const void *s, size_t n) {
-    put_varint(b, (uint64_t)FIELD(field, BYTES));
-    put_varint(b, n);
-    for (size_t i = 0; i < n; i++) PUSH(b->p, b->n, b->cap, ((const uint8_t *)s)[i]);
+static void push_bytes_field(ByteList *list, int field, const void *bytes, size_t n) {
+    push_varint(list, (uint64_t)FIELD(field, BYTES));
+    push_varint(list, n);
+    push_bytes(list, bytes, n);
 }
 
-static void put_piece(Buf *b, const char *s, size_t n, float score, int type) {
-    Buf m = { 0 };
-    uint32_t u;
-    memcpy(&u, &score, 4);
-    put_bytes(&m, 1, s, n);
-    put_varint(&m, FIELD(2, FIXED32));
-    for (int i = 0; i < 4; i++) PUSH(m.p, m.n, m.cap, (uint8_t)(u >> 8 * i));
-    if (type != PIECE_NORMAL) put_number(&m, 3, (uint64_t)type);
-    put_bytes(b, 1, m.p, m.n);
-    free(m.p);
+static void push_piece(ByteList *model, const char *text, int len, float score,
+                       int type) {
+    ByteList piece = {0};
+    uint32_t bits;
+    uint8_t score_bytes[4];
+    memcpy(&bits, &score, 4);
+    put_u(score_bytes, bits, 4);
+
+    push_bytes_field(&piece, 1, text, (size_t)len);
+    push_varint(&piece, FIELD(2, FIXED32));
+    push_bytes(&piece, score_bytes, 4);
+    if (type != PIECE_NORMAL) push_number_field(&piece, 3, (uint64_t)type);
+    push_bytes_field(model, 1, piece.item, piece.n);
+    free(piece.item);
 }
 
-static void write_model(const char *path, int vocab, const int *piece) {
-    static const char *const special[4] = { "<pad>", "<s>", "</s>", "<unk>" };
-    static const int id_field[4] = { 43, 41, 42, 40 };
-    Buf b = { 0 }, m = { 0 };
-    for (int i = 0; i < 4; i++)
-        put_piece(&b, special[i], strlen(special[i]), 0, i == 3 ? PIECE_UNKNOWN : PIECE_CONTROL);
-    for (int i = 0; i < 256; i++) {
+static void push_trainer_spec(ByteList *model, int vocab) {
+    ByteList spec = {0};
+    push_number_field(&spec, 3, 2); /* model_type: BPE */
+    push_number_field(&spec, 4, (uint64_t)vocab);
+    push_number_field(&spec, 25, 1); /* split_digits */
+    push_number_field(&spec, 35, 1); /* byte_fallback */
+    push_number_field(&spec, 43, 0); /* id of <pad> */
+    push_number_field(&spec, 41, 1); /* of <s> */
+    push_number_field(&spec, 42, 2); /* of </s> */
+    push_number_field(&spec, 40, 3); /* of <unk> */
+    push_bytes_field(model, 2, spec.item, spec.n);
+    free(spec.item);
+}
+
+static void push_normalizer_spec(ByteList *model) {
+    ByteList spec = {0};
+    push_bytes_field(&spec, 1, "identity", 8);
+    push_number_field(&spec, 3, 0); /* no dummy prefix */
+    push_number_field(&spec, 4, 0); /* keep extra spaces */
+    push_number_field(&spec, 5, 1); /* space -> U+2581 */
+    push_bytes_field(model, 3, spec.item, spec.n);
+    free(spec.item);
+}
+
+/* A model of the special pieces, the bytes and what was learnt: symbols (vocab - 260). */
+static void write_tokenizer_model(const char *path, int vocab, const int *piece) {
+    ByteList model = {0};
+    push_piece(&model, "<pad>", 5, 0, PIECE_CONTROL);
+    push_piece(&model, "<s>", 3, 0, PIECE_CONTROL);
+    push_piece(&model, "</s>", 4, 0, PIECE_CONTROL);
+    push_piece(&model, "<unk>", 5, 0, PIECE_UNKNOWN);
+    for (unsigned i = 0; i < 256; i++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", i);
-        put_piece(&b, name, 6, 0, PIECE_BYTE);
+        push_piece(&model, name, 6, 0, PIECE_BYTE);
     }
-    for (int i = 0; i < vocab - FIRST_PIECE; i++)
-        put_piece(&b, bpe.sym[piece[i]].s, (size_t)bpe.sym[piece[i]].len, (float)-i, PIECE_NORMAL);
-    put_number(&m, 3, 2);                                                /* model_type: BPE       */
-    put_number(&m, 4, (uint64_t)vocab);
-    put_number(&m, 25, 1);                                               /* split_digits          */
-    put_number(&m, 35, 1);                                               /* byte_fallback         */
-    for (int i = 0; i < 4; i++) put_number(&m, id_field[i], (uint64_t)i);
-    put_bytes(&b, 2, m.p, m.n);
-    m.n = 0;
-    put_bytes(&m, 1, "identity", 8);
-    put_number(&m, 3, 0);                                                /* no dummy prefix       */
-    put_number(&m, 4, 0);                                                /* keep extra spaces     */
-    put_number(&m, 5, 1);                                                /* space -> U+2581       */
-    put_bytes(&b, 3, m.p, m.n);
-    write_file(path, b.p, b.n);
-}
-
-typedef struct { const char *dir, *name, *split; uint8_t *p; int64_t n, total; int shards; } Out;
-
-static void flush_shard(Out *o) {
-    char name[1024];
-    put_u(o->p, SHARD_MAGIC, 4);
-    put_u(o->p + 4, 1, 4);
-    put_u(o->p + 8, (uint64_t)o->n, 4);
-    snprintf(name, sizeof name, "%s_%s_%06d.bin", o->name, o->split, o->shards++);
-    write_file(path_of(o->dir, name), o->p, (size_t)(SHARD_HEADER + 2 * o->n));
-    o->total += o->n;
-    o->n = 0;
-}
-
-static void put_token(Out *o, int id) {
-    put_u(o->p + SHARD_HEADER + 2 * o->n++, (uint64_t)id, 2);
-    if (o->n == SHARD_TOKENS) flush_shard(o);
-}
-
-/* SentencePiece cannot tell a U+2581 in the text from a space: it is made one beforehand. */
-static int plain_spaces(Doc *x) {
-    size_t o = 0, len = x->len;
-    for (size_t i = 0; i < len; i++) {
-        int space = i + 3 <= len && !memcmp(x->text + i, SPACE, 3);
-        x->text[o++] = space ? ' ' : x->text[i];
-        i += space ? 2 : 0;
+    for (int i = 0; i < vocab - FIRST_LEARNT_PIECE; i++) {
+        const BpeSymbol *s = &bpe.symbols.item[piece[i]];
+        push_piece(&model, s->text, s->len, (float)-i, PIECE_NORMAL);
     }
-    x->len = o;
-    return o < len;
+    push_trainer_spec(&model, vocab);
+    push_normalizer_spec(&model);
+    write_file(path, model.item, model.n);
+    free(model.item);
 }
 
-/* Tokenizes one split into shards, BOS before each document, and checks every document: decoding
-   gives its text back, and the bytes-per-token table adds up to its length. */
-static void write_split(const Tokenizer *t, const Docs *d, Out *o, int exact, Buf *info) {
-    size_t changed = 0, miscounted = 0, spaced = 0;
-    int64_t counted = 0;
-    size_t bytes = total_bytes(d) + d->n;                /* no token is shorter than a byte, but */
-    if (!exact) bytes *= 3;                              /* for other models' prefixes           */
-    if (bytes > SHARD_TOKENS) bytes = SHARD_TOKENS;
-    o->p = xcalloc(SHARD_HEADER + 2 * bytes, 1);
-    for (size_t i = 0; i < d->n; i++) {
-        Doc *x = &d->doc[i];
-        size_t n, len;
-        spaced += plain_spaces(x);
-        int *ids = tokenizer_encode(t, x->text, x->len, &n);
-        char *back = tokenizer_decode(t, ids, n, &len);
-        if (len != x->len || memcmp(back, x->text, len)) {
-            if (exact) die("%s: expected the text back after encoding it; please report", x->path);
-            changed++;
-        }
-        put_token(o, t->bos);
-        int64_t sum = 0;
-        for (size_t k = 0; k < n; k++) {
-            sum += tokenizer_bytes(t, k ? ids[k - 1] : t->bos, ids[k]);
-            put_token(o, ids[k]);
-        }
-        int64_t lead = n > 0 && t->piece[ids[0]].leading_space; /* after BOS: not counted */
-        if (sum + lead != (int64_t)len) {
-            if (exact) die("%s: its bytes are not those of the table; please report", x->path);
-            miscounted++;
-        }
-        counted += sum;
-        free(ids);
-        free(back);
+/* ---------------------------------------------------------------------------- shards */
+typedef struct {
+    const char *dir, *name, *split; /* of the files DIR/NAME_SPLIT_000000.bin, ... */
+    uint8_t *bytes;   /* (1024 + 2n) header and tokens of the present shard */
+    int64_t n, total; /* tokens in it, and in all before it */
+    int shards;       /* before it */
+} ShardWriter;
+
+static void shard_writer_flush(ShardWriter *w) {
+    char file[1024];
+    put_u(w->bytes, SHARD_MAGIC, 4);
+    put_u(w->bytes + 4, 1, 4);
+    put_u(w->bytes + 8, (uint64_t)w->n, 4);
+    snprintf(file, sizeof file, "%s_%s_%06d.bin", w->name, w->split, w->shards);
+    write_file(path_of(w->dir, file), w->bytes, (size_t)(SHARD_HEADER + 2 * w->n));
+    w->shards++;
+    w->total += w->n;
+    w->n = 0;
+}
+
+static void shard_writer_put(ShardWriter *w, int id) {
+    put_u(w->bytes + SHARD_HEADER + 2 * w->n, (uint64_t)id, 2);
+    w->n++;
+    if (w->n == SHARD_MAX_TOKENS) shard_writer_flush(w);
+}
+
+/* What is to be said of a split. */
+typedef struct {
+    int64_t counted;   /* bytes, by the table of bytes per token */
+    size_t spaced;     /* documents in which U+2581 became a space, */
+    size_t changed;    /* which decoding does not give back exactly, */
+    size_t miscounted; /* and whose bytes the table counts otherwise */
+} SplitFacts;
+
+/* Tokenizes a document, BOS before it, and checks it: decoding gives its text back, and
+ * the bytes-per-token table adds up to its length. */
+static void prepare_document(ShardWriter *w, const Tokenizer *t, Document *d, int exact,
+                             SplitFacts *facts) {
+    size_t n, len;
+    facts->spaced += (size_t)document_plain_spaces(d);
+    int *ids = tokenizer_encode(t, d->text, d->len, &n);
+    char *back = tokenizer_decode(t, ids, n, &len);
+    if (len != d->len || memcmp(back, d->text, len)) {
+        if (exact)
+            die("%s: expected the text back after encoding it; please report", d->path);
+        facts->changed++;
     }
-    if (o->n || !o->shards) flush_shard(o);
-    free(o->p);
+
+    int64_t sum = 0;
+    int before = t->bos;
+    shard_writer_put(w, t->bos);
+    for (size_t i = 0; i < n; i++) {
+        sum += tokenizer_bytes(t, before, ids[i]);
+        shard_writer_put(w, ids[i]);
+        before = ids[i];
+    }
+    const int lead = n > 0 && t->piece[ids[0]].leading_space; /* after BOS: not counted */
+    if (sum + lead != (int64_t)len) {
+        if (exact)
+            die("%s: its bytes are not those of the table; please report", d->path);
+        facts->miscounted++;
+    }
+    facts->counted += sum;
+    free(ids);
+    free(back);
+}
+
+/* Writes one split as shards, and a line about it to the end of info. */
+static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, int exact,
+                          ByteList *info) {
+    size_t most = corpus_bytes(corpus) + corpus->n; /* no token is shorter than a byte */
+    if (!exact) most *= 3;                          /* but for other models' prefixes */
+    if (most > SHARD_MAX_TOKENS) most = SHARD_MAX_TOKENS;
+    w->bytes = xcalloc(SHARD_HEADER + 2 * most, 1);
+
+    SplitFacts facts = {0};
+    for (size_t i = 0; i < corpus->n; i++)
+        prepare_document(w, t, &corpus->item[i], exact, &facts);
+    if (w->n || !w->shards) shard_writer_flush(w);
+    free(w->bytes);
+
     char line[256];
-    int len = snprintf(line, sizeof line, "%-5s %6zu documents %11zu bytes %10lld tokens  "
-                       "%.4f bytes per token\n", o->split, d->n, total_bytes(d),
-                       (long long)o->total, (double)counted / (double)o->total);
+    snprintf(line, sizeof line,
+             "%-5s %6zu documents %11zu bytes %10lld tokens  %.4f bytes per token\n",
+             w->split, corpus->n, corpus_bytes(corpus), (long long)w->total,
+             (double)facts.counted / (double)w->total);
     printf("%s", line);
-    for (int i = 0; i < len; i++) PUSH(info->p, info->n, info->cap, (uint8_t)line[i]);
-    if (spaced) printf("note: U+2581 became a space in %zu documents\n", spaced);
-    if (changed) printf("note: this tokenizer does not give %zu documents back exactly\n", changed);
-    if (miscounted) printf("note: it counts the bytes of %zu documents otherwise\n", miscounted);
+    push_bytes(info, line, strlen(line));
+    if (facts.spaced)
+        printf("note: U+2581 became a space in %zu documents\n", facts.spaced);
+    if (facts.changed)
+        printf("note: this tokenizer does not give %zu documents back exactly\n",
+               facts.changed);
+    if (facts.miscounted)
+        printf("note: it counts the bytes of %zu documents otherwise\n",
+               facts.miscounted);
 }
 
-static void shuffle(Docs *d, uint64_t seed) {
-    for (size_t i = d->n; i > 1; i--) {
-        size_t j = (size_t)(hash64(i, seed - 1) % i);
-        Doc x = d->doc[i - 1];
-        d->doc[i - 1] = d->doc[j];
-        d->doc[j] = x;
-    }
-}
+/* --------------------------------------------------------------------------- command */
+typedef struct {
+    const char *out, *name, *model; /* model: --tokenizer, or NULL */
+    int vocab;
+    uint64_t seed;
+    Corpus train, val;
+} PrepareOptions;
 
-static int doc_by_path(const void *a, const void *b) {
-    return strcmp(((const Doc *)a)->path, ((const Doc *)b)->path);
-}
-
-static long to_number(const char *arg, const char *text, long lo, long hi) {
+static long prepare_number(const char *arg, const char *text, long lo, long hi) {
     char *end;
     errno = 0;
-    long v = strtol(text, &end, 10);
+    const long v = strtol(text, &end, 10);
     if (errno || end == text || *end || v < lo || v > hi)
         die("%s: expected a number of %ld..%ld", arg, lo, hi);
     return v;
 }
 
-/* DIR is built as DIR.part and renamed: a killed run leaves nothing that looks complete. */
-static void fresh_folder(const char *dir) {
+static int argument_starts(const char *text, const char *start) {
+    return !strncmp(text, start, strlen(start));
+}
+
+static void prepare_options(PrepareOptions *o, int argc, char **argv) {
+    Corpus *into = NULL; /* what a file name is added to */
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i], *sign = strchr(arg, '=');
+        const char *value = sign ? sign + 1 : "";
+        if (argument_starts(arg, "--out=")) {
+            o->out = value;
+        } else if (argument_starts(arg, "--name=")) {
+            o->name = value;
+        } else if (argument_starts(arg, "--tokenizer=")) {
+            o->model = value;
+        } else if (argument_starts(arg, "--vocab=")) {
+            const long most = PREPARE_MAX_VOCAB;
+            o->vocab = (int)prepare_number(arg, value, PREPARE_MIN_VOCAB, most);
+        } else if (argument_starts(arg, "--seed=")) {
+            o->seed = (uint64_t)prepare_number(arg, value, 0, 1L << 30);
+        } else if (!strcmp(arg, "--train")) {
+            into = &o->train;
+        } else if (!strcmp(arg, "--val")) {
+            into = &o->val;
+        } else if (argument_starts(arg, "--train=@")) {
+            corpus_add_list(&o->train, value + 1);
+        } else if (argument_starts(arg, "--val=@")) {
+            corpus_add_list(&o->val, value + 1);
+        } else if (into && !argument_starts(arg, "--")) {
+            corpus_add(into, arg);
+        } else {
+            die("%s: expected --out= --name= --vocab= --tokenizer= --seed= --train FILES "
+                "--val FILES",
+                arg);
+        }
+    }
+
+    const int named = o->out && *o->out && o->name && *o->name;
+    if (!named || !o->train.n || !o->val.n)
+        die("usage: ./train_golf prepare --out=DIR --name=NAME [--vocab=%d] "
+            "[--tokenizer=FILE] [--seed=1] --train FILES... --val FILES...",
+            o->vocab);
+}
+
+/* Makes the folder, or empties what a killed run has left in it. */
+static void prepare_folder(const char *dir) {
     DIR *d = opendir(dir);
-    for (struct dirent *f; d && (f = readdir(d));) {
+    if (!d) {
+        if (mkdir(dir, 0777)) die("%s: cannot make the folder: %s", dir, strerror(errno));
+        return;
+    }
+    const struct dirent *f = readdir(d);
+    while (f) {
         const char *path = path_of(dir, f->d_name);
         if (f->d_name[0] != '.' && unlink(path))
             die("%s: cannot remove: %s", path, strerror(errno));
+        f = readdir(d);
     }
-    if (d) closedir(d);
-    else if (mkdir(dir, 0777)) die("%s: cannot make the folder: %s", dir, strerror(errno));
+    closedir(d);
 }
 
-int main(int argc, char **argv) {
-    const char *out = NULL, *name = NULL, *model = NULL;
-    int vocab = 1024;
-    uint64_t seed = 1;
-    static Docs train, val;
-    Docs *into = NULL;
-    for (int i = 1; i < argc; i++) {
-        const char *a = argv[i], *v = strchr(a, '=') ? strchr(a, '=') + 1 : "";
-        if (!strncmp(a, "--out=", 6)) out = v;
-        else if (!strncmp(a, "--name=", 7)) name = v;
-        else if (!strncmp(a, "--tokenizer=", 12)) model = v;
-        else if (!strncmp(a, "--vocab=", 8)) vocab = (int)to_number(a, v, MIN_VOCAB, MAX_VOCAB);
-        else if (!strncmp(a, "--seed=", 7)) seed = (uint64_t)to_number(a, v, 0, 1L << 30);
-        else if (!strcmp(a, "--train")) into = &train;
-        else if (!strcmp(a, "--val")) into = &val;
-        else if (!strncmp(a, "--train=@", 9)) add_list(&train, a + 9);
-        else if (!strncmp(a, "--val=@", 7)) add_list(&val, a + 7);
-        else if (into && strncmp(a, "--", 2)) add_doc(into, a);
-        else die("%s: expected --out= --name= --vocab= --tokenizer= --seed= --train FILES --val "
-                 "FILES", a);
-    }
-    if (!out || !*out || !name || !*name || !train.n || !val.n)
-        die("usage: prepare --out=DIR --name=NAME [--vocab=%d] [--tokenizer=FILE] [--seed=1] "
-            "--train FILES... --val FILES...", vocab);
-    if (access(out, F_OK) == 0 && rmdir(out))
-        die("%s: exists already; remove it or choose another --out", out);
-    char dir[1500];
-    if (snprintf(dir, sizeof dir, "%s.part", out) >= (int)sizeof dir) die("%s: too long", out);
-    fresh_folder(dir);
-
-    const char *path = path_of(dir, "tokenizer.model");
-    if (model) {
+/* Writes the tokenizer to path, a copy of --tokenizer or a trained one, and loads it. */
+static Tokenizer *prepare_tokenizer(const PrepareOptions *o, const char *path) {
+    if (o->model) {
         size_t len;
-        uint8_t *file = read_file(model, &len);
+        uint8_t *file = read_file(o->model, &len);
         write_file(path, file, len);
+        free(file);
     } else {
-        int *piece = xcalloc((size_t)vocab, sizeof *piece);
-        train_bpe(&train, vocab, piece);
-        write_model(path, vocab, piece);
+        int *piece = xcalloc((size_t)o->vocab, sizeof *piece);
+        bpe_train(&o->train, o->vocab, piece);
+        write_tokenizer_model(path, o->vocab, piece);
+        free(piece);
     }
+
     Tokenizer *t = tokenizer_load(path);
-    if (t->bos < 0 || t->vocab > MAX_VOCAB + 1)
-        die("%s: expected a BOS piece and at most 65,536 pieces, found bos %d, %d pieces", path,
-            t->bos, t->vocab);
-    Buf info = { 0 };
+    if (t->bos < 0 || t->vocab > PREPARE_MAX_VOCAB + 1)
+        die("%s: expected a BOS piece and at most 65,536 pieces, found bos %d, %d pieces",
+            path, t->bos, t->vocab);
+    return t;
+}
+
+int prepare_main(int argc, char **argv) {
+    PrepareOptions o = {.vocab = 1024, .seed = 1};
+    prepare_options(&o, argc, argv);
+    if (access(o.out, F_OK) == 0 && rmdir(o.out)) /* an empty folder may be there */
+        die("%s: exists already; remove it or choose another --out", o.out);
+
+    /* Built as DIR.part and renamed: a killed run leaves nothing that looks complete. */
+    char dir[1500];
+    if (snprintf(dir, sizeof dir, "%s.part", o.out) >= (int)sizeof dir)
+        die("%s: too long", o.out);
+    prepare_folder(dir);
+    const Tokenizer *t = prepare_tokenizer(&o, path_of(dir, "tokenizer.model"));
+
+    ByteList info = {0};
     char line[64];
-    for (int i = 0, n = snprintf(line, sizeof line, "vocab %d\n", t->vocab); i < n; i++)
-        PUSH(info.p, info.n, info.cap, (uint8_t)line[i]);
-    shuffle(&train, seed);
-    qsort(val.doc, val.n, sizeof *val.doc, doc_by_path);
-    write_split(t, &train, &(Out){ dir, name, "train", NULL, 0, 0, 0 }, !model, &info);
-    write_split(t, &val, &(Out){ dir, name, "val", NULL, 0, 0, 0 }, !model, &info);
-    write_file(path_of(dir, "info.txt"), info.p, info.n);
-    if (rename(dir, out)) die("%s: cannot rename to %s: %s", dir, out, strerror(errno));
-    printf("wrote %s\n", out);
+    snprintf(line, sizeof line, "vocab %d\n", t->vocab);
+    push_bytes(&info, line, strlen(line));
+
+    const int exact = !o.model; /* our own tokenizers give every text back */
+    corpus_shuffle(&o.train, o.seed);
+    qsort(o.val.item, o.val.n, sizeof *o.val.item, document_by_path);
+    ShardWriter train = {.dir = dir, .name = o.name, .split = "train"};
+    ShardWriter val = {.dir = dir, .name = o.name, .split = "val"};
+    prepare_split(t, &o.train, &train, exact, &info);
+    prepare_split(t, &o.val, &val, exact, &info);
+    write_file(path_of(dir, "info.txt"), info.item, info.n);
+    free(info.item);
+
+    if (rename(dir, o.out))
+        die("%s: cannot rename to %s: %s", dir, o.out, strerror(errno));
+    printf("wrote %s\n", o.out);
     return 0;
 }

@@ -77,7 +77,9 @@ static void product(const Product *b, int kind, int M) {
         gemm(b->w, K, mat_t(b->y, N), mat(b->x, K), b->N, b->K, M, 0);
         return;
     }
-    FOR_CHUNKS(n0, n, M, CHUNK) {
+#pragma omp parallel for schedule(dynamic)
+    for (int n0 = 0; n0 < M; n0 += CHUNK) {
+        const int n = MIN(M - n0, CHUNK);
         real *x = b->x + n0 * K, *y = b->y + n0 * N;
         if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
         if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
@@ -171,9 +173,9 @@ static void bench_file(const Config *c) {
         size_t at;
         uint8_t *file = read_file(path, &at);
         t = now();
-        for (const Tensor *u = loaded.t + N_TENSORS - 1; u >= loaded.t; u--) {
+        for (const Tensor *u = loaded.tensor + N_TENSORS - 1; u >= loaded.tensor; u--) {
             at -= u->coded; /* a payload as long as packed is not coded */
-            if (u->coded < u->bytes) coded_tensor(&loaded, u, file + at, u->coded, 1);
+            if (u->coded < u->bytes) read_coded(&loaded, u, file + at, u->coded);
         }
         decode[run] = now() - t;
         free(file), golf_free(&loaded);
@@ -213,11 +215,12 @@ int bench_main(const char *what, int argc, char **argv) {
         for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
         Golf m;
         golf_layout(&m, c);
-        for (const Tensor *t = m.t; t < m.t + N_TENSORS; t++)
+        EACH_TENSOR(t, &m) {
             if (t->role == PROJ && t->n) bench_products(t->name, t->rows, t->cols);
+        }
     }
-    printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, applications: %d, V=%d, T=%d", preset,
-           c->width, c->heads, HIDDEN, BLOCKS, PHASES, c->vocab, c->seq);
+    printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, V=%d, T=%d", preset,
+           c->width, c->heads, hidden_width(c), block_count(c), phase_count(c), c->vocab, c->seq);
     if (file) return bench_file(c), 0;
     bench_step(c);
     if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
