@@ -1,0 +1,631 @@
+/* check.h - what every test program shares: CHECK, small models, a folder for files, children that may
+ * die, a tokenizer written by hand, and the two checks that each system repeats with its own options:
+ * gradients of the whole model and the export round trip.
+ *
+ * A test program includes it first; it includes train_golf.c. Expected numbers are worked by hand
+ * beside the test, or come from a second, naive way to compute them. Every check is written so that
+ * NaN fails it.
+ *
+ *     GOLF_TEST_ONLY=gradients    run the tests whose names contain this
+ *     GOLF_CORRUPT=1000           corruptions of each kind of file
+ */
+#define GOLF_NO_MAIN
+#include "../../train_golf.c"
+#include <sys/wait.h>
+
+static int passed, failed;
+
+#define CHECK(ok, ...) check(ok, __FILE__, __LINE__, __VA_ARGS__)
+__attribute__((format(printf, 4, 5))) static void check(int ok, const char *file, int line,
+                                                        const char *fmt, ...) {
+    va_list ap;
+    if (ok) {
+        passed++;
+        return;
+    }
+    failed++;
+    printf("FAILED %s:%d: ", file, line);
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    putchar('\n');
+    if (getenv("GOLF_FAIL_FAST")) exit(1); /* dev/check/bugs.sh */
+}
+
+/* Helpers that some test programs do not need. */
+#define MAYBE __attribute__((unused)) static
+
+enum { DOUBLE = sizeof(real) == 8 };
+MAYBE const double EPS = DOUBLE ? 1e-12 : 1e-5; /* "equal up to rounding" */
+
+MAYBE int near(double a, double b, double tolerance) { return fabs(a - b) <= tolerance; }
+MAYBE real noise(uint64_t key, size_t i) { return (real)normal01(key, i); }
+MAYBE int bf16_exact(real x) { return from_bf16(to_bf16(x)) == x; }
+
+MAYBE int dice(int sides) { /* 0 .. sides-1, the same sequence in every run */
+    static uint64_t i;
+    return (int)(hash64(99, i++) % (uint64_t)sides);
+}
+
+MAYBE real *reals(size_t n, uint64_t key) { /* noise, zeros for key 0; small, never freed */
+    real *x = xcalloc(n, sizeof(real));
+    if (!key) return x;
+    for (size_t i = 0; i < n; i++) x[i] = noise(key, i);
+    return x;
+}
+
+MAYBE int *tokens_below(int vocab, size_t n, uint64_t key) {
+    int *x = xcalloc(n, sizeof(int));
+    for (size_t i = 0; i < n; i++) x[i] = (int)(hash64(key, i) % (uint64_t)vocab);
+    return x;
+}
+
+MAYBE void set_all(real *x, size_t n, double to) {
+    for (size_t i = 0; i < n; i++) x[i] = (real)to;
+}
+
+MAYBE void threads(int n) {
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#else
+    (void)n;
+#endif
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Models */
+/* A config from defaults and "key=value key=value"; the model of the tests is not the preset. */
+MAYBE Config config_of(const char *text) {
+    static const char *const base =
+        "width=256 unique=1 repeat=4 embed_bits=8 xgain=vector heads=4 mlp=4 batch=16 steps=500 "
+        "optimizer=adamw lr=0.002";
+    Config c;
+    char copy[2048], option[256], *save;
+    config_defaults(&c);
+    snprintf(copy, sizeof copy, "%s %s", base, text);
+    for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        snprintf(option, sizeof option, "--%s", w);
+        if (!strncmp(w, "vocab=", 6)) c.vocab = atoi(w + 6);
+        else parse_option(&c, option, MODEL | TRAIN);
+    }
+    config_check(&c);
+    return c;
+}
+
+MAYBE void new_model(Golf *m, const char *text, size_t N) {
+    const Config c = config_of(text);
+    golf_init(m, &c, 1);
+    if (N) golf_buffers(m, N);
+}
+
+MAYBE void run_steps(Golf *m, int from, int to) {
+    const int *x = tokens_below(m->config.vocab, m->N, 21);
+    const int *y = tokens_below(m->config.vocab, m->N, 22);
+    double norm;
+    for (int s = from; s < to; s++) golf_step(m, x, y, s, &norm);
+}
+
+/* A tensor of one copy, role PROJ, stored as the options say. */
+MAYBE Tensor tensor_of(const char *options_text, const char *name, int rows, int cols) {
+    const Config c = config_of(options_text);
+    static Golf m;
+    golf_layout(&m, &c);
+    for (int k = 0; k < N_TENSORS; k++) {
+        Tensor t = m.tensor[k];
+        if (strcmp(t.name, name)) continue;
+        t.rows = rows;
+        t.cols = t.stored_cols = cols;
+        t.stored_copies = 1;
+        t.copy_n = t.n = (size_t)rows * (size_t)cols;
+        choose_storage(&m, &t);
+        t.copy_scales = t.scale_stride = t.quant->scales(&t);
+        t.bytes = t.copy_bytes = t.quant->bytes(&t);
+        return t;
+    }
+    die("there is no tensor %s", name);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Files and children */
+static char tmp[512];
+#define IN(name) path_of(tmp, name)
+
+MAYBE void put_file(const char *path, const void *data, size_t n) { /* no fsync: we write a lot */
+    FILE *f = fopen(path, "wb");
+    if (!f || (n && fwrite(data, 1, n, f) != n) || fclose(f)) die("%s: cannot write", path);
+}
+
+MAYBE int same_file(const char *path, const void *data, size_t n) {
+    size_t len;
+    uint8_t *there = read_file(path, &len);
+    const int same = len == n && !memcmp(there, data, n);
+    free(there);
+    return same;
+}
+
+MAYBE int exists(const char *name) { return access(IN(name), F_OK) == 0; }
+
+static void remove_tree(const char *path) {
+    DIR *d = opendir(path);
+    if (d) {
+        struct dirent *e;
+        while ((e = readdir(d))) {
+            char inner_path[2048];
+            snprintf(inner_path, sizeof inner_path, "%s/%s", path, e->d_name);
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) remove_tree(inner_path);
+        }
+        closedir(d);
+    }
+    remove(path);
+}
+
+static pid_t parent;
+static void clean_up(void) {
+    if (getpid() == parent) remove_tree(tmp);
+}
+
+/* STATUS(statements) runs them in a child with one thread and a time limit: its exit status, 0
+ * when they run through, 1 after die(), -1 after a signal. What it wrote to stderr is `message`.
+ * A sanitizer's finding has an exit status of its own. */
+const char *__asan_default_options(void);
+const char *__ubsan_default_options(void);
+const char *__asan_default_options(void) { return "detect_leaks=0:exitcode=99"; }
+const char *__ubsan_default_options(void) { return "halt_on_error=1:exitcode=98"; }
+static char message[8192];
+static int err_pipe[2];
+static pid_t child;
+
+#define STATUS(...) (child_start() == 0 ? ((__VA_ARGS__), exit(0), 0) : child_end())
+
+MAYBE pid_t child_start(void) {
+    fflush(stdout);
+    if (pipe(err_pipe) || (child = fork()) < 0) die("cannot start a child: %s", strerror(errno));
+    if (child) return child;
+    dup2(err_pipe[1], 2);
+    close(err_pipe[0]);
+    close(err_pipe[1]);
+    if (!freopen("/dev/null", "w", stdout)) exit(9);
+    threads(1); /* the parent's team of threads does not exist here */
+    alarm(10);
+    return 0;
+}
+
+MAYBE int child_end(void) {
+    int status;
+    size_t n = 0;
+    const size_t room = sizeof message - 1;
+    close(err_pipe[1]);
+    while (n < room) {
+        const ssize_t k = read(err_pipe[0], message + n, room - n);
+        if (k <= 0) break;
+        n += (size_t)k;
+    }
+    message[n] = 0;
+    close(err_pipe[0]);
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* One line on stderr with all of the words ('|' between them), exit status 1. */
+MAYBE void expect_message(int status, const char *what, const char *wanted) {
+    char copy[512], *save;
+    const size_t len = strlen(message);
+    snprintf(copy, sizeof copy, "%s", wanted);
+    CHECK(status == 1, "%s: exit status %d instead of 1: %s", what, status, message);
+    CHECK(len && strchr(message, '\n') == message + len - 1, "%s: not one line: %s", what,
+          message);
+    for (char *w = strtok_r(copy, "|", &save); w; w = strtok_r(NULL, "|", &save))
+        CHECK(strstr(message, w) != NULL, "%s: expected '%s' in: %s", what, w, message);
+}
+#define DIES(what, wanted, ...) expect_message(STATUS(__VA_ARGS__), what, wanted)
+
+/* ------------------------------------------------------------------------------------------
+ * A tokenizer model written by hand: fields of a protobuf message; shards */
+typedef struct {
+    uint8_t b[32768];
+    size_t n;
+} Proto;
+
+MAYBE void pb_raw(Proto *p, const char *s, size_t n) {
+    memcpy(p->b + p->n, s, n);
+    p->n += n;
+}
+
+MAYBE void pb_piece(Proto *p, const char *s, float score, int type) { /* field 1: {1, 2, 3} */
+    const size_t n = strlen(s);
+    const char head_bytes[] = {1 << 3 | 2, (char)(n + 9), 1 << 3 | 2, (char)n};
+    const char tail[] = {3 << 3, (char)type};
+    pb_raw(p, head_bytes, 4);
+    pb_raw(p, s, n);
+    pb_raw(p, "\x15", 1); /* 2 << 3 | 5 */
+    pb_raw(p, (const char *)&score, 4);
+    pb_raw(p, tail, 2);
+}
+#define PB_BPE(p) pb_raw(p, "\x12\x05\x18\x02\x98\x02\x01", 7) /* 2: {3: BPE, 35: byte fallback} */
+
+MAYBE void pb_start(Proto *p, int bytes) { /* 0..3, and the bytes as 4..259 */
+    char name[8];
+    p->n = 0;
+    pb_piece(p, "<pad>", 0, PIECE_CONTROL);
+    pb_piece(p, "<s>", 0, PIECE_CONTROL);
+    pb_piece(p, "</s>", 0, PIECE_CONTROL);
+    pb_piece(p, "<unk>", 0, PIECE_UNKNOWN);
+    if (!bytes) return;
+    for (unsigned i = 0; i < 256; i++) {
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        pb_piece(p, name, 0, PIECE_BYTE);
+    }
+}
+
+enum { AB = 260, BC, ABC, SP_A, SP, CC, HAND_VOCAB }; /* pieces of this model */
+
+MAYBE void write_hand_model(const char *path) {
+    static Proto p;
+    pb_start(&p, 1);
+    pb_piece(&p, "ab", -0, 1);
+    pb_piece(&p, "bc", -1, 1);
+    pb_piece(&p, "abc", -2, 1);
+    pb_piece(&p, SPACE "a", -3, 1);
+    pb_piece(&p, SPACE, -4, 1);
+    pb_piece(&p, "cc", -5, 1);
+    PB_BPE(&p);
+    pb_raw(&p, "\x1A\x04\x18\x00\x20\x00", 6); /* 3: {3: no prefix, 4: no trim} */
+    put_file(path, p.b, p.n);
+}
+
+MAYBE void write_shard(const char *path, const int *tokens, int n) {
+    uint8_t *b = xcalloc(SHARD_HEADER + 2 * (size_t)n, 1);
+    put_u(b, SHARD_MAGIC, 4);
+    put_u(b + 4, 1, 4);
+    put_u(b + 8, (uint64_t)n, 4);
+    for (int i = 0; i < n; i++) put_u(b + SHARD_HEADER + 2 * i, (uint64_t)tokens[i], 2);
+    put_file(path, b, SHARD_HEADER + 2 * (size_t)n);
+    free(b);
+}
+
+MAYBE void write_data(const char *name, int n_train, int n_val, int vocab) { /* a data folder */
+    const char *dir = strdup(IN(name));
+    const int *t = tokens_below(vocab, (size_t)(n_train + n_val), 17);
+    mkdir(dir, 0777);
+    write_hand_model(path_of(dir, "tokenizer.model"));
+    write_shard(path_of(dir, "x_train_000000.bin"), t, n_train);
+    write_shard(path_of(dir, "x_val_000000.bin"), t + n_train, n_val);
+}
+
+/* text with the folder of the tests for each @. */
+MAYBE const char *expanded(const char *text) {
+    static char out[2][4096];
+    static int turn;
+    turn = !turn;
+    char *o = out[turn];
+    for (; *text; text++) {
+        if (*text == '@') o += sprintf(o, "%s", tmp);
+        else *o++ = *text;
+    }
+    *o = 0;
+    return out[turn];
+}
+
+MAYBE int command_line(const char *line) { /* what main does with it */
+    char *argv[64], *save, *text = strdup(expanded(line));
+    int argc = 0;
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        argv[argc++] = w;
+    if (!strcmp(argv[0], "train")) return train_main(argc - 1, argv + 1);
+    if (!strcmp(argv[0], "eval")) return eval_main(argv[1], argc - 2, argv + 2);
+    if (!strcmp(argv[0], "sample")) return sample_main(argv[1], argc - 2, argv + 2);
+    if (!strcmp(argv[0], "info")) return info_main(argv[1], argc - 2, argv + 2);
+    return help_main();
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Frozen quantizers. A straight-through gradient is not the derivative of the rounding but that of
+ * P(x) + residual, P being what the estimator lets pass (the identity, or a mask). RECORD computes
+ * what training computes and keeps every residual Q(x) - P(x); REPLAY computes P(x) + residual, a
+ * smooth function whose differences can be taken. It joins a model as a system does. */
+enum { LIVE, RECORD, REPLAY };
+
+static struct {
+    int mode;
+    Golf *m;
+    const Inputs *live[N_TENSORS];
+    Inputs row[N_TENSORS];
+    real *residual; /* (n_params) of weights */
+    uint8_t *mask;  /* (n_params) as recorded */
+} frozen;
+
+/* The residual of a row of inputs, found by where the row stands. */
+static real *residual_at(const real *row, size_t K) {
+    enum { SLOTS = 1 << 16 };
+    static struct {
+        const real *row;
+        real *residual;
+    } table[SLOTS];
+    size_t i = (size_t)(hash64((uint64_t)(uintptr_t)row, 0) % SLOTS);
+    while (table[i].row && table[i].row != row) i = (i + 1) % SLOTS;
+    if (!table[i].row) {
+        table[i].row = row;
+        table[i].residual = xcalloc(K, sizeof(real));
+    }
+    return table[i].residual;
+}
+
+static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
+    const Inputs *live = frozen.live[tensor];
+    real *passed_on = memcpy(xcalloc((size_t)N * K + 1, sizeof(real)), x,
+                             (size_t)N * K * sizeof(real));
+    if (frozen.mode == RECORD) live->quantize(m, a, x, N, K, tensor);
+    if (live->backward) live->backward(m, a, passed_on, N, K, tensor); /* P is its own adjoint */
+    FOR_ROWS(n, N, K) {
+        real *residual = residual_at(a->x + at, (size_t)K);
+        for (int i = 0; i < K; i++) {
+            const real rounded = live->domain == 0 ? a->q[at + i] * a->inv[n] : a->x[at + i];
+            if (frozen.mode == RECORD) residual[i] = rounded - passed_on[at + i];
+            a->x[at + i] = passed_on[at + i] + residual[i];
+        }
+    }
+    free(passed_on);
+}
+
+static void frozen_weights(Golf *m) {
+    if (m != frozen.m || frozen.mode == LIVE) return;
+    const size_t bytes = m->n_params * sizeof(real);
+    if (frozen.mode == RECORD) memcpy(frozen.mask, m->mask, m->n_params);
+    memcpy(m->mask, frozen.mask, m->n_params);
+    real *passed_on = memcpy(xcalloc(m->n_params, sizeof(real)), m->master, bytes);
+    masters_backward(m, passed_on);
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (frozen.mode == RECORD) frozen.residual[i] = m->eff[i] - passed_on[i];
+        m->eff[i] = passed_on[i] + frozen.residual[i];
+    }
+    EACH_TENSOR(t, m) t->float_only = 1;
+    free(passed_on);
+}
+
+static int never_on(const Config *c) {
+    (void)c;
+    return 0;
+}
+static const System frozen_system = {.name = "frozen", .on = never_on, .soften = frozen_weights};
+
+static void freeze_rows(Golf *m, int mode) { /* inputs as they are, or frozen */
+    static int float_only[N_TENSORS];
+    for (int k = 0; k < N_TENSORS; k++) {
+        if (frozen.mode == LIVE) frozen.live[k] = m->inputs[k];
+        if (frozen.mode == LIVE) float_only[k] = m->tensor[k].float_only;
+        frozen.row[k] = *frozen.live[k];
+        frozen.row[k].quantize = frozen_inputs;
+        frozen.row[k].domain = -1;
+        frozen.row[k].has_x = 1;
+        m->inputs[k] = mode == LIVE ? frozen.live[k] : &frozen.row[k];
+        m->tensor[k].float_only = float_only[k];
+    }
+    frozen.mode = mode;
+}
+
+/* A model whose quantizers can be frozen, with buffers for N tokens; it starts LIVE. */
+MAYBE void new_frozen_model(Golf *m, const char *text, size_t N) {
+    new_model(m, text, 0);
+    const System **s = m->systems;
+    while (*s) s++;
+    *s = &frozen_system;
+    frozen.m = m;
+    frozen.mode = LIVE;
+    frozen.residual = owned_reals(m, m->n_params);
+    frozen.mask = owned(m, m->n_params, 1);
+    freeze_rows(m, RECORD);
+    golf_buffers(m, N);
+    freeze_rows(m, LIVE);
+}
+
+/* ||dw - difference|| / ||both||, 1 when the gradient is all zero (an unused tensor). The central
+ * difference takes four points: RMSNorm of a few small numbers bends too much for two. */
+#define GRAD_TOL 1e-7
+
+MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *), void *arg) {
+    const double h = 1e-5, at[] = {h, -h, 2 * h, -2 * h};
+    double num = 0, den = 0, l[4];
+    for (size_t i = 0; i < n; i++) {
+        const real was = w[i];
+        for (int k = 0; k < 4; k++) {
+            w[i] = was + (real)at[k];
+            l[k] = loss(arg);
+        }
+        w[i] = was;
+        const double d = (double)dw[i];
+        const double g = (8 * (l[0] - l[1]) - (l[2] - l[3])) / (12 * h), e = g - d;
+        num += e * e;
+        den += g * g + d * d;
+    }
+    return den > 0 ? sqrt(num / den) : 1;
+}
+
+typedef struct {
+    Golf m;
+    int x[80], y[80], B, T;
+} Probe;
+
+static double probe_loss(void *arg) {
+    Probe *p = arg;
+    golf_quantize(&p->m);
+    return golf_forward(&p->m, p->x, p->y, p->B, p->T);
+}
+
+/* Away from the start, where gates are 1 and many terms could hide each other. */
+static void stir(Golf *m) {
+    const double size[] = {[EMBED] = 0.5, [PROJ] = 0.1, [FACTOR] = 0.1, [INTERFACE] = 0.3,
+                           [VIRTUAL] = 0};
+    EACH_TENSOR(t, m) {
+        const uint64_t key = 7 + crc32_of(0, t->name, strlen(t->name));
+        for (size_t i = 0; i < t->n; i++)
+            m->master[t->at + i] += (real)size[t->role] * noise(key, i);
+    }
+}
+
+/* The gradient of the live, quantized model is that of the frozen one at the same point. */
+static void check_straight_through(Probe *p, const char *arm) {
+    Golf *m = &p->m;
+    double num = 0, den = 0;
+    const double live = probe_loss(p);
+    golf_backward(m, p->x, p->B, p->T);
+    real *g = memcpy(reals(m->n_params, 0), m->grad, m->n_params * sizeof(real));
+    freeze_rows(m, RECORD);
+    const double recorded = probe_loss(p);
+    golf_backward(m, p->x, p->B, p->T);
+    for (size_t i = 0; i < m->n_params; i++) {
+        const double d = (double)(g[i] - m->grad[i]);
+        num += d * d;
+        den += (double)g[i] * (double)g[i];
+    }
+    CHECK(near(live, recorded, 1e-9) && sqrt(num / den) <= 1e-9,
+          "%s: loss %.9g, frozen %.9g; gradients differ by %.3g", arm, live, recorded,
+          sqrt(num / den));
+    freeze_rows(m, REPLAY);
+    const double replayed = probe_loss(p);
+    CHECK(near(replayed, recorded, 1e-9), "%s: replay changes the loss", arm);
+    free(g);
+}
+
+/* Every gradient of a small model with these options against finite differences. ready: what a
+ * system does to the model first, or NULL. Doubles only. */
+MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
+    char text[512];
+    Probe p = {.B = 2, .T = strstr(arm, "seq=40") ? 40 : 7};
+    const int N = p.B * p.T;
+    Golf *m = &p.m;
+    snprintf(text, sizeof text, "vocab=11 width=8 heads=2 mlp=2 seq=8 %s%s",
+             strstr(arm, "repeat") ? "" : "repeat=2 ", arm);
+    new_frozen_model(m, text, (size_t)N);
+    stir(m);
+    if (ready) ready(m, (size_t)N);
+    for (int i = 0; i < N; i++) {
+        p.x[i] = (int)(hash64(3, (uint64_t)i) % 11);
+        p.y[i] = (int)(hash64(4, (uint64_t)i) % 11);
+    }
+    check_straight_through(&p, arm);
+    /* integer products are often exactly 0, where relu^2 has its kink: step off it */
+    for (size_t i = 0; i < m->n_params; i++) m->master[i] += (real)1e-2 * noise(5, i);
+    probe_loss(&p);
+    golf_backward(m, p.x, p.B, p.T);
+    real *g = memcpy(reals(m->n_params, 0), m->grad, m->n_params * sizeof(real));
+    EACH_TENSOR(t, m) {
+        if (!is_stored(t)) continue;
+        const double e = grad_error(m->master + t->at, g + t->at, t->n, probe_loss, &p);
+        CHECK(e <= GRAD_TOL, "gradient of %s with %s: %.3g", t->name, arm, e);
+    }
+    free(g);
+    golf_free(m);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * The model of the file is the model in memory: size as announced, the same weights, the same
+ * summed loss to the last bit; the ledger adds up; scales are bf16 numbers. */
+MAYBE void check_export(const char *arm) {
+    static int once;
+    char text[512];
+    struct stat st;
+    int bf16 = 1;
+    size_t sum;
+    Golf m, b;
+    if (!once) write_data("export", 900, 333, HAND_VOCAB);
+    once = 1;
+    const Tokenizer *tok = tokenizer_load(IN("export/tokenizer.model"));
+    Shards *val = shards_open(IN("export"), "val", HAND_VOCAB);
+    snprintf(text, sizeof text,
+             "vocab=266 width=32 heads=2 kv_heads=1 mlp=2 seq=16 repeat=2 batch=3 steps=10 %s",
+             arm);
+    new_model(&m, text, 48);
+    EACH_TENSOR(t, &m) {
+        for (size_t i = t->at; i < t->at + t->n; i++) m.master[i] += (real)0.1 * noise(40, i);
+    }
+    run_steps(&m, 0, 2);
+    golf_save(&m, IN("model.golf"), tok->crc);
+    const uint32_t crc = golf_load(&b, IN("model.golf"));
+    golf_buffers(&b, 16);
+    const Score in_memory = golf_eval(&m, tok, val, 0, 0), in_file = golf_eval(&b, tok, val, 0, 0);
+    const Ledger l = ledger_of(&m);
+    CHECK(!stat(IN("model.golf"), &st) && (size_t)st.st_size == l.total &&
+              l.total <= artifact_bytes(&m.config),
+          "%s: %zu bytes announced, %zu written", arm, l.total, (size_t)st.st_size);
+    sum = l.header;
+    for (int i = 0; i < LEDGER_LINES; i++) sum += l.of[i];
+    CHECK(sum == l.total, "%s: ledger", arm);
+    CHECK(in_memory.nll == in_file.nll && in_memory.bpb == in_file.bpb && crc == tok->crc &&
+              in_file.tokens == 320 && !memcmp(m.eff, b.eff, m.n_params * sizeof(real)),
+          "%s: %.17g in memory, %.17g from the file", arm, in_memory.nll, in_file.nll);
+    for (size_t i = 0; i < m.n_scales; i++) bf16 &= bf16_exact(m.scale[i]);
+    CHECK(bf16, "%s: a scale is no bf16 number", arm);
+    golf_free(&m);
+    golf_free(&b);
+}
+
+/* Single bytes of a file changed at random: use() refuses it or works, never a crash or a hang. */
+MAYBE void check_corruption(const char *name, const char *to, void (*use)(const char *path),
+                            int may_work) {
+    const char *wanted = getenv("GOLF_CORRUPT");
+    const int times = wanted ? atoi(wanted) : DOUBLE ? 60 : 250;
+    size_t len;
+    int refused = 0;
+    uint8_t *b = read_file(IN(name), &len);
+    for (int i = 0; i < times; i++) { /* every other one in the first 600 bytes */
+        const size_t at = (size_t)dice((int)(i & 1 || len < 600 ? len : 600));
+        const size_t n = i % 10 == 9 ? (size_t)dice((int)len) : len; /* some are cut short */
+        const uint8_t was = b[at];
+        b[at] ^= (uint8_t)(1 + dice(255));
+        put_file(to, b, n);
+        b[at] = was;
+        const int st = STATUS(use(to));
+        const int good = st == 1 ? strstr(message, to) != NULL : st == 0 && may_work;
+        refused += st == 1;
+        CHECK(good, "%s, byte %zu of %zu: status %d %s", name, at, n, st, message);
+        if (!good) break;
+    }
+    printf("%s: %d corruptions, %d refused\n", name, times, refused);
+    free(b);
+}
+
+MAYBE void load_artifact(const char *path) {
+    Golf m;
+    golf_load(&m, path);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Running */
+typedef struct {
+    const char *name;
+    void (*run)(void);
+} Test;
+
+/* What a system's file tells the driver (dev/check/systems.c). Lists end with NULL or {0}. */
+typedef struct {
+    const char *const *gradients;            /* options for check_gradients */
+    void (*ready)(Golf *m, size_t N);        /* before each of these, or NULL */
+    const char *const *files;                /* options for check_export and check_corruption */
+    const char *const (*errors)[2];          /* options of a tiny run, words of its message */
+    const Test *tests;                       /* of its own */
+} SystemTests;
+
+MAYBE void run_test(const char *name, void (*run)(void)) {
+    const char *only = getenv("GOLF_TEST_ONLY");
+    const int before = failed;
+    const double t = now();
+    if (only && !strstr(name, only)) return;
+    run();
+    printf("%-28s %s %6.2f s\n", name, failed == before ? "ok    " : "FAILED", now() - t);
+}
+
+MAYBE void start_tests(void) {
+    const char *where = getenv("TMPDIR");
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    snprintf(tmp, sizeof tmp, "%s/golf_test_XXXXXX", where && *where ? where : "/tmp");
+    if (!mkdtemp(tmp)) die("%s: cannot make a folder: %s", tmp, strerror(errno));
+    parent = getpid();
+    atexit(clean_up);
+    threads(1); /* these models are too small for more, and a forked child has only one */
+}
+
+MAYBE int end_tests(const char *what) {
+    printf("%s, %s numbers: %d passed, %d failed\n", what, DOUBLE ? "double" : "float", passed,
+           failed);
+    return failed != 0 || passed == 0;
+}

@@ -1,0 +1,65 @@
+/* systems.c - the tests of the further systems, which stand in their files (dev/systems): for each,
+ * gradients and files with its options, error messages, and tests of its own. */
+#include "check.h"
+
+#define TESTS
+#include "../systems/systems.h"
+#undef TESTS
+
+static const struct {
+    const char *name;
+    const SystemTests *tests;
+} systems[] = {
+#define X(name) {#name, &name##_tests},
+#define LIST
+#include "../systems/systems.h"
+#undef LIST
+#undef X
+    {NULL, NULL}};
+
+static const SystemTests *now_testing;
+static const char *now_named;
+
+static void test_gradients(void) {
+    for (const char *const *arm = now_testing->gradients; arm && *arm; arm++)
+        check_gradients(*arm, now_testing->ready);
+}
+
+/* Each model as a file: round trip, and corrupted. */
+static void test_files(void) {
+    for (const char *const *arm = now_testing->files; arm && *arm; arm++) {
+        check_export(*arm);
+        if (rename(IN("model.golf"), IN("artifact"))) die("rename: %s", strerror(errno));
+        if (arm != now_testing->files) continue;
+        check_corruption("artifact", IN("bad.golf"), load_artifact, 0);
+    }
+}
+
+static void test_errors(void) {
+    for (const char *const(*row)[2] = now_testing->errors; row && (*row)[0]; row++) {
+        char line[512];
+        snprintf(line, sizeof line, "train --preset=tiny --data=@/export --out=@/new %s", (*row)[0]);
+        expect_message(STATUS(command_line(line)), line, expanded((*row)[1]));
+    }
+}
+
+int main(void) {
+    start_tests();
+    write_data("export", 900, 333, HAND_VOCAB);
+    for (int i = 0; systems[i].name; i++) {
+        char name[128];
+        now_testing = systems[i].tests;
+        now_named = systems[i].name;
+        snprintf(name, sizeof name, "%s: gradients", now_named);
+        if (DOUBLE) run_test(name, test_gradients);
+        snprintf(name, sizeof name, "%s: files", now_named);
+        run_test(name, test_files);
+        snprintf(name, sizeof name, "%s: errors", now_named);
+        if (now_testing->errors) run_test(name, test_errors);
+        for (const Test *t = now_testing->tests; t && t->name; t++) {
+            snprintf(name, sizeof name, "%s: %s", now_named, t->name);
+            run_test(name, t->run);
+        }
+    }
+    return end_tests("systems");
+}
