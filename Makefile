@@ -1,11 +1,16 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
+# make golden     25 steps of every preset and system: the recorded bits?
+# make alone      the core alone, each system alone: build, tests, the default model's bits
 # make study N=1  one of dev/studies                   make report     their tables and figures again
 # make quantizers, make sharing: all systems at one size; these and study: SEEDS=3 ARMS="a b" QUICK=1
-# make info       what was found on this machine       make help       this text
+# make plot RUN=runs/mine     its curves, with gnuplot
+# make format     clang-format over the C files        make info       what was found on this machine
+# make help       this text
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
+# CORE=1: without any further system, as train_golf_core and with objects of its own
 
 # make sets CC=cc by itself, which `?=` would not notice
 ifeq ($(origin CC),default)
@@ -30,36 +35,69 @@ ifneq ($(NO_OMP),1)
 endif
 
 WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
-FLAGS = -std=gnu11 $(OPT) $(MARCH) $(OMP) $(WARN) $(CFLAGS)
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
-FLAGS += $(call try,-Wno-pass-failed,$(RUNS))
+PASS := $(call try,-Wno-pass-failed,$(RUNS))
+BASE = -std=gnu11 $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
 # Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
 ifeq ($(OMP),)
-  FLAGS += -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
+  BASE += -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
+endif
+ifeq ($(CORE),1)
+  BASE += -DGOLF_CORE
+  PROGRAM := train_golf_core
+  TESTS := build/core
+else
+  PROGRAM := train_golf
+  TESTS := build/tests
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
-FACTS = -DGOLF_CODE_BYTES=$(shell cat train_golf.c golf.h | wc -c) -DGOLF_GIT_REV='"$(GIT_REV)"'
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(wildcard dev/systems/*.h) Makefile
+CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
+FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
+SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
+SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(SYSTEMS) Makefile
 
-train_golf: $(SOURCES)
-	$(CC) $(FLAGS) $(FACTS) -o $@ train_golf.c -lm
+$(PROGRAM): $(SOURCES)
+	$(CC) $(BASE) $(OPT) $(FACTS) -o $@ train_golf.c -lm
 
-test_golf_double: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_sharing.h dev/check/test_studies.h $(SOURCES)
-	$(CC) $(FLAGS) -DGOLF_DOUBLE -o $@ test_golf.c -lm
-test_golf_float: test_golf.c dev/check/test_input.h dev/check/test_systems.h dev/check/test_sharing.h dev/check/test_studies.h $(SOURCES)
-	$(CC) $(FLAGS) -o $@ test_golf.c -lm
+# Every test program, with float and (where it matters) with double numbers.
+TEST_PROGRAMS := $(addprefix $(TESTS)/,golf_double golf_float kernels_double kernels_float \
+  systems_double systems_float input_float files_float commands_float)
+TEST_SOURCES := $(SOURCES) dev/check/check.h
+TEST_OPT ?= -O1
+TEST = $(CC) $(BASE) $(TEST_OPT) $(if $(filter %_double,$@),-DGOLF_DOUBLE) -o $@ $< -lm
 
-test: test_golf_double test_golf_float
-	@{ ./test_golf_double || echo "double: exit status $$?"; \
-	   ./test_golf_float || echo "float: exit status $$?"; } | awk '{ print } \
-	  / passed, / { p += $$(NF - 3); f += $$(NF - 1); runs++ } \
-	  END { if (runs < 2) f++; printf "%d passed, %d failed\n", p, f; exit f > 0 }'
+$(TESTS)/golf_%: test_golf.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/kernels_%: dev/check/kernels.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/systems_%: dev/check/systems.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/files_%: dev/check/files.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/commands_%: dev/check/commands.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS):
+	mkdir -p $@
+
+test-programs: $(TEST_PROGRAMS)
+
+test:
+	@$(MAKE) -s -j2 test-programs
+	@dev/check/run.sh $(TEST_PROGRAMS)
 
 test-bugs:
-	@CC="$(CC)" FLAGS="$(filter-out -O%,$(FLAGS))" dev/check/bugs.sh
+	@CC="$(CC)" FLAGS="$(BASE)" dev/check/bugs.sh
 
-check: train_golf data/prepare
+check: train_golf
 	dev/check/cli.sh
+
+golden: train_golf
+	@dev/check/golden.sh
+
+alone:
+	@CC="$(CC)" dev/check/alone.sh
 
 baseline: train_golf
 	@data/get.sh sotu
@@ -74,9 +112,17 @@ quantizers sharing: train_golf
 report:
 	@dev/studies/report.sh
 
+plot:
+	@dev/plot.sh "$(RUN)"
+
 asan:
 	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all'
-	@rm -f test_golf_double test_golf_float
+	@rm -rf build
+
+C_FILES := train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch])
+format:
+	clang-format -i $(C_FILES)
+	dev/check/format_systems.sh
 
 info:
 	@echo "compiler  $(CC): $(shell $(CC) --version | head -n 1)"
@@ -88,6 +134,6 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -f train_golf data/prepare test_golf_double test_golf_float
+	rm -rf train_golf train_golf_core build
 
-.PHONY: prepare test test-bugs check baseline study quantizers sharing report asan info help clean
+.PHONY: test-programs test test-bugs check golden alone baseline study quantizers sharing report plot asan format info help clean

@@ -247,6 +247,7 @@ struct Tensor {
     int half;              /* weight = scale * (code + half/2) */
     Passes *passes;        /* NULL: the gradient passes everywhere */
     int float_only;        /* not to be multiplied as codes */
+    int both_ways;         /* packed for x W too, also when nothing is trained */
     int split;             /* q, k and v rows may have inputs of their own */
     int muon_parts;        /* 3: Muon takes the rows of q, k and v apart */
     int shares;            /* > 0: uses the scales of tensor number shares - 1 */

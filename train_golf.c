@@ -227,8 +227,8 @@ double now(void) {
 }
 
 /* Where the time of a step goes, as the first thread sees it. TIMED(WHAT) charges what
- * follows in its scope to WHAT, less what an inner TIMED takes. Costs a test unless `bench`
- * looks. */
+ * follows in its scope to WHAT, less what an inner TIMED takes. Costs a test unless
+ * `bench` looks. */
 /* clang-format off */
 #define GOLF_PARTS(X) \
     X(REST, "rest") \
@@ -271,8 +271,8 @@ static void part_leave(const int *before) {
     __attribute__((cleanup(part_leave), unused)) const int before_##part = \
         part_enter(PART_##part)
 
-/* How many threads are worth it for so many multiply-adds: to start them costs microseconds,
- * like a million of those. */
+/* How many threads are worth it for so many multiply-adds: to start them costs
+ * microseconds, like a million of those. */
 static int threads_for(double madds) {
 #ifdef _OPENMP
     if (madds >= 1e6 && !omp_in_parallel()) return omp_get_max_threads();
@@ -283,11 +283,12 @@ static int threads_for(double madds) {
 
 /* ---- Vectors ---------------------------------------------------------------------- */
 /* gcc and clang have vector types: + and * work on all lanes at once, v[i] is a lane, and
- * (vec){0} + x has x in all lanes. Any machine has these; intrinsics stand only where they
- * fall short.
+ * (vec){0} + x has x in all lanes. Any machine has these; intrinsics stand only where
+ * they fall short.
  *
- * VB: bytes of a vector. ZIP: interleaves the lower (h = 0) or upper (h = half of the lanes)
- * 32-bit lanes of a and b. SSE2, NEON and whatever else has vectors take 16 bytes. */
+ * VB: bytes of a vector; 16 are SSE2, NEON, or whatever the compiler makes of them.
+ * ZIP: interleaves the lower (h = 0) or the upper (h = WORDS / 2) 32-bit lanes of a and
+ * b. */
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -319,12 +320,13 @@ typedef real vec VEC(VB);
 typedef int32_t ivec VEC(VB);
 typedef vec uvec __attribute__((aligned(1))); /* the same at any address */
 typedef ivec uivec __attribute__((aligned(1)));
-typedef real rvec VEC(WORDS * sizeof(real));  /* an ivec turned into numbers */
-typedef int8_t qvec VEC(LANES);               /* codes on their way to a vec, in two steps: */
-typedef int16_t hvec VEC(LANES * 2);          /* gcc 12 makes one big step lane by lane */
+typedef real rvec VEC(WORDS * sizeof(real)); /* an ivec turned into numbers */
+/* Codes on their way to a vec, in two steps: gcc 12 makes one big step lane by lane. */
+typedef int8_t qvec VEC(LANES);
+typedef int16_t hvec VEC(LANES * 2);
 typedef int32_t wvec VEC(LANES * 4);
 
-/* Kernels. What the compiler must see whole is inlined; what needs all registers is not. */
+/* What the compiler must see whole is inlined; what needs all registers is not. */
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
@@ -334,8 +336,8 @@ typedef int32_t wvec VEC(LANES * 4);
 #endif
 /* clang-format on */
 
-/* load_reals, store_reals: LANES numbers, or the first `have` of them where no more exist;
- * a load has zeros in the other lanes. Neither touches memory behind them. */
+/* load_reals, store_reals: LANES numbers, or the first `have` of them where no more
+ * exist; a load has zeros in the other lanes. Neither touches memory behind them. */
 #if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
 INLINE vec load_reals(const real *p, int have) {
     if (have >= LANES) return *(const uvec *)p;
@@ -387,7 +389,7 @@ INLINE qvec load_codes(const int8_t *p, int have) {
 #endif
 }
 
-/* Transposes t (WORDS,WORDS): log2(WORDS) times, interleave the first half with the second. */
+/* Transposes t (WORDS,WORDS): log2(WORDS) times, interleave one half with the other. */
 INLINE void transpose(ivec *t) {
     for (int step = 1; step < WORDS; step *= 2) {
         ivec u[WORDS];
@@ -399,9 +401,25 @@ INLINE void transpose(ivec *t) {
     }
 }
 
-/* dot4 multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products to
- * that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET.
- * KERNEL_BITS: of the codes that w may hold. */
+/* The same for t (LANES,LANES), vectors of numbers. The double build may be slow: element
+ * by element. */
+INLINE void transpose_reals(ivec *t) {
+#ifdef GOLF_DOUBLE
+    vec u[LANES];
+    for (int r = 0; r < LANES; r++) u[r] = (vec)t[r];
+    for (int r = 0; r < LANES; r++) {
+        vec row = {0};
+        for (int l = 0; l < LANES; l++) row[l] = u[l][r];
+        t[r] = (ivec)row;
+    }
+#else
+    transpose(t);
+#endif
+}
+
+/* dot4 multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products
+ * to that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET.
+ * KERNEL_BITS: how wide a code of w may be. */
 #if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
 #define KERNEL_BITS 8
@@ -441,17 +459,17 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
 #endif
 
 /* ==== 2. Matmul ==================================================================== */
-/* Nearly all time of a step is spent here. The model has products of two kinds: c = a b in
- * floating point, and y = x w^T of int8 codes, whose sums are exact integers. Each comes in
- * four pieces, in this order:
+/* Nearly all time of a step is spent here. The model has products of two kinds: c = a b
+ * in floating point, and y = x w^T of int8 codes, whose sums are exact integers. Each
+ * comes in four pieces, in this order:
  *
  *   naive    three loops: the definition, with which the tests compare the fast code.
  *   packing  copies an operand into panels that are then read from front to back.
  *   tile     MR x NR outputs, which stay in registers while k runs.
  *   driver   cuts an output into blocks whose panels fit the caches, and into tasks.
  *
- * The naive loops are slow because a multiply-add needs two loads, often from far apart. In a
- * tile one loaded number of a serves NR outputs, and one of b MR:
+ * The naive loops are slow because a multiply-add needs two loads, often from far apart.
+ * In a tile one loaded number of a serves NR outputs, and one of b MR:
  *
  *                      NR
  *                    +----+
@@ -474,16 +492,17 @@ void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc)
         }
 }
 
-/* The fast code adds in an order of its own, which is always the same. An output is
+/* ---- The order of the sums, and the size of a tile -------------------------------- */
+/* The fast code adds in one order, whatever else is computed. An output is
  * ((0 + block 0) + block 1) + ..., a block being KC terms added one by one in order of k
- * (attention: all terms, one block). No lane, edge, task or thread splits or reorders that
- * chain: a row has the same bits alone or among 4096, on 1 thread or on 64. Only k decides
- * the arithmetic.
+ * (attention: all terms, one block). No lane, edge, task or thread splits or reorders
+ * that chain: a row has the same bits alone or among 4096, on 1 thread or on 64. Only k
+ * decides the arithmetic.
  *
- * The size of a tile. Per step of k it loads 2 vectors of b and broadcasts MR values of a for
- * 2 MR multiply-adds. 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6
- * (12 + 3). An FMA takes 4 cycles, two start per cycle: 8 independent sums or more keep them
- * busy. */
+ * The size of a tile. Per step of k it loads 2 vectors of b and broadcasts MR values of a
+ * for 2 MR multiply-adds. 32 registers hold MR = 14 (28 sums + 2 b + 1 a), 16 hold MR = 6
+ * (12 + 3). An FMA takes 4 cycles, two start per cycle: 8 independent sums or more keep
+ * them busy. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MR 14
 #else
@@ -499,10 +518,11 @@ enum {
 /* clang-format on */
 
 /* ---- Packing ---------------------------------------------------------------------- */
-/* An operand is cut into panels of W numbers across: MR rows of a, or NR columns of b. Panel
- * p starts at p * STRIDE(W, depth); its element k * WIDE(W) + i is element p*W + i across
- * and k down the depth. A line is whole vectors, so that none is split between cache lines;
- * what lies behind its first W, or behind the last number that exists, is never used. */
+/* An operand is cut into panels of W numbers across: MR rows of a, or NR columns of b.
+ * Panel p starts at p * STRIDE(W, depth); its element k * WIDE(W) + i is element p*W + i
+ * across and k down the depth. A line is whole vectors, so that none is split between
+ * cache lines; what lies behind its first W, or behind the last number that exists, is
+ * never used. */
 #define WIDE(W) (CEIL(W, LANES) * LANES)
 /* No power of two: else the same line of all panels would share a set of the cache. */
 #define STRIDE(W, depth) (WIDE(W) * (depth) + LANES)
@@ -515,8 +535,9 @@ INLINE vec load_stored(Mat x, size_t row, size_t col, int have) {
     return __builtin_convertvector(w, vec) * x.inv[row];
 }
 
-/* Packs x whose stored rows run across the panels: they are read front to back, and twelve
- * rows ahead are asked for: operands of 16 MB would cost dW a tenth. */
+/* Packs stored rows that run across the panels, x (depth,have): a copy that reads them
+ * front to back. Rows are asked for twelve ahead: else operands of 16 MB would cost dW a
+ * tenth. */
 INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
     for (int k = 0; k < depth; k++) {
         real *line = panel + k * WIDE(W);
@@ -532,19 +553,8 @@ INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
     }
 }
 
-/* Transposes t (LANES,LANES). In double it may be slow: element by element. */
-INLINE void transpose_reals(ivec *t) {
-#ifdef GOLF_DOUBLE
-    vec out[LANES];
-    for (int r = 0; r < LANES; r++)
-        for (int l = 0; l < LANES; l++) out[r][l] = ((vec)t[l])[r];
-    for (int r = 0; r < LANES; r++) t[r] = (ivec)out[r];
-#else
-    transpose(t);
-#endif
-}
-
-/* Packs x whose stored rows run down the depth: the copy is a transpose, in squares. */
+/* Packs stored rows that run down the depth, x (have,depth): the copy is a transpose,
+ * LANES x LANES at a time. */
 INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth) {
     for (int p = 0; p < have; p += W) {
         for (int k = 0; k < depth; k += LANES)
@@ -580,13 +590,13 @@ NOINLINE void pack_b(real *to, Mat b, int n, int k) {
 }
 
 /* ---- The tile --------------------------------------------------------------------- */
-/* c(rows,cols) = or += (add) a b, where b is a panel of NR columns of which the tile computes
- * the first 1 or 2 `vectors`, and a(i,k) is a[i * row_step + k * k_step]. Reads `height` rows
- * of a, at most MR and at least `rows`. The compiler knows height, vectors and both steps:
- * the sums are then registers. */
-INLINE void tile(const int height, const int vectors, const int row_step, const int k_step,
-                 real *c, size_t ldc, const real *a, const real *b, int rows, int cols,
-                 int depth, int add) {
+/* c(rows,cols) = or += (add) a b, where b is a panel of NR columns of which the tile
+ * computes the first 1 or 2 `vectors`, and a(i,k) is a[i * row_step + k * k_step]. Reads
+ * `height` rows of a, at most MR and at least `rows`. The compiler knows height, vectors
+ * and both steps: the sums are then registers. */
+INLINE void tile(const int height, const int vectors, const int row_step,
+                 const int k_step, real *c, size_t ldc, const real *a, const real *b,
+                 int rows, int cols, int depth, int add) {
     vec s[MR][2];
     UNROLL for (int i = 0; i < height; i++) {
         s[i][0] = (vec){0};
@@ -618,10 +628,10 @@ INLINE void tile(const int height, const int vectors, const int row_step, const 
     }
 }
 
-/* A tile has four heights, so that one row does not cost fourteen: 1, 4, 8 and 14 rows where
- * MR is 14; 1, 1, 3 and 6 where it is 6. */
-enum { HEIGHT_0 = 1, HEIGHT_1 = MR * 2 / 7, HEIGHT_2 = MR * 4 / 7, HEIGHT_3 = MR };
+/* A tile has four heights, so that one row does not cost fourteen: 1, 4, 8 and 14 rows
+ * where MR is 14; 1, 1, 3 and 6 where it is 6. */
 enum { HEIGHTS = 4 };
+enum { HEIGHT_0 = 1, HEIGHT_1 = MR * 2 / 7, HEIGHT_2 = MR * 4 / 7, HEIGHT_3 = MR };
 
 /* Which of the four: the least that holds so many rows, or the last. */
 static inline int height_of(int rows) {
@@ -653,14 +663,14 @@ typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows
 
 /* clang-format off */
 TILES(packed, 1, WIDE(MR)) /* a from panels */
-TILES(by_row, NR, 1)       /* a as it is, rows NR apart */
-TILES(by_col, 1, NR)       /* a transposed, columns NR apart */
+TILES(by_row, NR, 1)       /* a as it is, rows NR apart: scores of attention */
+TILES(by_col, 1, NR)       /* the same transposed, columns NR apart */
 /* clang-format on */
 
 /* ---- Drivers ---------------------------------------------------------------------- */
-/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b b_step.
- * A panel of b stays in L1 (32 KB) while those of a pass by, 64 bytes from L2 for 14
- * cycles. */
+/* All tiles of c(rows,cols): the next MR rows of a are a_step on, the next panel of b
+ * b_step. A panel of b stays in L1 (32 KB) while those of a pass by, 64 bytes from L2 for
+ * 14 cycles. */
 static void sweep(const Tile *tiles, real *c, size_t ldc, const real *a, size_t a_step,
                   const real *b, size_t b_step, int rows, int cols, int depth, int add) {
     for (int j = 0; j < cols; j += NR) {
@@ -722,10 +732,11 @@ void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc) {
     gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, acc);
 }
 
-/* All threads, several products in one parallel loop. A task packs for itself: an element of
- * b serves all its rows, which is cheaper than to wait for another thread. So tasks should be
- * few and near square: a product is halved, the longer side first, until none is over `most`
- * multiply-adds, half of a thread's share. Returns its tasks, each of up to mb x nb outputs. */
+/* All threads, several products in one parallel loop. A task packs for itself: an element
+ * of b serves all its rows, which is cheaper than to wait for another thread. So tasks
+ * should be few and near square: a product is halved, the longer side first, until none
+ * is over `most` multiply-adds, half of a thread's share. Returns its tasks, each of up
+ * to mb x nb outputs. */
 static int cut(const Gemm *g, double most, int *mb, int *nb) {
     int rows = g->m, cols = MIN(g->n, NC);
     while ((double)rows * cols * g->k > most) {
@@ -743,16 +754,18 @@ static int cut(const Gemm *g, double most, int *mb, int *nb) {
 
 /* Computes one task; they are numbered through all products g, row by row in each. */
 static void gemm_task(const Gemm *g, double most, int task) {
-    int mb, nb, tasks = cut(g, most, &mb, &nb);
+    int mb, nb;
+    int tasks = cut(g, most, &mb, &nb);
     while (task >= tasks) {
         task -= tasks;
         g++;
         tasks = cut(g, most, &mb, &nb);
     }
 
-    const int across = CEIL(g->n, nb), i = task / across * mb, j = task % across * nb;
-    gemm_serial(g->c + i * g->ldc + j, g->ldc, mat_at(g->a, i, 0), mat_at(g->b, 0, j), NULL,
-                MIN(g->m - i, mb), MIN(g->n - j, nb), g->k, g->acc);
+    const int across = CEIL(g->n, nb);
+    const int i = task / across * mb, j = task % across * nb;
+    gemm_serial(g->c + i * g->ldc + j, g->ldc, mat_at(g->a, i, 0), mat_at(g->b, 0, j),
+                NULL, MIN(g->m - i, mb), MIN(g->n - j, nb), g->k, g->acc);
 }
 
 void gemm_all(const Gemm *g, int count) {
@@ -761,8 +774,12 @@ void gemm_all(const Gemm *g, int count) {
     const int threads = threads_for(madds);
     const double most = threads > 1 ? madds / (2 * threads) : madds;
 
-    int tasks = 0, mb, nb;
-    for (int i = 0; i < count; i++) tasks += cut(g + i, most, &mb, &nb);
+    int tasks = 0;
+    for (int i = 0; i < count; i++) {
+        int mb, nb;
+        tasks += cut(g + i, most, &mb, &nb);
+    }
+
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int task = 0; task < tasks; task++) gemm_task(g, most, task);
 }
@@ -772,7 +789,7 @@ void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
 }
 
 /* ---- Products of codes: the definition -------------------------------------------- */
-/* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]): int8 codes, an exact int32 sum. */
+/* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]), the sum of codes exact. */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
                     const int8_t *codes, real s, int n, int m, int k) {
     for (int i = 0; i < n; i++)
@@ -784,14 +801,14 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
         }
 }
 
-/* ---- Packing ---------------------------------------------------------------------- */
-/* The tile is the same as before, but dot4 takes 4 steps of k at once, a word, and does the
- * work of 4 FMAs. Panels hold w + OFFSET, and a sum starts at -OFFSET * sum(x), so that it
- * ends exact. */
-enum { NRI = 2 * WORDS }; /* columns of a tile, outputs of the projection */
+/* ---- Packing codes ---------------------------------------------------------------- */
+/* The same tile, but dot4 takes 4 steps of k at once, a word, and does the work of 4
+ * FMAs. Panels hold w + OFFSET, and a sum starts at -OFFSET * sum(x), so that it ends
+ * exact. NRI: columns of a tile, outputs of the projection. */
+enum { NRI = 2 * WORDS };
 
-/* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on a
- * little-endian machine. */
+/* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
+ * a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     const int panels = CEIL(rows, NRI), words = CEIL(cols, 4);
     if (!w->panel || w->rows != rows || w->cols != cols) {
@@ -812,10 +829,10 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     }
 }
 
-/* x (tokens,k), at most MR tokens, to panel[word * MR + i] = 4 codes of token i, and zeros
- * where there is none. A transpose of words, in squares. Stores are whole vectors: what they
- * spill over the end of a line is the start of the next one, which is stored later; hence i
- * runs down, and the panel has WORDS more words. */
+/* x (tokens,k), at most MR tokens, to panel[word * MR + i] = 4 codes of token i, and
+ * zeros where there is none. A transpose of words, in squares. Stores are whole vectors:
+ * what they spill over the end of a line is the start of the next one, which is stored
+ * later; hence i runs down, and the panel has WORDS more words. */
 NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
     for (int word = 0; word < CEIL(k, 4); word += WORDS)
         for (int i = (MR - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
@@ -836,9 +853,9 @@ NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
         }
 }
 
-/* ---- The tile --------------------------------------------------------------------- */
-/* y(rows,cols) = (start + x w^T) * scale, with x and w from panels; start and scale: one per
- * token. height as above. */
+/* ---- The tile of codes ------------------------------------------------------------ */
+/* y(rows,cols) = (start + x w^T) * scale, with x and w from panels; start and scale: one
+ * per token. height as above. */
 INLINE void tile_int(const int height, real *y, size_t ldy, const int32_t *x,
                      const int32_t *w, int words, const int32_t *start, const real *scale,
                      int rows, int cols) {
@@ -871,8 +888,9 @@ INLINE void tile_int(const int height, real *y, size_t ldy, const int32_t *x,
 }
 
 #define TILE_INT(NAME, HEIGHT) \
-    NOINLINE void NAME(real *y, size_t ldy, const int32_t *x, const int32_t *w, int words, \
-                       const int32_t *start, const real *scale, int rows, int cols) { \
+    NOINLINE void NAME(real *y, size_t ldy, const int32_t *x, const int32_t *w, \
+                       int words, const int32_t *start, const real *scale, int rows, \
+                       int cols) { \
         tile_int(HEIGHT, y, ldy, x, w, words, start, scale, rows, cols); \
     }
 TILE_INT(packed_int_0, HEIGHT_0)
@@ -880,18 +898,21 @@ TILE_INT(packed_int_1, HEIGHT_1)
 TILE_INT(packed_int_2, HEIGHT_2)
 TILE_INT(packed_int_3, HEIGHT_3)
 
-typedef void (*TileInt)(real *y, size_t ldy, const int32_t *x, const int32_t *w, int words,
-                        const int32_t *start, const real *scale, int rows, int cols);
+typedef void (*TileInt)(real *y, size_t ldy, const int32_t *x, const int32_t *w,
+                        int words, const int32_t *start, const real *scale, int rows,
+                        int cols);
 static const TileInt packed_int[HEIGHTS] = {packed_int_0, packed_int_1, packed_int_2,
                                             packed_int_3};
 
 /* ---- One token: weights of 2 bits ------------------------------------------------- */
-/* To decode a token all weights are read for one row of x: where memory is the limit, 2 bits
- * are 4 times faster than 8. So ternary codes are packed again, 16 in a 32-bit lane: byte b
- * of word j is code + 1 in bits 2j + 8b.
- * Packed: [rows / NRI][cols / 16][NRI outputs] lanes. */
+/* To decode a token all weights are read for one row of x: where memory is the limit, 2
+ * bits are 4 times faster than 8. So ternary codes are packed again, 16 in a 32-bit lane:
+ * byte b of word j is code + 1 in bits 2j + 8b.
+ *
+ * w->panel to w->stream [rows / NRI][cols / 16][NRI outputs] of lanes. */
 void int_pack_stream(IntWeights *w) {
-    const int panels = CEIL(w->rows, NRI), words = CEIL(w->cols, 4), quads = CEIL(words, 4);
+    const int panels = CEIL(w->rows, NRI);
+    const int words = CEIL(w->cols, 4), quads = CEIL(words, 4);
     free(w->stream);
     w->stream = xcalloc((size_t)panels * quads, NRI * 4);
 
@@ -907,14 +928,13 @@ void int_pack_stream(IntWeights *w) {
         }
 }
 
-/* y (rows) = (start + w x) * scale. x: the codes of one token, zeros up to a multiple of 16. */
+/* y (rows) = (start + w x) * scale. x (cols): one token, zeros up to a multiple of 16. */
 static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t start,
                        real scale) {
     typedef uint8_t bytes VEC(VB);
     const uint32_t *in = w->stream;
     for (int j = 0; j < w->rows; j += NRI) {
-        /* Two sums for each vector of outputs: even words in s[0] and s[1], odd ones in s[2]
-         * and s[3]. */
+        /* Sums of even words in s[0] and s[1], of odd ones in s[2] and s[3]. */
         ivec s[4] = {(ivec){0} + start, (ivec){0} + start};
         for (int k = 0; k < CEIL(w->cols, 4); k += 4) {
             UNROLL for (int i = 0; i < 8; i++) {
@@ -936,8 +956,8 @@ static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t s
     }
 }
 
-/* ---- Driver ----------------------------------------------------------------------- */
-/* Memory of this thread for `words` words of MR tokens and what pack_codes spills. */
+/* ---- The driver of codes ---------------------------------------------------------- */
+/* Memory of this thread: `words` words of MR tokens, and what pack_codes spills. */
 static int32_t *codes_room(int words) {
     static _Thread_local int32_t *room;
     static _Thread_local int size;
@@ -969,10 +989,10 @@ INLINE ivec starts_of(const int32_t *panel, int words) {
         sum = dot4(sum, offset, *(const uivec *)(panel + word * MR));
     return -sum;
 }
-_Static_assert(OFFSET == 0 || MR <= WORDS, "starts_of: a vector holds all tokens of a tile");
+_Static_assert(OFFSET == 0 || MR <= WORDS, "starts_of: one vector for all tokens");
 
-/* One thread, MR tokens at a time: 14 cycles of work per 128 bytes of weights from L2. No
- * blocks of k: integer sums are exact in any order. */
+/* Fast gemm_int_naive. One thread, MR tokens at a time: 14 cycles of work per 128 bytes
+ * of weights from L2. No blocks of k: integer sums are exact in any order. */
 void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w,
               real s, int n) {
     if (n == 1 && w->stream) {
@@ -992,8 +1012,8 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
 
         for (int j = 0; j < m; j += NRI) {
             const int32_t *weights = (const int32_t *)w->panel + (size_t)j * words;
-            packed_int[height_of(rows)](y + i * ldy + j, ldy, panel, weights, words, start,
-                                        scale, rows, MIN(m - j, NRI));
+            packed_int[height_of(rows)](y + i * ldy + j, ldy, panel, weights, words,
+                                        start, scale, rows, MIN(m - j, NRI));
         }
     }
 }
@@ -1172,16 +1192,15 @@ typedef struct {
     vec first, second;
 } Pairs;
 
-/* The pairs (x[i], x[D/2 + i]), LANES of them or as many as there are.  x (D) */
-INLINE Pairs load_pairs(const real *x, int i, int D) {
-    const int left = D / 2 - i;
-    return (Pairs){load_reals(x + i, left), load_reals(x + D / 2 + i, left)};
+/* A loop over a head takes LANES pairs at a time and counts those that are left, D/2 at
+ * first. The next ones are (x[i], x[D/2 + i]) for i = D/2 - left and on.  x (D) */
+INLINE Pairs load_pairs(const real *x, int left, int D) {
+    return (Pairs){load_reals(x + D / 2 - left, left), load_reals(x + D - left, left)};
 }
 
-INLINE void store_pairs(real *x, int i, int D, Pairs p) {
-    const int left = D / 2 - i;
-    store_reals(x + i, p.first, left);
-    store_reals(x + D / 2 + i, p.second, left);
+INLINE void store_pairs(real *x, int left, int D, Pairs p) {
+    store_reals(x + D / 2 - left, p.first, left);
+    store_reals(x + D - left, p.second, left);
 }
 
 /* (x1, x2) -> (x1 cos + x2 sin, -x1 sin + x2 cos).  turn: (cos, sin) */
@@ -1214,11 +1233,12 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
             const real gain = j < H ? q_gain[j] : 1;
             const real scale = gain / sqrt(inner(x, x, D) / (real)D + (real)1e-6);
 
-            for (int i = 0; i < D / 2; i += LANES) {
-                Pairs p = load_pairs(x, i, D);
+            for (int left = D / 2; left > 0; left -= LANES) {
+                Pairs p = load_pairs(x, left, D);
+                const Pairs turn = load_pairs(turns, left, D);
                 p.first *= scale;
                 p.second *= scale;
-                store_pairs(out, i, D, rope_forward(p, load_pairs(turns, i, D)));
+                store_pairs(out, left, D, rope_forward(p, turn));
             }
         }
     }
@@ -1229,9 +1249,10 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
  * The sum of du * x.  dout, x, turns (D) */
 INLINE real qk_head_dot(const real *dout, const real *x, const real *turns, int D) {
     vec sum = {0};
-    for (int i = 0; i < D / 2; i += LANES) {
-        const Pairs p = load_pairs(x, i, D);
-        const Pairs du = rope_backward(load_pairs(dout, i, D), load_pairs(turns, i, D));
+    for (int left = D / 2; left > 0; left -= LANES) {
+        const Pairs p = load_pairs(x, left, D);
+        const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
+        const Pairs du = rope_backward(d, turn);
         sum += du.first * p.first + du.second * p.second;
     }
     return sum_lanes(sum);
@@ -1240,12 +1261,13 @@ INLINE real qk_head_dot(const real *dout, const real *x, const real *turns, int 
 /* dx = (du - x * dot) * gain.  dx, dout, x, turns (D) */
 INLINE void qk_head_dx(real *dx, const real *dout, const real *x, const real *turns,
                        real dot, real gain, int D) {
-    for (int i = 0; i < D / 2; i += LANES) {
-        Pairs p = load_pairs(x, i, D);
-        const Pairs du = rope_backward(load_pairs(dout, i, D), load_pairs(turns, i, D));
-        p.first = (du.first - p.first * dot) * gain;
-        p.second = (du.second - p.second * dot) * gain;
-        store_pairs(dx, i, D, p);
+    for (int left = D / 2; left > 0; left -= LANES) {
+        const Pairs p = load_pairs(x, left, D);
+        const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
+        const Pairs du = rope_backward(d, turn);
+        const vec dx1 = (du.first - p.first * dot) * gain;
+        const vec dx2 = (du.second - p.second * dot) * gain;
+        store_pairs(dx, left, D, (Pairs){dx1, dx2});
     }
 }
 
@@ -2270,7 +2292,7 @@ static void pack_matrix(const Golf *m, const Tensor *t) {
             if (!rows) continue;
             if (in_integers(m, t)) pack_codes_of(m, t, &w->codes, at, rows);
             else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
-            if (m->train) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
+            if (m->train || t->both_ways) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
         }
 }
 

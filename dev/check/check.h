@@ -292,14 +292,14 @@ MAYBE void write_data(const char *name, int n_train, int n_val, int vocab) { /* 
     write_shard(path_of(dir, "x_val_000000.bin"), t + n_train, n_val);
 }
 
-/* text with the folder of the tests for each @. */
+/* text with the folder of the tests for each @/. */
 MAYBE const char *expanded(const char *text) {
     static char out[2][4096];
     static int turn;
     turn = !turn;
     char *o = out[turn];
     for (; *text; text++) {
-        if (*text == '@') o += sprintf(o, "%s", tmp);
+        if (text[0] == '@' && text[1] == '/') o += sprintf(o, "%s", tmp);
         else *o++ = *text;
     }
     *o = 0;
