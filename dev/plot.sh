@@ -1,7 +1,7 @@
 #!/bin/sh
-# plot.sh RUN: RUN/curves.svg from RUN/log.tsv: loss and bpb; per application the RMS of the stream, that of its
-# gradient, and the cosine between what two successive ones add. `train --plot=1` calls it. Needs gnuplot.
-# Applications that did not run have gaps.
+# plot.sh RUN: RUN/curves.svg from RUN/log.tsv: loss and bpb; per phase the RMS of the stream, that of its
+# gradient, and the cosine between what two successive ones add. `make plot RUN=...` calls it. Needs gnuplot.
+# Phases that did not run have gaps.
 set -eu
 run=${1:?usage: dev/plot.sh RUN}
 [ -s "$run/log.tsv" ] || { echo "plot.sh: error: no $run/log.tsv: expected a run folder" >&2; exit 1; }
@@ -25,11 +25,11 @@ set multiplot layout 2,3
 set title "training loss, nats per token"; plot "$tmp/train_loss" every 10 with lines lc rgb "#1b5e9e" notitle
 set title "validation, bits per byte"; plot "$tmp/val_bpb" with linespoints pt 7 ps 0.6 lc rgb "#c0562b" notitle
 set palette defined (0 "#1b5e9e", 1 "#c0562b"); unset colorbox; set cbrange [0:$phases]
-set title "RMS of the stream behind each application"; plot for [i=1:$phases] "$tmp/rms" using 1:(column(i+1)) with linespoints pt 7 ps 0.3 lc palette cb i-1 title "".i
+set title "RMS of the stream behind each phase"; plot for [i=1:$phases] "$tmp/rms" using 1:(column(i+1)) with linespoints pt 7 ps 0.3 lc palette cb i-1 title "".i
 set logscale y; set format y "10^{%T}"
 set title "RMS of its gradient"; plot for [i=1:$phases] "$tmp/grad" using 1:(column(i+1)) with linespoints pt 7 ps 0.3 lc palette cb i-1 notitle
 unset logscale y; set format y
-set title "cosine with what the next application adds"; set yrange [-1:1]
+set title "cosine with what the next phase adds"; set yrange [-1:1]
 plot $( [ "$phases" -gt 1 ] && echo "for [i=1:$((phases - 1))] '$tmp/cosine' using 1:(column(i+1)) with linespoints pt 7 ps 0.3 lc palette cb i-1 notitle" || echo "0 notitle" )
 END
 mv "$run/curves.svg.part" "$run/curves.svg"

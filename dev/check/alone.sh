@@ -42,7 +42,7 @@ one() { # NAME FLAGS SYSTEM...: a tree of its own with these systems
     copy "$dir"
     { for system; do grep "\"$system.h\"" dev/systems/systems.h; done; } > "$dir/dev/systems/systems.h"
     # shellcheck disable=SC2086
-    make -s -C "$dir" CC="$CC" $flags > "$dir.log" 2>&1
+    make -s -C "$dir" CC="$CC" OPT=-O1 $flags > "$dir.log" 2>&1
     check "$name: builds" $? "$dir.log"
     ! grep -q 'warning:' "$dir.log"
     check "$name: without warnings" $? "$dir.log"
@@ -62,14 +62,33 @@ one() { # NAME FLAGS SYSTEM...: a tree of its own with these systems
     rm -rf "$dir"
     echo "$name: done"
 }
-make -s CC="$CC" train_golf || exit 1
-want=$(tensors ./train_golf "$tmp/run_all")
+copy "$tmp/all"
+make -s -C "$tmp/all" CC="$CC" OPT=-O1 || exit 1
+want=$(tensors "$tmp/all/train_golf" "$tmp/run_all")
 [ -n "$want" ]
 check "the full build trains" $? "$tmp/run_all.log"
 if [ $# -eq 0 ]; then
     one core CORE=1
     set -- $(sed -n 's/^#include "\([a-z_0-9]*\)\.h".*/\1/p' dev/systems/systems.h)
 fi
-for system; do one "$system" "" "$system"; done
+pair() { # two systems at a time
+    one "$1" "" "$1" > "$tmp/$1.out"
+    echo "$passed $failed" > "$tmp/$1.count"
+}
+passed_before=$passed failed_before=$failed
+passed=0 failed=0
+running=0
+for system; do
+    pair "$system" &
+    running=$((running + 1))
+    [ $((running % 2)) = 0 ] && wait
+done
+wait
+passed=$passed_before failed=$failed_before
+for system; do
+    cat "$tmp/$system.out"
+    read -r p f < "$tmp/$system.count"
+    passed=$((passed + p)) failed=$((failed + f))
+done
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

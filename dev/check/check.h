@@ -9,8 +9,9 @@
  *     GOLF_TEST_ONLY=gradients    run the tests whose names contain this
  *     GOLF_CORRUPT=1000           corruptions of each kind of file
  */
-#define GOLF_NO_MAIN
+#define main golf_main /* the program's own: command_line() below calls it */
 #include "../../train_golf.c"
+#undef main
 #include <sys/wait.h>
 
 static int passed, failed;
@@ -306,16 +307,13 @@ MAYBE const char *expanded(const char *text) {
     return out[turn];
 }
 
-MAYBE int command_line(const char *line) { /* what main does with it */
-    char *argv[64], *save, *text = strdup(expanded(line));
-    int argc = 0;
+/* ./train_golf with these words: what main returns. */
+MAYBE int command_line(const char *line) {
+    char *argv[64] = {"train_golf"}, *save, *text = strdup(expanded(line));
+    int argc = 1;
     for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
         argv[argc++] = w;
-    if (!strcmp(argv[0], "train")) return train_main(argc - 1, argv + 1);
-    if (!strcmp(argv[0], "eval")) return eval_main(argv[1], argc - 2, argv + 2);
-    if (!strcmp(argv[0], "sample")) return sample_main(argv[1], argc - 2, argv + 2);
-    if (!strcmp(argv[0], "info")) return info_main(argv[1], argc - 2, argv + 2);
-    return help_main();
+    return golf_main(argc, argv);
 }
 
 /* ------------------------------------------------------------------------------------------
@@ -335,19 +333,29 @@ static struct {
 } frozen;
 
 /* The residual of a row of inputs, found by where the row stands. */
+enum { FROZEN_ROWS = 1 << 16 };
+static struct {
+    const real *row;
+    real *residual;
+} frozen_rows[FROZEN_ROWS];
+
 static real *residual_at(const real *row, size_t K) {
-    enum { SLOTS = 1 << 16 };
-    static struct {
-        const real *row;
-        real *residual;
-    } table[SLOTS];
-    size_t i = (size_t)(hash64((uint64_t)(uintptr_t)row, 0) % SLOTS);
-    while (table[i].row && table[i].row != row) i = (i + 1) % SLOTS;
-    if (!table[i].row) {
-        table[i].row = row;
-        table[i].residual = xcalloc(K, sizeof(real));
+    size_t i = (size_t)(hash64((uint64_t)(uintptr_t)row, 0) % FROZEN_ROWS);
+    while (frozen_rows[i].row != row) {
+        if (!frozen_rows[i].row) {
+            frozen_rows[i].row = row;
+            frozen_rows[i].residual = xcalloc(K, sizeof(real));
+            break;
+        }
+        i = (i + 1) % FROZEN_ROWS;
     }
-    return table[i].residual;
+    return frozen_rows[i].residual;
+}
+
+/* Another model may have other rows at the same places. */
+static void forget_rows(void) {
+    for (int i = 0; i < FROZEN_ROWS; i++) free(frozen_rows[i].residual);
+    memset(frozen_rows, 0, sizeof frozen_rows);
 }
 
 static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
@@ -411,6 +419,7 @@ MAYBE void new_frozen_model(Golf *m, const char *text, size_t N) {
     *s = &frozen_system;
     frozen.m = m;
     frozen.mode = LIVE;
+    forget_rows();
     frozen.residual = owned_reals(m, m->n_params);
     frozen.mask = owned(m, m->n_params, 1);
     freeze_rows(m, RECORD);

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# readme.sh: runs every ./train_golf and data/get.sh command of README.md and every command of
+# dev/systems/README.md as written, in order, but shortened: few steps, a prefix of the validation text, run
+# folders of its own. Where runs/baseline has not been trained, a short stand-in takes its place. Needs
+# data/sotu. Ends with `N passed, N failed`.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_readme_XXXXXX") || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+passed=0 failed=0
+[ -f data/sotu/tokenizer.model ] || { echo "no data/sotu: run data/get.sh sotu"; exit 1; }
+make -s train_golf || exit 1
+short="--steps=20 --val_tokens=4096 --ckpt_every=0"
+mkdir -p "$tmp/runs" "$tmp/data"
+./train_golf train $short --out="$tmp/runs/baseline" > /dev/null || exit 1
+
+# Indented blocks of both files, comments cut off; and what stands in backticks in the table of systems.
+commands() {
+    sed -n 's/^    \(\.\/train_golf .*\)$/\1/p; s/^    \([A-Z0-9a-z/=_ ]*data\/get\.sh .*\)$/\1/p' README.md
+    grep -o '`\./train_golf train [^`]*`' dev/systems/README.md | tr -d '`'
+}
+while IFS= read -r command; do
+    command=$(echo "$command" | sed 's/ *#.*//')
+    run=$(echo "$command" | sed "s|runs/|$tmp/runs/|g; s|data/mine|$tmp/data/mine|g; s|FILES\.\.\.|README.md train_golf.c|g")
+    case $command in
+    *" train "*) run="$run $short" ;;
+    *" eval "*) run="$run --val_tokens=4096" ;;
+    *" sample "*) run="$run --tokens=20" ;;
+    *" bench") run="$run step --preset=tiny --vocab=300" ;;
+    esac
+    if bash -c "$run" > "$tmp/out" 2>&1 < /dev/null; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED $command"
+        tail -n 2 "$tmp/out"
+    fi
+done < <(commands)
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
