@@ -356,7 +356,8 @@ static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) {
 }
 
 static inline Mat mat_at(Mat x, size_t i, size_t j) { /* the view that starts at element (i,j) */
-    const size_t row = x.trans ? j : i, col = x.trans ? i : j;
+    const size_t row = x.trans ? j : i;
+    const size_t col = x.trans ? i : j;
     if (x.f) {
         x.f += row * x.ld + col;
         return x;

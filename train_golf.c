@@ -2162,10 +2162,12 @@ void golf_cache(Golf *m) {
 
 /* The same buffers from token n0 on. */
 static Act act_at(const Act *a, size_t n0, size_t K) {
-    return (Act){.x = a->x ? a->x + n0 * K : NULL,
-                 .inv = a->inv ? a->inv + n0 : NULL,
-                 .q = a->q ? a->q + n0 * K : NULL,
-                 .mask = a->mask ? a->mask + n0 * K : NULL};
+    Act b = *a; /* those that are not there stay NULL */
+    if (b.x) b.x += n0 * K;
+    if (b.inv) b.inv += n0;
+    if (b.q) b.q += n0 * K;
+    if (b.mask) b.mask += n0 * K;
+    return b;
 }
 
 static Phase phase_at(const Golf *m, int p, size_t n0) {
@@ -2886,12 +2888,14 @@ static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) 
     const real norm = 1 / (sqrt(inner(x, x, rows * cols)) + (real)1e-7);
     for (size_t i = 0; i < n; i++) x[i] *= norm;
     for (int round = 0; round < 5; round++) {
-        const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols);
-        gemm(a, k, tall ? Xt : X, tall ? X : Xt, k, k, tall ? rows : cols, 0);
+        const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols), B = mat(b, k);
+        if (tall) gemm(a, k, Xt, X, k, k, rows, 0);
+        else gemm(a, k, X, Xt, k, k, cols, 0);
         gemm(b, k, mat(a, k), mat(a, k), k, k, k, 0);
         for (int i = 0; i < k * k; i++)
             b[i] = (real)-4.7750 * a[i] + (real)2.0315 * b[i] + (i % (k + 1) ? 0 : (real)3.4445);
-        gemm(y, cols, tall ? X : mat(b, k), tall ? mat(b, k) : X, rows, cols, k, 0);
+        if (tall) gemm(y, cols, X, B, rows, cols, k, 0);
+        else gemm(y, cols, B, X, rows, cols, k, 0);
         real *swap = x;
         x = y;
         y = swap;
@@ -3579,15 +3583,20 @@ static int of_system(const Option *o) {
     return *system_name(o->file, name) != 0;
 }
 
+/* A range is items with | between them: the one behind r's first. */
+static const char *next_item(const char *r) {
+    r += strcspn(r, "|");
+    return *r ? r + 1 : r;
+}
+
 /* The value of a word of the option's range, or -1. */
 static int word_value(const Option *o, const char *value) {
     int item = 0;
-    for (const char *r = o->range; *r; item++) {
+    for (const char *r = o->range; *r; r = next_item(r)) {
         const size_t len = strcspn(r, "|");
         if (isalpha((unsigned char)*r) && strlen(value) == len && !strncmp(r, value, len))
             return item;
-        r += len;
-        if (*r) r++;
+        item++;
     }
     for (const Word *w = words; w->option; w++)
         if (!strcmp(w->option, o->name) && !strcmp(w->word, value))
@@ -3597,13 +3606,11 @@ static int word_value(const Option *o, const char *value) {
 
 /* Is x one of the numbers, or in one of the spans, of the option's range? */
 static int in_range(const Option *o, double x) {
-    for (const char *r = o->range; *r;) {
+    for (const char *r = o->range; *r; r = next_item(r)) {
         double lo, hi;
         const int n = sscanf(r, "%lf to %lf", &lo, &hi);
         if (n == 1 && x == lo) return 1;
         if (n == 2 && x >= lo && x <= hi) return 1;
-        r += strcspn(r, "|");
-        if (*r) r++;
     }
     return 0;
 }
@@ -3649,10 +3656,7 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
     if (code > FIRST_WORD && code < END_WORDS && !strcmp(words[code - FIRST_WORD - 1].option, o->name))
         return words[code - FIRST_WORD - 1].word;
     const char *r = o->range;
-    for (int i = 0; i < code && *r; i++) {
-        r += strcspn(r, "|");
-        if (*r) r++;
-    }
+    for (int i = 0; i < code; i++) r = next_item(r);
     if (isalpha((unsigned char)*r)) snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
     else snprintf(text, 64, "%d", code);
     return text;
@@ -3693,8 +3697,9 @@ static int left_out(const Config *c, const Option *o) {
 
 /* Which system the value of an option needs: its own, or the one whose word it is. */
 static const char *system_of_value(const Config *c, const Option *o, char name[64]) {
-    const int code = o->type == TYPE_INT ? *(const int *)((const char *)c + o->at) : 0;
+    int code = 0;
     if (at_default(c, o)) return "";
+    if (o->type == TYPE_INT) code = *(const int *)((const char *)c + o->at);
     if (code > FIRST_WORD && code < END_WORDS)
         return system_name(words[code - FIRST_WORD - 1].file, name);
     return system_name(o->file, name);
@@ -3996,8 +4001,8 @@ static size_t write_coded(const Golf *m, const Tensor *t, uint8_t *buf, size_t r
     for (size_t i = 0; i < n; i++)
         len[i] = coded_stream(m, t, i / parts, i % parts, parts, out + i * most,
                               out + (i + 1) * most, 0);
-    for (size_t i = 0; i < n && good; i++) {
-        good = len[i] && at + len[i] < room; /* as long as packed means packed */
+    for (size_t i = 0; i < n; i++) {
+        good = good && len[i] && at + len[i] < room; /* as long as packed means packed */
         if (!good) break;
         put_u(buf + 4 * i, len[i], 4);
         memcpy(buf + at, out + i * most, len[i]);
@@ -5034,14 +5039,14 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, c
                              int mask) {
     char beside[2048];
     const char *slash = strrchr(path, '/');
+    const int folder = slash ? (int)(slash - path + 1) : 0;
     parse_options(how, argc, argv, mask);
     const uint32_t crc = golf_load(m, path);
     if (mask == INFO) {
         printf("tokenizer_crc32=%08x\n", crc);
         return NULL;
     }
-    snprintf(beside, sizeof beside, "%.*s/tokenizer.model", slash ? (int)(slash - path) : 1,
-             slash ? path : ".");
+    snprintf(beside, sizeof beside, "%.*stokenizer.model", folder, path);
     Tokenizer *tok = tokenizer_load(*how->tokenizer ? how->tokenizer : beside);
     if (tok->crc != crc || tok->vocab != m->config.vocab)
         die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found "

@@ -358,10 +358,21 @@ static void forget_rows(void) {
     memset(frozen_rows, 0, sizeof frozen_rows);
 }
 
+/* A copy of n numbers that the next call overwrites. */
+static real *frozen_copy(const real *x, size_t n) {
+    static real *room;
+    static size_t size;
+    if (n > size) {
+        free(room);
+        room = xcalloc(n, sizeof(real));
+        size = n;
+    }
+    return memcpy(room, x, n * sizeof(real));
+}
+
 static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
     const Inputs *live = frozen.live[tensor];
-    real *passed_on = memcpy(xcalloc((size_t)N * K + 1, sizeof(real)), x,
-                             (size_t)N * K * sizeof(real));
+    real *passed_on = frozen_copy(x, (size_t)N * (size_t)K);
     if (frozen.mode == RECORD) live->quantize(m, a, x, N, K, tensor);
     if (live->backward) live->backward(m, a, passed_on, N, K, tensor); /* P is its own adjoint */
     FOR_ROWS(n, N, K) {
@@ -372,22 +383,19 @@ static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K, in
             a->x[at + i] = passed_on[at + i] + residual[i];
         }
     }
-    free(passed_on);
 }
 
 static void frozen_weights(Golf *m) {
     if (m != frozen.m || frozen.mode == LIVE) return;
-    const size_t bytes = m->n_params * sizeof(real);
     if (frozen.mode == RECORD) memcpy(frozen.mask, m->mask, m->n_params);
     memcpy(m->mask, frozen.mask, m->n_params);
-    real *passed_on = memcpy(xcalloc(m->n_params, sizeof(real)), m->master, bytes);
+    real *passed_on = frozen_copy(m->master, m->n_params);
     masters_backward(m, passed_on);
     for (size_t i = 0; i < m->n_params; i++) {
         if (frozen.mode == RECORD) frozen.residual[i] = m->eff[i] - passed_on[i];
         m->eff[i] = passed_on[i] + frozen.residual[i];
     }
     EACH_TENSOR(t, m) t->float_only = 1;
-    free(passed_on);
 }
 
 static int never_on(const Config *c) {
@@ -428,7 +436,8 @@ MAYBE void new_frozen_model(Golf *m, const char *text, size_t N) {
 }
 
 /* ||dw - difference|| / ||both||, 1 when the gradient is all zero (an unused tensor). The central
- * difference takes four points: RMSNorm of a few small numbers bends too much for two. */
+ * difference takes four points: RMSNorm of a few small numbers bends too much for two. It is good
+ * to about 1e-10, the rounding of the loss over h: gradients below 3e-3 are held to that. */
 #define GRAD_TOL 1e-7
 
 MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *), void *arg) {
@@ -446,7 +455,7 @@ MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *
         num += e * e;
         den += g * g + d * d;
     }
-    return den > 0 ? sqrt(num / den) : 1;
+    return den > 0 ? sqrt(num / (den + 1e-5 * (double)n)) : 1;
 }
 
 typedef struct {
