@@ -248,7 +248,7 @@ struct Tensor {
     Passes *passes;        /* NULL: the gradient passes everywhere */
     int float_only;        /* not to be multiplied as codes */
     int both_ways;         /* packed for x W too, also when nothing is trained */
-    int split;             /* q, k and v rows may have inputs of their own */
+    int split;             /* rows of q, k and v: with m->split_qkv three ranges */
     int muon_parts;        /* 3: Muon takes the rows of q, k and v apart */
     int shares;            /* > 0: uses the scales of tensor number shares - 1 */
     int extra[4];          /* what a system's quantizer wants to know */
@@ -513,6 +513,7 @@ struct Golf {
     Panels head, head_back;      /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
+    int converted;                /* do masters come from a model with other copies? */
     double momentum;              /* of Muon, at this step */
     int T;                        /* tokens of a row in this pass */
     size_t N;                     /* tokens that the buffers hold */
@@ -532,6 +533,7 @@ struct Golf {
     void **owned;          /* (n_owned) every allocation, for golf_free */
     int n_owned;
     const Inputs *inputs[N_TENSORS];
+    int split_qkv; /* q, k and v have inputs of their own */
     const struct Sublayer *attention, *mlp;
     const struct Addition *addition;        /* NULL, or what is added to every projection */
     const struct Adapter *adapter;    /* NULL, or what stands between embedding and stream */
@@ -726,6 +728,7 @@ typedef struct System { /* every pointer but `on` may be NULL */
      * copies, and what it computed is to be kept */
     void (*start)(Golf *m, const Golf *from, int convert);
     void (*open)(Golf *m, const Tokenizer *tok, int resumes); /* a run: files it needs */
+    void (*release)(Golf *m);                                 /* before the model is freed */
     void (*loaded)(Golf *m, const char *path);                /* a checkpoint was read */
     void (*eval)(Golf *m, const Config *how); /* of all systems: before `eval` scores */
     /* a training step, in this order */

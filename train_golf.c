@@ -1088,10 +1088,10 @@ static real *scratch(size_t n) {
  * out (N,K), r (N) <- x (N,K), g (K) */
 void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, K) {
+    FOR_ROWS(n, N, K) {
         const real rn = 1 / sqrt(inner(x + at, x + at, K) / (real)K + (real)1e-6);
         r[n] = rn;
-        FOR_COLUMNS (i, K) out[at + i] = x[at + i] * rn * g[i];
+        FOR_COLUMNS(i, K) out[at + i] = x[at + i] * rn * g[i];
     }
 }
 
@@ -1102,7 +1102,7 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
 void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x,
                       const real *r, const real *g, int N, int K) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, K) {
+    FOR_ROWS(n, N, K) {
         const real rn = r[n];
         vec sum = {0};
         for (int i = 0; i < K; i += LANES)
@@ -1112,12 +1112,12 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
         const real dot = sum_lanes(sum) * rn * rn / (real)K;
 
         if (dg) {
-            FOR_COLUMNS (i, K) dg[i] += dout[at + i] * x[at + i] * rn;
+            FOR_COLUMNS(i, K) dg[i] += dout[at + i] * x[at + i] * rn;
         }
         if (acc) {
-            FOR_COLUMNS (i, K) dx[at + i] += rn * (dout[at + i] * g[i] - x[at + i] * dot);
+            FOR_COLUMNS(i, K) dx[at + i] += rn * (dout[at + i] * g[i] - x[at + i] * dot);
         } else {
-            FOR_COLUMNS (i, K) dx[at + i] = rn * (dout[at + i] * g[i] - x[at + i] * dot);
+            FOR_COLUMNS(i, K) dx[at + i] = rn * (dout[at + i] * g[i] - x[at + i] * dot);
         }
     }
 }
@@ -1127,8 +1127,7 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
  * e (N,C) <- E (V,C), tokens (N) */
 void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, C)
-        memcpy(e + at, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
+    FOR_ROWS(n, N, C) memcpy(e + at, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 
 /* forward: e[n] = E[token n], so dE[token n] += de[n]; a token may occur many times.
@@ -1142,7 +1141,7 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
     PARALLEL((double)N * C)
     for (int start = 0; start < C; start += STRIPE) {
         const int end = MIN(C, start + STRIPE);
-        FOR_ROWS (n, N, C) {
+        FOR_ROWS(n, N, C) {
             real *row = dE + (size_t)tokens[n] * C;
             for (int i = start; i < end; i++) row[i] += de[at + i];
         }
@@ -1156,8 +1155,8 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
 void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
                  const real *e, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, C) {
-        FOR_COLUMNS (i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
+    FOR_ROWS(n, N, C) {
+        FOR_COLUMNS(i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
     }
 }
 
@@ -1168,18 +1167,18 @@ void mix_forward(real *h, const real *prev, const real *x0, const real *a, const
 void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
                   const real *x0, const real *a, const real *b, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, C) {
+    FOR_ROWS(n, N, C) {
         if (da) {
-            FOR_COLUMNS (i, C) da[i] += dh[at + i] * prev[at + i];
+            FOR_COLUMNS(i, C) da[i] += dh[at + i] * prev[at + i];
         }
         if (db) {
-            FOR_COLUMNS (i, C) db[i] += dh[at + i] * x0[at + i];
+            FOR_COLUMNS(i, C) db[i] += dh[at + i] * x0[at + i];
         }
         if (de) {
-            FOR_COLUMNS (i, C) de[i] += dh[at + i];
+            FOR_COLUMNS(i, C) de[i] += dh[at + i];
         }
-        FOR_COLUMNS (i, C) dx0[at + i] += dh[at + i] * b[i];
-        FOR_COLUMNS (i, C) dh[at + i] *= a[i];
+        FOR_COLUMNS(i, C) dx0[at + i] += dh[at + i] * b[i];
+        FOR_COLUMNS(i, C) dh[at + i] *= a[i];
     }
 }
 
@@ -1521,8 +1520,8 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
  * out = relu(f)^2.  out (N,F) <- f (N,F) */
 void relu2_forward(real *out, const real *f, int N, int F) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, F) {
-        FOR_COLUMNS (i, F) out[at + i] = f[at + i] > 0 ? f[at + i] * f[at + i] : 0;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) out[at + i] = f[at + i] > 0 ? f[at + i] * f[at + i] : 0;
     }
 }
 
@@ -1530,8 +1529,8 @@ void relu2_forward(real *out, const real *f, int N, int F) {
  * df (N,F), which holds dout on entry <- f (N,F) */
 void relu2_backward(real *df, const real *f, int N, int F) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, F) {
-        FOR_COLUMNS (i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
     }
 }
 
@@ -1539,8 +1538,8 @@ void relu2_backward(real *df, const real *f, int N, int F) {
  * out = h + g * y.  out (N,C) <- h, y (N,C), g (C) */
 void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, C) {
-        FOR_COLUMNS (i, C) out[at + i] = h[at + i] + g[i] * y[at + i];
+    FOR_ROWS(n, N, C) {
+        FOR_COLUMNS(i, C) out[at + i] = h[at + i] + g[i] * y[at + i];
     }
 }
 
@@ -1551,11 +1550,11 @@ void gate_forward(real *out, const real *h, const real *y, const real *g, int N,
 void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g,
                    int N, int C) {
     TIMED(NORMS);
-    FOR_ROWS (n, N, C) {
+    FOR_ROWS(n, N, C) {
         if (dg) {
-            FOR_COLUMNS (i, C) dg[i] += dout[at + i] * y[at + i];
+            FOR_COLUMNS(i, C) dg[i] += dout[at + i] * y[at + i];
         }
-        FOR_COLUMNS (i, C) dy[at + i] = dout[at + i] * g[i];
+        FOR_COLUMNS(i, C) dy[at + i] = dout[at + i] * g[i];
     }
 }
 
@@ -1574,7 +1573,7 @@ static inline real softcap(real z) {
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
     TIMED(LOSS);
-    FOR_ROWS (n, N, V) {
+    FOR_ROWS(n, N, V) {
         real *l = logits + at;
         real sum = 0;
 
@@ -1596,11 +1595,11 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
                    int V) {
     TIMED(LOSS);
     const real cap2 = 1 / (SOFTCAP * SOFTCAP);
-    FOR_ROWS (n, N, V) {
+    FOR_ROWS(n, N, V) {
         real *l = logits + at;
         const real l_target = l[targets[n]], lse_n = lse[n];
 
-        FOR_COLUMNS (i, V)
+        FOR_COLUMNS(i, V)
             l[i] = dloss * fast_exp(l[i] - lse_n) * (1 - l[i] * l[i] * cap2);
         l[targets[n]] -= dloss * (1 - l_target * l_target * cap2);
     }
@@ -1932,6 +1931,9 @@ static real *owned_reals(Golf *m, size_t n) { return owned(m, n, sizeof(real)); 
 
 void golf_free(Golf *m) {
     const int count = m->packed ? 3 * N_TENSORS * m->copies : 0;
+    EACH_SYSTEM(s, m) {
+        if ((*s)->release) (*s)->release(m);
+    }
     for (const Packed *w = m->packed; w < m->packed + count; w++) {
         free(w->codes.panel);
         free(w->codes.stream);
@@ -1958,7 +1960,8 @@ static void table_rows(Golf *m) {
     const Config *c = &m->config;
     const int copies_of[] = {[ONCE] = 1,
                              [PER_BLOCK] = block_count(c),
-                             [PER_PHASE] = c->phase ? m->phases : block_count(c)};
+                             [PER_PHASE] = c->phase ? m->phases : block_count(c),
+                             [PER_OTHER] = 0};
     const int ledger_of_role[] = {[EMBED] = LEDGER_EMBEDDING,
                                   [PROJ] = LEDGER_CORE,
                                   [FACTOR] = LEDGER_PROTECTED,
@@ -1981,6 +1984,7 @@ static void table_rows(Golf *m) {
 #undef TENSORS
 #undef X
     m->tensor[T_wqkv].split = 1;
+    m->split_qkv = c->extra_norm == XN_EACH;
     for (int k = 0; k < N_TENSORS; k++) m->inputs[k] = inputs_for(c, k);
 }
 
@@ -2246,12 +2250,12 @@ static real *scale_of(const Golf *m, const Tensor *t, int copy) {
 }
 
 /* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
- * and v have a norm each. Returns the number of rows, 0 for a range that does not exist. */
+ * and v are split. Returns the number of rows, 0 for a range that does not exist. */
 static int row_range(const Golf *m, int k, int r, int *first) {
     const Config *c = &m->config;
     const int kv = kv_heads(c) * head_dim(c);
     const int start[] = {0, c->width, c->width + kv, m->tensor[k].rows};
-    const int split = m->tensor[k].split && c->extra_norm == XN_EACH;
+    const int split = m->tensor[k].split && m->split_qkv;
     *first = split ? start[r] : 0;
     if (split) return start[r + 1] - start[r];
     return r ? 0 : m->tensor[k].rows;
@@ -2565,7 +2569,7 @@ static const Sublayer attention = {.before = qkv_forward,
 /* ---- MLP: mid -> out.
  * u = RMSNorm(mid) * g_mlp;  f = Wup u, or Wup (RMSNorm(u) * x_up);
  * y = Wdown (RMSNorm(relu^2(f)) * x_mlp);  out = mid + gate_mlp * y */
-static void mlp_forward(Golf *m, const Chunk *k) {
+static void mlp_output_forward(Golf *m, const Chunk *k) { /* y */
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
     const int each = c->extra_norm == XN_EACH, norm = c->extra_norm >= XN_OUT;
@@ -2579,7 +2583,11 @@ static void mlp_forward(Golf *m, const Chunk *k) {
     relu2_forward(u, s.f, n, F);
     input_of(m, &s.in_down, T_wdown, norm, s.r_xd, u, vec_of(m, T_x_mlp, k), n, F, room);
     project(m, s.y, C, &s.in_down, T_wdown, k->p, 0, n);
-    gate_forward(s.out, s.mid, s.y, vec_of(m, T_gate_mlp, k), n, C);
+}
+
+static void mlp_forward(Golf *m, const Chunk *k) {
+    mlp_output_forward(m, k);
+    gate_forward(k->s.out, k->s.mid, k->s.y, vec_of(m, T_gate_mlp, k), k->n, m->config.width);
 }
 
 /* From d(y) in f.dy: d(f) in f.df, and d(u) in du. */
@@ -4574,9 +4582,12 @@ static double flops_per_token(const Config *c) {
 /* The widest model whose file fits; its size grows with the width. What is then left of the cap
  * goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are equal bytes. */
 static int hidden_counts(const Config *c) { /* do bytes grow with the hidden width? */
-    Golf m;
+    Config wider = *c;
+    Golf m, n;
+    wider.hidden = hidden_width(c) + 8;
     golf_layout(&m, c);
-    return m.tensor[T_wup].rows == hidden_width(c);
+    golf_layout(&n, &wider);
+    return n.tensor[T_wup].rows > m.tensor[T_wup].rows;
 }
 
 static void fit_width(Config *c) {

@@ -1,0 +1,490 @@
+/* files.c - the artifact and the checkpoint: every way to store a model, options as text, what is
+ * refused, where the bytes go, and the widest model that fits a cap. */
+#include "check.h"
+
+static const char *const small_model =
+    "vocab=266 width=16 heads=2 seq=16 repeat=2 batch=2 optimizer=muon";
+
+/* A model after one step, as artifact and as checkpoint. */
+static void write_files(void) {
+    Golf m;
+    new_model(&m, small_model, 32);
+    run_steps(&m, 0, 1);
+    golf_save(&m, IN("artifact"), 1);
+    ckpt_save(&m, IN("checkpoint"), 1);
+    golf_free(&m);
+}
+
+static void load_checkpoint(const char *path) {
+    Golf m;
+    new_model(&m, small_model, 0);
+    ckpt_load(&m, path);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * The artifact
+ * ------------------------------------------------------------------------------------------ */
+static void test_exports(void) {
+    static const char *const arms[] = {
+        "",
+        "wq=none",
+        "aq=none",
+        "wq=none aq=none embed_bits=16",
+        "embed_bits=4",
+        "embed_bits=5",
+        "embed_bits=6 width=24",
+        "embed_bits=7",
+        "gate=scalar gain=none mix=none qgain=scalar",
+        "extra_norm=each xgain=scalar phase=0 repeat=3",
+        "extra_norm=none",
+        "phase_embed=1 mlp=3",
+        "unique=2 order=sequence prelude=1 coda=1",
+        "heads=1 kv_heads=0",
+        "hidden=72 unique=2",
+        "width=96 hidden=8 extra_norm=each", /* F < C: no buffer may be F wide alone (make asan) */
+        "wscale=row",
+        "wscale=group hidden=200",
+        "wq=int4 aq=int4",
+        "wq=int5 aq=none wscale=row",
+        "wq=int6 wscale=group",
+        "wq=int7",
+        "wq=int8 unique=2"};
+    for (size_t a = 0; a < COUNT(arms); a++) check_export(arms[a]);
+}
+
+/* Field by field, as golf.h describes it. */
+static void test_layout(void) {
+    static const char *const config =
+        "vocab=266\nwidth=16\nheads=2\nmlp=4\nseq=16\nunique=1\nrepeat=2\norder=cycle\n"
+        "mix=vector\ngain=vector\ngate=vector\nqgain=vector\nextra_norm=out\nxgain=vector\n"
+        "phase=1\nwq=ternary\naq=int8\nembed_bits=8\n";
+    size_t size, sum = 0;
+    write_files();
+    uint8_t *b = read_file(IN("artifact"), &size);
+    const size_t n = strlen(config), tensors = get_u(b + 24, 4);
+    uint8_t *table = b + 28 + n, *payload = table + 8 * tensors + 4;
+    CHECK(!memcmp(b, "GOLF\r\n\x1a\n", 8) && get_u(b + 8, 4) == 2 && get_u(b + 12, 4) == size &&
+              get_u(b + 16, 4) == 1 && get_u(b + 20, 4) == n,
+          "the fixed fields");
+    CHECK(!memcmp(b + 28, config, n), "its configuration: %.*s", (int)get_u(b + 20, 4), b + 28);
+    /* embedding, four matrices, nine vectors of a phase */
+    CHECK(tensors == 14, "%zu tensors", tensors);
+    CHECK(get_u(payload - 4, 4) == crc32_of(0, b, (size_t)(payload - 4 - b)), "header's CRC-32");
+    for (size_t i = 0; i < tensors; i++) {
+        const size_t len = get_u(table + 8 * i, 4);
+        CHECK(get_u(table + 8 * i + 4, 4) == crc32_of(0, payload + sum, len), "CRC-32 %zu", i);
+        sum += len;
+    }
+    CHECK(payload + sum == b + size, "%zu bytes of payloads", sum);
+    free(b);
+}
+
+/* The same model with every payload packed, which a reader must take, too. */
+static void test_packed_payloads(void) {
+    Golf m, back;
+    size_t size;
+    write_files();
+    golf_load(&m, IN("artifact"));
+    uint8_t *b = read_file(IN("artifact"), &size);
+    uint8_t *row = b + 28 + get_u(b + 20, 4), *payload = row + 8 * get_u(b + 24, 4) + 4;
+    const size_t header = (size_t)(payload - b);
+    uint8_t *loose = xcalloc(artifact_bytes(&m.config), 1), *to = loose + header;
+    int coded = 0;
+    memcpy(loose, b, header);
+    row = loose + (row - b);
+    EACH_TENSOR(t, &m) {
+        if (!is_stored(t)) continue;
+        coded += t->coded < t->bytes;
+        for (int j = 0; j < t->stored_copies; j++)
+            t->quant->pack(to + (size_t)j * t->copy_bytes,
+                           m.code + t->at + (size_t)j * t->copy_n, scale_of(&m, t, j), t);
+        put_u(row, t->bytes, 4);
+        put_u(row + 4, crc32_of(0, to, t->bytes), 4);
+        to += t->bytes;
+        row += 8;
+    }
+    put_u(loose + 12, (uint64_t)(to - loose), 4);
+    put_u(row, crc32_of(0, loose, header - 4), 4);
+    put_file(IN("packed"), loose, (size_t)(to - loose));
+    golf_load(&back, IN("packed"));
+    CHECK(coded > 0 && (size_t)(to - loose) == artifact_bytes(&m.config) && (size_t)(to - loose) > size &&
+              !memcmp(m.eff, back.eff, m.n_params * sizeof(real)),
+          "%zu bytes packed, %zu coded: another model", (size_t)(to - loose), size);
+    golf_free(&m);
+    golf_free(&back);
+    free(b);
+    free(loose);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Options as text
+ * ------------------------------------------------------------------------------------------ */
+/* Values of an option other than its default: words, and the ends of spans. Returns how many. */
+static int other_values(const Option *o, char value[16][64]) {
+    char range[256], *save;
+    double lo, hi;
+    int n = 0;
+    if (o->type == TYPE_STR) {
+        strcpy(value[0], "a text, with = and spaces");
+        return 1;
+    }
+    range_text(o, range);
+    for (char *item = strtok_r(range, "|", &save); item; item = strtok_r(NULL, "|", &save)) {
+        snprintf(value[n++], 64, "%.*s", (int)strcspn(item, " "), item);
+        if (sscanf(item, "%lf to %lf", &lo, &hi) == 2) snprintf(value[n++], 64, "%.17g", hi);
+    }
+    return n;
+}
+
+static int same_config(const Config *a, const Config *b) {
+    EACH_OPTION(o) {
+        char x[64], y[64];
+        if (!(o->mask & (MODEL | TRAIN))) continue;
+        if (strcmp(option_text(a, o, x), option_text(b, o, y))) return 0;
+    }
+    return 1;
+}
+
+/* Is there such a line? */
+static int has_line(const char *text, const char *line) {
+    char want[256];
+    snprintf(want, sizeof want, "\n%s\n", line);
+    return !strncmp(text, want + 1, strlen(want + 1)) || strstr(text, want) != NULL;
+}
+
+/* Every value of every option: as text, and back; what is at its default and a system's is not
+ * mentioned, what is not is there with its system. */
+static void test_options_as_text(void) {
+    char text[CONFIG_TEXT], line[256], value[16][64], name[64];
+    Config c, back;
+    EACH_OPTION(o) {
+        if (!(o->mask & (MODEL | TRAIN))) continue;
+        const int n = other_values(o, value);
+        for (int k = 0; k < n; k++) {
+            config_defaults(&c);
+            CHECK(option_set(&c, o, value[k]), "--%s=%s is refused", o->name, value[k]);
+            const size_t len = config_text(&c, MODEL | TRAIN, text);
+            config_parse(&back, "text", text, len, MODEL | TRAIN);
+            CHECK(same_config(&c, &back), "--%s=%s becomes another option", o->name, value[k]);
+            snprintf(line, sizeof line, "%s=%s", o->name, option_text(&c, o, name));
+            const int left = at_default(&c, o) && (o->mask & QUIET || of_system(o));
+            CHECK(has_line(text, line) == !left, "--%s=%s: %s", o->name, value[k], text);
+            const char *needs = system_of_value(&c, o, name);
+            snprintf(line, sizeof line, "systems=%s", needs);
+            CHECK(*needs ? has_line(text, line) : !strstr(text, "systems="), "--%s=%s needs '%s': %s",
+                  o->name, value[k], needs, text);
+        }
+    }
+}
+
+/* Files of the core alone do not tell which systems the program has. */
+static void test_defaults_unmentioned(void) {
+    char text[CONFIG_TEXT], copy[CONFIG_TEXT], *save;
+    const Config c = config_of(small_model);
+    config_text(&c, MODEL | TRAIN, text);
+    CHECK(!strstr(text, "systems="), "the core needs systems: %s", text);
+    strcpy(copy, text);
+    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(line, "="), line);
+        const Option *o = option_named(name);
+        CHECK(o && !of_system(o), "'%s' is a system's", line);
+    }
+}
+
+/* The configuration in a file, at byte `at`, with its length before it in the field `len_at`. */
+static char *config_in(const char *file, size_t at, size_t len_at) {
+    size_t size;
+    uint8_t *b = read_file(IN(file), &size);
+    char *text = strndup((char *)b + at, get_u(b + len_at, 4));
+    free(b);
+    return text;
+}
+
+/* A copy of the artifact with another configuration; lengths and checksums are those of the new
+ * one, so that only its text can be wrong. */
+static void artifact_with(const char *text) {
+    size_t size;
+    const uint8_t *b = read_file(IN("artifact"), &size);
+    const size_t len = strlen(text), old = get_u(b + 20, 4), tail = size - 28 - old;
+    const size_t table = 8 * get_u(b + 24, 4);
+    uint8_t *out = xcalloc(size + len, 1);
+    memcpy(out, b, 28);
+    memcpy(out + 28, text, len);
+    memcpy(out + 28 + len, b + 28 + old, tail);
+    put_u(out + 12, 28 + len + tail, 4);
+    put_u(out + 20, len, 4);
+    put_u(out + 28 + len + table, crc32_of(0, out, 28 + len + table), 4);
+    put_file(IN("edited"), out, 28 + len + tail);
+    free(out);
+}
+
+static void checkpoint_with(const char *text) {
+    size_t size;
+    const uint8_t *b = read_file(IN("checkpoint"), &size);
+    const size_t len = strlen(text), old = get_u(b + 40, 4), numbers = size - 44 - old - 4;
+    uint8_t *out = xcalloc(size + len, 1);
+    memcpy(out, b, 44);
+    put_u(out + 40, len, 4);
+    memcpy(out + 44, text, len);
+    memcpy(out + 44 + len, b + 44 + old, numbers);
+    put_u(out + 44 + len + numbers, crc32_of(0, out, 44 + len + numbers), 4);
+    put_file(IN("edited"), out, 44 + len + numbers + 4);
+    free(out);
+}
+
+/* The lines of text in reverse order, with a line instead of number `at`, which goes: NULL, or
+ * both: "a\nb". at -1: added at the end. */
+static char *edited(const char *text, int reverse, int at, const char *instead) {
+    char *copy = strdup(text), *lines[256], *save;
+    char *out = xcalloc(strlen(text) + 256, 1);
+    int n = 0;
+    for (char *w = strtok_r(copy, "\n", &save); w; w = strtok_r(NULL, "\n", &save)) lines[n++] = w;
+    for (int i = 0; i < n; i++) {
+        const char *line = lines[reverse ? n - 1 - i : i];
+        if (i == at) line = instead;
+        if (line) sprintf(out + strlen(out), "%s\n", line);
+    }
+    if (at < 0 && instead) sprintf(out + strlen(out), "%s\n", instead);
+    free(copy);
+    return out;
+}
+
+/* One kind of file: how it is written with another text, and how it is used. */
+typedef struct {
+    const char *file;
+    size_t config_at, len_at;
+    void (*write_with)(const char *text);
+    void (*use)(const char *path);
+} Kind;
+
+static const Kind kinds[] = {{"artifact", 28, 20, artifact_with, load_artifact},
+                             {"checkpoint", 44, 40, checkpoint_with, load_checkpoint}};
+
+static int status_of(const Kind *kind, char *text) {
+    kind->write_with(text);
+    free(text);
+    return STATUS(kind->use(IN("edited")));
+}
+
+/* Lines in any order mean the same; a line that is missing, there twice or unknown is refused. */
+static void check_lines(const Kind *kind) {
+    const char *text = config_in(kind->file, kind->config_at, kind->len_at);
+    char line[128], want[256], *save, *copy = strdup(text);
+    int st = status_of(kind, edited(text, 0, -1, NULL));
+    CHECK(st == 0, "%s, written again: status %d: %s", kind->file, st, message);
+    st = status_of(kind, edited(text, 1, -1, NULL));
+    CHECK(st == 0, "%s, lines in reverse: status %d: %s", kind->file, st, message);
+
+    int i = 0;
+    for (char *w = strtok_r(copy, "\n", &save); w; w = strtok_r(NULL, "\n", &save)) {
+        const int len = (int)strcspn(w, "=");
+        snprintf(want, sizeof want, "edited|lacks the option '%.*s'|another version", len, w);
+        snprintf(line, sizeof line, "%s, without %s", kind->file, w);
+        expect_message(status_of(kind, edited(text, 0, i, NULL)), line, want);
+        i++;
+    }
+    const int last = i - 1;
+    st = status_of(kind, edited(text, 0, -1, "seq=16"));
+    expect_message(st, "a line twice", "edited|'seq' is there twice");
+    st = status_of(kind, edited(text, 0, 0, "vocab=266\nvocab=266"));
+    expect_message(st, "the first line twice", "edited|'vocab' is there twice");
+    st = status_of(kind, edited(text, 0, -1, "kv_heads=2\nkv_heads=2"));
+    expect_message(st, "a quiet line twice", "edited|'kv_heads' is there twice");
+    st = status_of(kind, edited(text, 0, -1, "none_such=1"));
+    expect_message(st, "unknown", "edited|option 'none_such=1' is unknown|system");
+    st = status_of(kind, edited(text, 0, -1, "stride=1"));
+    expect_message(st, "an option of eval", "edited|option 'stride=1' is unknown");
+    st = status_of(kind, edited(text, 0, last, "heads"));
+    expect_message(st, "no value", "edited|option 'heads='");
+    st = status_of(kind, edited(text, 0, 1, "width=7"));
+    expect_message(st, "out of range", "edited|option 'width=7' is unknown or out of range");
+    st = status_of(kind, edited(text, 0, 1, "width=15"));
+    CHECK(st == 1, "%s of another width: status %d", kind->file, st);
+}
+
+/* A system that is not there is named, wherever its line stands, and before its options are. */
+static void check_systems_line(const Kind *kind) {
+    const char *text = config_in(kind->file, kind->config_at, kind->len_at);
+    const char *wanted = "edited|it needs the system 'none_such'|systems.h|build again";
+    int st = status_of(kind, edited(text, 0, -1, "systems=none_such"));
+    expect_message(st, "systems= at the end", wanted);
+    st = status_of(kind, edited(text, 0, 0, "systems=none_such\nvocab=266"));
+    expect_message(st, "systems= at the start", wanted);
+    st = status_of(kind, edited(text, 1, 3, "none_such_rank=4\nsystems=none_such"));
+    expect_message(st, "systems= in the middle", wanted);
+    st = status_of(kind, edited(text, 0, -1, "systems="));
+    CHECK(st == 0, "%s that needs no system: status %d: %s", kind->file, st, message);
+    if (!all_systems[0]) return;
+    char line[128];
+    snprintf(line, sizeof line, "systems=%s,none_such", all_systems[0]->name);
+    st = status_of(kind, edited(text, 0, -1, line));
+    expect_message(st, "systems= of two", wanted);
+}
+
+static void test_lines(void) {
+    Golf m, back;
+    write_files();
+    for (size_t k = 0; k < COUNT(kinds); k++) check_lines(kinds + k);
+
+    artifact_with(edited(config_in("artifact", 28, 20), 1, -1, NULL));
+    golf_load(&m, IN("artifact"));
+    golf_load(&back, IN("edited"));
+    CHECK(same_config(&m.config, &back.config) &&
+              !memcmp(m.eff, back.eff, m.n_params * sizeof(real)),
+          "lines in reverse: another model");
+    golf_free(&m);
+    golf_free(&back);
+}
+
+static void test_systems_line(void) {
+    write_files();
+    for (size_t k = 0; k < COUNT(kinds); k++) check_systems_line(kinds + k);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * The checkpoint
+ * ------------------------------------------------------------------------------------------ */
+/* A resumed run may change what is marked so, and nothing else. */
+static void test_same_options(void) {
+    char value[16][64];
+    EACH_OPTION(o) {
+        Config then, now_wanted;
+        if (!(o->mask & (MODEL | TRAIN))) continue;
+        config_defaults(&then);
+        now_wanted = then;
+        const int n = other_values(o, value);
+        for (int k = 0; k < n; k++) {
+            option_set(&now_wanted, o, value[k]);
+            if (!at_default(&now_wanted, o)) break;
+        }
+        const int st = STATUS(same_options("run/ckpt.bin", &then, &now_wanted));
+        CHECK(st == (o->mask & RESUME ? 0 : 1), "--%s: status %d: %s", o->name, st, message);
+        CHECK(o->mask & (RESUME | FIXED) || strstr(message, o->name), "--%s: %s", o->name, message);
+    }
+}
+
+/* Step, flips and numbers, field by field. */
+static void test_checkpoint_layout(void) {
+    Golf m;
+    size_t size;
+    new_model(&m, small_model, 32);
+    run_steps(&m, 0, 1);
+    m.flips = 77;
+    ckpt_save(&m, IN("checkpoint"), 5);
+    uint8_t *b = read_file(IN("checkpoint"), &size);
+    const size_t n = get_u(b + 40, 4), bytes = m.n_params * sizeof(real);
+    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 1 && get_u(b + 12, 4) == sizeof(real) &&
+              get_u(b + 16, 8) == 5 && get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params,
+          "the fixed fields");
+    CHECK(size == 44 + n + 3 * bytes + 4 && !memcmp(b + 44 + n, m.master, bytes) &&
+              !memcmp(b + 44 + n + bytes, m.moment1, bytes) &&
+              !memcmp(b + 44 + n + 2 * bytes, m.moment2, bytes),
+          "%zu bytes, or other numbers", size);
+    CHECK(get_u(b + size - 4, 4) == crc32_of(0, b, size - 4), "CRC-32");
+    golf_free(&m);
+    free(b);
+}
+
+static void test_corruption(void) {
+    write_files();
+    check_corruption("artifact", strdup(IN("bad.golf")), load_artifact, 0);
+    check_corruption("checkpoint", strdup(IN("bad.bin")), load_checkpoint, 0);
+}
+
+/* ------------------------------------------------------------------------------------------
+ * Bytes
+ * ------------------------------------------------------------------------------------------ */
+/* Where they go, counted by hand: 2 bytes a scale; 266 rows of 16 codes of 8 bits; five trits a
+ * byte of 48x16, 16x16, 64x16 and 16x64; and two phases of 178 numbers in bf16: eight vectors of
+ * 16 but one of 64 (the norm before down) and a gain for each of 2 heads. */
+static void test_ledger(void) {
+    Golf m;
+    new_model(&m, small_model, 0);
+    Ledger l = ledger_of(&m);
+    CHECK(l.of[LEDGER_CORE] == 4 * 2 + 154 + 52 + 205 + 205, "core %zu", l.of[LEDGER_CORE]);
+    CHECK(l.of[LEDGER_EMBEDDING] == 266 * (2 + 16), "embedding %zu", l.of[LEDGER_EMBEDDING]);
+    CHECK(l.of[LEDGER_INTERFACE] == 2 * 178 * 2, "interface %zu", l.of[LEDGER_INTERFACE]);
+    CHECK(l.of[LEDGER_PROTECTED] == 0, "protected %zu", l.of[LEDGER_PROTECTED]);
+    CHECK(l.total == artifact_bytes(&m.config), "packed, in all: %zu", l.total);
+
+    golf_save(&m, IN("artifact"), 1); /* coded: what the file's own table says */
+    l = ledger_of(&m);
+    size_t size, of[LEDGER_LINES] = {0};
+    uint8_t *b = read_file(IN("artifact"), &size);
+    const size_t config = get_u(b + 20, 4), header = 28 + config + 8 * get_u(b + 24, 4) + 4;
+    const uint8_t *row = b + 28 + config;
+    EACH_TENSOR(t, &m) {
+        if (!is_stored(t)) continue;
+        if (t->role == EMBED) of[LEDGER_EMBEDDING] += get_u(row, 4);
+        if (t->role == PROJ) of[LEDGER_CORE] += get_u(row, 4);
+        if (t->role == INTERFACE) of[LEDGER_INTERFACE] += get_u(row, 4);
+        row += 8;
+    }
+    CHECK(!memcmp(of, l.of, sizeof of) && l.header == header && l.total == size,
+          "coded: core %zu, embedding %zu, interface %zu, header %zu of %zu", l.of[LEDGER_CORE],
+          l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE], l.header, size);
+    golf_free(&m);
+    free(b);
+}
+
+/* --width=fit: nothing wider fits, and the hidden width takes what is left of the cap. */
+static void check_fit(const char *arm, int cap) {
+    char text[256];
+    snprintf(text, sizeof text, "vocab=500 cap=%d %s", cap, arm);
+    Config c = config_of(text);
+    c.width = 0;
+    fit_width(&c);
+    const int fixed = strstr(arm, "hidden") != NULL, C = c.width;
+    const size_t size = artifact_bytes(&c);
+    config_check(&c);
+    CHECK(size <= (size_t)cap, "%s: %zu bytes in %d", text, size, cap);
+    if (fixed) {
+        CHECK(c.hidden == 64, "%s: hidden %d", text, c.hidden);
+    } else {
+        CHECK(!c.hidden || (c.hidden > c.mlp * C && c.hidden % 8 == 0), "%s: hidden %d at width %d",
+              text, c.hidden, C);
+        c.hidden = hidden_width(&c) + 8;
+        CHECK(artifact_bytes(&c) > (size_t)cap, "%s: 8 more would fit", text);
+        c.hidden = 0;
+    }
+    do {
+        c.width += 8;
+    } while (c.width % c.heads || head_dim(&c) % 2);
+    CHECK(artifact_bytes(&c) > (size_t)cap, "%s: width %d would fit", text, c.width);
+}
+
+static void test_fit(void) {
+    static const char *const arms[] = {
+        "heads=4 repeat=4 mlp=4", "heads=2 unique=4 repeat=1 mlp=4",
+        "heads=3 width=24 mlp=2 wq=int4 wscale=row", "unique=8 repeat=1 hidden=64 heads=1"};
+    for (size_t a = 0; a < COUNT(arms); a++)
+        for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
+}
+
+/* --squeeze: coding is expected to leave this part of the packed bytes. */
+static void test_squeeze(void) {
+    Config c = config_of("vocab=500 cap=80000 squeeze=0.8");
+    c.width = 0;
+    fit_width(&c);
+    const size_t size = artifact_bytes(&c);
+    CHECK(size > 98000 && size <= 100000, "packed %zu bytes for 80000 / 0.8", size);
+}
+
+int main(void) {
+    start_tests();
+    run_test("artifact: exports", test_exports);
+    run_test("artifact: layout", test_layout);
+    run_test("artifact: packed", test_packed_payloads);
+    run_test("options as text", test_options_as_text);
+    run_test("options: unmentioned", test_defaults_unmentioned);
+    run_test("options: lines", test_lines);
+    run_test("options: systems=", test_systems_line);
+    run_test("checkpoint: options", test_same_options);
+    run_test("checkpoint: layout", test_checkpoint_layout);
+    run_test("corruption", test_corruption);
+    run_test("ledger", test_ledger);
+    run_test("fit", test_fit);
+    run_test("squeeze", test_squeeze);
+    return end_tests("files");
+}

@@ -1,0 +1,391 @@
+/* init_from.h - a run that starts from a trained model, and many blocks that become one,
+ * as in Relaxed Recursive Transformers (2410.20672).
+ *
+ * --init_from=RUN/ckpt.bin takes the master weights of all tensors that both models
+ * have; the others start as always. Without --convert both have the same shapes and
+ * copies. With it the donor has as many phases, usually each with a block of its own,
+ * and a copy that several phases share becomes
+ *     average    the mean of what these phases had,
+ *     lower      what the first of them had,
+ *     stepwise   what phases at even intervals had, the first and the last included.
+ * So do the vectors of the interface where phases share them. Other systems make what
+ * they need of the donor (System.start): pairs or factors that keep what sharing loses.
+ *
+ * Nothing of it is stored, and it costs no time but at the start. A run that is
+ * resumed reads its donor again if it is still there; it must be there if a system
+ * needs it.
+ *
+ * Differs from the paper: the order of blocks is that of --order (CYCLE there); norms
+ * have no weights here but the gains of the interface, which stay those of each phase;
+ * what the donor's optimizer knew is not taken over. */
+#ifdef OPTIONS
+X(TRAIN, STR, init_from, "", "", "ckpt.bin whose weights this run starts from")
+X(TRAIN, INT, convert, "none", "none|average|lower|stepwise",
+  "how blocks of init_from become shared ones; and pairs")
+
+#elif defined LIST
+X(init_from)
+
+#elif defined CODE
+#include "shared/donor.h"
+
+enum { CONVERT_NONE, CONVERT_AVERAGE, CONVERT_LOWER, CONVERT_STEPWISE };
+
+static int init_from_on(const Config *c) { return *c->init_from; }
+
+static void init_from_shape(Golf *m) { m->converted = m->config.convert != CONVERT_NONE; }
+
+/* w += what phase p of the donor has of tensor k, divided by count */
+static void add_of_donor(real *w, const Golf *from, int k, int p, int count) {
+    const real *v = masters_of(from, k, p);
+    for (size_t i = 0; i < from->tensor[k].copy_n; i++) w[i] += v[i] / (real)count;
+}
+
+/* The phase whose block becomes copy j, which several phases share, the first of them
+ * `first`. Stepwise: for block b of U in a loop of P phases, b (P - 1) / (U - 1),
+ * rounded. */
+static int phase_taken(const Config *c, int j, int first) {
+    const int b = j - c->prelude, U = c->unique, last = loop_phases(c) - 1;
+    if (c->convert != CONVERT_STEPWISE) return first;
+    if (U == 1) return c->prelude;
+    return c->prelude + (b * last + (U - 1) / 2) / (U - 1);
+}
+
+/* Copy j of tensor k. */
+static void convert_copy(Golf *m, const Golf *from, int k, int j) {
+    const Tensor *t = m->tensor + k;
+    real *w = m->master + t->at + (size_t)j * t->copy_n;
+    int count = 0, first = m->phases;
+
+    memset(w, 0, t->copy_n * sizeof(real));
+    for (int p = 0; p < m->phases; p++) {
+        if (copy_of(m, t, p) != j) continue;
+        first = MIN(first, p);
+        count++;
+    }
+
+    if (count == 1) {
+        add_of_donor(w, from, k, first, 1);
+    } else if (m->config.convert != CONVERT_AVERAGE) {
+        add_of_donor(w, from, k, phase_taken(&m->config, j, first), 1);
+    } else {
+        for (int p = first; p < m->phases; p++)
+            if (copy_of(m, t, p) == j) add_of_donor(w, from, k, p, count);
+    }
+}
+
+/* Has the tensor a copy for each phase or block? Where a system counts otherwise, as
+ * experts do, nothing is converted. */
+static int is_convertible(const Tensor *t) {
+    return t->per == PER_BLOCK || t->per == PER_PHASE;
+}
+
+/* Are the copies of tensor k the same ones? PER_OTHER: as many for each block. */
+static int same_copies(const Golf *m, const Golf *from, int k) {
+    const Tensor *t = m->tensor + k, *u = from->tensor + k;
+    const int other = t->per == PER_OTHER || u->per == PER_OTHER;
+    if (t->copy_n != u->copy_n || t->stored_copies != u->stored_copies) return 0;
+    if (!other) return 1;
+    return t->per == u->per && block_count(&m->config) == block_count(&from->config);
+}
+
+static void take_tensor(Golf *m, const Golf *from, int k, const char *path) {
+    const Tensor *t = m->tensor + k, *u = from->tensor + k;
+    const int fits = t->copy_n == u->copy_n && is_convertible(t) && is_convertible(u);
+    if (m->config.convert && fits) {
+        if (m->phases != from->phases)
+            die("%s: --convert: expected a checkpoint of %d phases, found %d", path,
+                m->phases, from->phases);
+        for (int j = 0; j < t->stored_copies; j++) convert_copy(m, from, k, j);
+        return;
+    }
+
+    if (!same_copies(m, from, k))
+        die("%s: %s has %d x %zu numbers there and %d x %zu here; --init_from needs "
+            "the same --width, --hidden, --heads and, without --convert, --unique",
+            path, t->name, u->stored_copies, u->copy_n, t->stored_copies, t->copy_n);
+    memcpy(m->master + t->at, from->master + u->at, t->n * sizeof(real));
+}
+
+/* The model of a checkpoint as a donor: its layout and its masters, to be freed. */
+static void donor_open(Golf *from, const char *path) {
+    const Checkpoint k = ckpt_open(path);
+    config_check(&k.config);
+    golf_layout(from, &k.config);
+    if (k.count != from->n_params)
+        die("%s: expected %zu parameters, found %zu", path, from->n_params, k.count);
+    /* A copy: in the file they lie at any address. */
+    from->master = xcalloc(k.count, sizeof(real));
+    memcpy(from->master, k.numbers, k.count * sizeof(real));
+    free(k.file);
+}
+
+static void take_from(Golf *m, const char *path) {
+    Golf from;
+
+    donor_open(&from, path);
+    for (int k = 0; k < N_TENSORS; k++)
+        if (is_stored(m->tensor + k) && is_stored(from.tensor + k))
+            take_tensor(m, &from, k, path);
+    EACH_SYSTEM (s, m) {
+        if ((*s)->start) (*s)->start(m, &from, m->converted);
+    }
+    free(from.master);
+
+    golf_quantize(m);
+    m->flips = 0; /* they count from here on */
+}
+
+/* All weights of a resumed run are in its own checkpoint, but not what a system found
+ * in the donor. */
+static void init_from_open(Golf *m, const Tokenizer *tok, int resumes) {
+    const char *path = m->config.init_from;
+    int wanted = 0;
+    EACH_SYSTEM (s, m) wanted |= (*s)->wants & RES_DONOR;
+    if (resumes && !wanted && access(path, R_OK)) return;
+    same_tokenizer(tok, path);
+    take_from(m, path);
+}
+
+static const System init_from_system = {.name = "init_from",
+                                        .needs = "init_from",
+                                        .on = init_from_on,
+                                        .gives = RES_DONOR,
+                                        .shape = init_from_shape,
+                                        .open = init_from_open};
+
+#elif defined TESTS
+#define FLAT_DONOR "vocab=20 width=16 heads=2 mlp=2 seq=16 prelude=1 unique=4 repeat=1"
+static const char *const conversions_tested[] = {"average", "lower", "stepwise"};
+
+/* A flat model of 1 + 4 blocks away from its start, saved as flat.bin; equal: these 4
+ * are the same. */
+static void flat_donor(Golf *m, int equal) {
+    new_model(m, FLAT_DONOR, 32);
+    for (size_t i = 0; i < m->n_params; i++) m->master[i] += (real)0.1 * noise(77, i);
+    for (const Tensor *t = m->tensor + T_wqkv; t < m->tensor + N_TENSORS; t++) {
+        real *w = m->master + t->at;
+        if (!equal || !t->n) continue;
+        for (size_t j = 2; j < 5; j++) /* 0 is the prelude */
+            memcpy(w + j * t->copy_n, w + t->copy_n, t->copy_n * sizeof(real));
+    }
+    golf_quantize(m);
+    ckpt_save(m, IN("flat.bin"), 1);
+}
+
+static double converted_loss(Golf *m) {
+    const int *x = tokens_below(20, 32, 80), *y = tokens_below(20, 32, 81);
+    const int train = m->train;
+
+    m->train = 0;
+    const double loss = golf_forward(m, x, y, 2, 16);
+    m->train = train;
+    return loss;
+}
+
+/* Blocks that are equal make the same model when they are shared, whichever is taken. */
+static void test_donor_of_equal_blocks(void) {
+    static const struct {
+        const char *text;
+        int copies;
+    } to[] = {{"unique=2 repeat=2", 3},
+              {"unique=1 repeat=4", 2},
+              {"unique=2 repeat=2 order=sequence phase=0", 3},
+              {"unique=4 repeat=1", 5}};
+    Golf m, b;
+    char text[300];
+
+    flat_donor(&m, 1);
+    const double want = converted_loss(&m);
+    for (int h = 0; h < 3; h++)
+        for (int k = 0; k < 4; k++) {
+            snprintf(text, sizeof text, "%s %s init_from=x convert=%s", FLAT_DONOR,
+                     to[k].text, conversions_tested[h]);
+            new_model(&b, text, 32);
+            take_from(&b, IN("flat.bin"));
+            const double loss = converted_loss(&b);
+            CHECK(near(loss, want, 1e-6), "%s: loss %.9g, not %.9g", text, loss, want);
+            CHECK(b.tensor[T_wo].stored_copies == to[k].copies, "%s: %d copies of wo",
+                  text, b.tensor[T_wo].stored_copies);
+            CHECK(b.flips == 0, "%s: what is new counts as flipped", text);
+            golf_free(&b);
+        }
+    golf_free(&m);
+}
+
+/* Copy j of tensor k, number `at` of it. */
+static double donor_number(const Golf *m, int k, int j, size_t at) {
+    const Tensor *t = m->tensor + k;
+    return (double)m->master[t->at + (size_t)j * t->copy_n + at];
+}
+
+/* Which blocks are taken: of 4, with 2 left, those of phases 0, 2 and 1, 3 averaged,
+ * the first two, or the first and the last; vectors stay those of each phase. */
+static void test_donor_blocks(void) {
+    static const int taken[][2] = {{0, 0}, {1, 2}, {1, 4}}; /* of average: none */
+    Golf m, b;
+    char text[300];
+
+    flat_donor(&m, 0);
+    for (int h = 0; h < 3; h++) {
+        snprintf(text, sizeof text, "%s unique=2 repeat=2 init_from=x convert=%s",
+                 FLAT_DONOR, conversions_tested[h]);
+        new_model(&b, text, 0);
+        take_from(&b, IN("flat.bin"));
+        for (size_t i = 0; i < m.tensor[T_wo].copy_n; i += 7) {
+            double want[2];
+            for (int j = 0; j < 2; j++) {
+                const double sum =
+                    donor_number(&m, T_wo, 1 + j, i) + donor_number(&m, T_wo, 3 + j, i);
+                want[j] = h ? donor_number(&m, T_wo, taken[h][j], i) : sum / 2;
+            }
+            CHECK(donor_number(&b, T_wo, 0, i) == donor_number(&m, T_wo, 0, i) &&
+                      near(donor_number(&b, T_wo, 1, i), want[0], 1e-7) &&
+                      near(donor_number(&b, T_wo, 2, i), want[1], 1e-7),
+                  "%s takes other blocks", conversions_tested[h]);
+        }
+        const Tensor *t = m.tensor + T_gate_mlp;
+        CHECK(!memcmp(b.master + b.tensor[T_gate_mlp].at, m.master + t->at,
+                      t->n * sizeof(real)),
+              "%s changes a phase's vectors", conversions_tested[h]);
+        golf_free(&b);
+    }
+    golf_free(&m);
+}
+
+/* What other systems are told, by one that was never on. */
+static const Golf *told_from;
+static int told_convert, told_masters;
+
+static void hear_start(Golf *m, const Golf *from, int convert) {
+    told_from = from;
+    told_convert = convert;
+    told_masters = from && from->master[0] == m->master[0]; /* copied before */
+}
+
+static const System hears_start = {
+    .name = "hearing", .on = never_on, .start = hear_start};
+
+static const System wants_donor = {.name = "wanting", .on = never_on, .wants = RES_DONOR};
+
+static void switch_on(Golf *m, const System *s) {
+    const System **at = m->systems;
+    while (*at) at++;
+    *at = s;
+}
+
+static void test_donor_told(void) {
+    static const char *const how[] = {"none", "average"};
+    Golf m, b;
+    char text[300];
+
+    flat_donor(&m, 0);
+    for (int convert = 0; convert < 2; convert++) {
+        snprintf(text, sizeof text, "%s init_from=x convert=%s", FLAT_DONOR,
+                 how[convert]);
+        new_model(&b, text, 0);
+        switch_on(&b, &hears_start);
+        told_from = NULL;
+        take_from(&b, IN("flat.bin"));
+        CHECK(told_from && told_masters && told_convert == convert &&
+                  b.converted == convert,
+              "%s: start was told %d, masters %d", text, told_convert, told_masters);
+        CHECK(!memcmp(b.master, m.master, m.n_params * sizeof(real)), "%s: other masters",
+              text);
+        golf_free(&b);
+    }
+    golf_free(&m);
+}
+
+/* At resume a donor that is gone is missed only by a system that wants it. */
+static void test_donor_at_resume(void) {
+    Golf m, b;
+
+    flat_donor(&m, 0);
+    write_hand_model(IN("hand.model"));
+    const Tokenizer *tok = tokenizer_load(IN("hand.model"));
+    const char *text = expanded(FLAT_DONOR " init_from=@/flat.bin");
+    new_model(&b, text, 0);
+    init_from_open(&b, tok, 1);
+    CHECK(!memcmp(b.master, m.master, m.n_params * sizeof(real)),
+          "not read again at resume");
+    golf_free(&b);
+
+    text = expanded(FLAT_DONOR " init_from=@/gone.bin");
+    new_model(&b, text, 0);
+    const real was = b.master[0];
+    CHECK(STATUS(init_from_open(&b, tok, 1)) == 0, "resumed without its donor: %s",
+          message);
+    init_from_open(&b, tok, 1);
+    CHECK(b.master[0] == was, "resumed without its donor: masters changed");
+    DIES("a start without its donor", "gone.bin|cannot open", init_from_open(&b, tok, 0));
+    switch_on(&b, &wants_donor);
+    DIES("resumed, a donor wanted", "gone.bin|cannot open", init_from_open(&b, tok, 1));
+    golf_free(&b);
+    golf_free(&m);
+}
+
+/* Donors that do not fit, or were trained with another tokenizer. */
+static void test_donor_refused(void) {
+    static const struct {
+        const char *options, *says;
+    } rows[] = {{"width=24", "flat.bin|--width|embed has"},
+                {"unique=2", "flat.bin|wqkv has 5 x|and 3 x|--convert"},
+                {"unique=2 repeat=3 convert=lower", "flat.bin|7 phases, found 5"},
+                {"hidden=40 convert=average", "flat.bin|wup has|--hidden"}};
+    Golf m, b;
+    char text[300];
+
+    flat_donor(&m, 0);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        snprintf(text, sizeof text, "%s init_from=x %s", FLAT_DONOR, rows[i].options);
+        new_model(&b, text, 0);
+        DIES(text, rows[i].says, take_from(&b, IN("flat.bin")));
+        golf_free(&b);
+    }
+
+    new_model(&b, FLAT_DONOR " init_from=x convert=average", 0);
+    b.tensor[T_wo].per = PER_OTHER; /* as a system might count its copies */
+    DIES("copies of another kind", "flat.bin|wo has", take_from(&b, IN("flat.bin")));
+    golf_free(&b);
+
+    mkdir(IN("other"), 0777);
+    ckpt_save(&m, IN("other/flat.bin"), 1);
+    put_file(IN("other/tokenizer.model"), "x", 1);
+    write_hand_model(IN("hand.model"));
+    const Tokenizer *tok = tokenizer_load(IN("hand.model"));
+    new_model(&b, expanded(FLAT_DONOR " init_from=@/other/flat.bin"), 0);
+    DIES("another tokenizer", "other/flat.bin|tokenizer", init_from_open(&b, tok, 0));
+    golf_free(&b);
+    golf_free(&m);
+}
+#undef FLAT_DONOR
+
+static const SystemTests init_from_tests = {
+    .errors =
+        (const char *const[][2]){{"--convert=average", "--convert|--init_from"},
+                                 {"--init_from=@/none.bin", "none.bin|cannot open"},
+                                 {"--init_from=@/export/tokenizer.model",
+                                  "tokenizer.model|expected a checkpoint"},
+                                 {"--init_from=x --convert=mean", "--convert|stepwise"},
+                                 {NULL, NULL}},
+    .tests = (const Test[]){{"equal blocks", test_donor_of_equal_blocks},
+                            {"blocks taken", test_donor_blocks},
+                            {"systems", test_donor_told},
+                            {"resumed", test_donor_at_resume},
+                            {"refused", test_donor_refused},
+                            {NULL, NULL}}};
+
+#elif defined BUGS
+bug average-of-the-first double "blocks taken" "$(in_ convert_copy)s/if (copy_of(m, t, p) == j)/if (p == first)/"
+bug mean-not-divided double "blocks taken" "$(in_ add_of_donor)s|v\[i\] / (real)count|v[i]|"
+bug stepwise-is-lower double "blocks taken" "$(in_ phase_taken)s/c->convert != CONVERT_STEPWISE/1/"
+bug prelude-forgotten double "blocks taken" "$(in_ phase_taken)s/return c->prelude + (b/return (b/"
+bug donor-of-the-blocks double "blocks taken" "$(in_ add_of_donor)s/masters_of(from, k, p)/masters_of(from, k, MIN(p, 1))/"
+bug others-not-started double "init_from: systems" "$(in_ take_from)s/if ((\*s)->start)/if (0)/"
+bug flips-since-random float "equal blocks" "$(in_ take_from)s/m->flips = 0;//"
+bug donor-always-needed float resumed "$(in_ init_from_open)s/resumes && !wanted/0 \&\& !wanted/"
+bug donor-never-missed float resumed "$(in_ init_from_open)s/resumes && !wanted/resumes/"
+bug donor-of-any-shape float refused "$(in_ same_copies)s/return 0;/return 1;/"
+bug experts-as-blocks float refused "$(in_ same_copies)s/if (!other)/if (1)/"
+#endif

@@ -1,0 +1,414 @@
+/* lora.h - relaxed recursion (Relaxed Recursive Transformers, 2410.20672): for each phase
+ * p a pair of low rank r says how it differs from the shared projection W:
+ *
+ *     y = W x + B[p] (A[p] x)            A (r,K), B (rows,r)
+ *
+ * The pair stands outside the quantizer of W and takes the inputs that W takes,
+ * rounded ones. A starts random and B at 0, so that all phases start alike. In a model
+ * made of a trained one by sharing its blocks, the pair is the best approximation of
+ * rank r of what sharing took away, W_donor[p] - W: its singular value decomposition,
+ * B = U S, A = V^T.
+ *
+ * Stored: r (K + rows) numbers for each projection and phase, in --lora_bits bits with
+ * one scale for a whole matrix, counted as protected. AdamW trains them with --lr,
+ * without weight decay. Cost for each projection and phase: 8 r (K + rows) FLOPs a
+ * token (A x and its gradient are computed twice; the count of result.json says 6);
+ * memory for the pairs, their gradients and moments, and 2 r numbers a token.
+ *
+ * Differs from the paper: W, its inputs and the pairs are quantized; a model may be
+ * trained with pairs from scratch; q, k and v are one projection, with one A. */
+#ifdef OPTIONS
+X(MODEL, INT, lora, "0", "0 to 64", "rank of the pair that each phase adds")
+X(MODEL, INT, lora_on, "all", "ffn|attn|all", "to which projections")
+X(MODEL, INT, lora_bits, "8", "4 to 8|16", "one scale per matrix; bf16")
+
+#elif defined TENSORS
+/* LORA: n if there are pairs on the MLP (part 0) or on attention (part 1), else 0;
+ * lora_on is 0, 1, or 2 for both. In the order of the projections: see pair_of. */
+#define LORA(part, n) (c->lora && (c->lora_on == 2 || c->lora_on == (part)) ? (n) : 0)
+X(la_qkv, PER_PHASE, c->lora, LORA(1, c->width), FACTOR, MODE_VECTOR, init_in(c))
+X(lb_qkv, PER_PHASE, qkv_rows(c), LORA(1, c->lora), FACTOR, MODE_VECTOR, 0)
+X(la_o, PER_PHASE, c->lora, LORA(1, c->width), FACTOR, MODE_VECTOR, init_in(c))
+X(lb_o, PER_PHASE, c->width, LORA(1, c->lora), FACTOR, MODE_VECTOR, 0)
+X(la_up, PER_PHASE, c->lora, LORA(0, c->width), FACTOR, MODE_VECTOR, init_in(c))
+X(lb_up, PER_PHASE, hidden_width(c), LORA(0, c->lora), FACTOR, MODE_VECTOR, 0)
+X(la_down, PER_PHASE, c->lora, LORA(0, hidden_width(c)), FACTOR, MODE_VECTOR,
+  1 / sqrt((double)hidden_width(c)))
+X(lb_down, PER_PHASE, c->width, LORA(0, c->lora), FACTOR, MODE_VECTOR, 0)
+#undef LORA
+
+#elif defined LIST
+X(lora)
+
+#elif defined CODE
+#include "shared/donor.h"
+#include "shared/low_rank.h"
+
+enum { LORA_FFN, LORA_ATTN, LORA_ALL };
+enum { LORA_MOST = 64 }; /* the largest rank */
+
+typedef struct {
+    real *u, *du; /* (N,r) A x, and its gradient */
+} Lora;
+
+static int lora_is_on(const Config *c) { return c->lora; }
+
+static int lora_uses(const Config *c) {
+    if (c->lora_on == LORA_FFN) return RES_MLP_ADDITIONS;
+    if (c->lora_on == LORA_ATTN) return RES_ATTENTION_ADDITIONS;
+    return RES_MLP_ADDITIONS | RES_ATTENTION_ADDITIONS;
+}
+
+static void lora_check(const Config *c) {
+    if (!c->phase) die("--lora is per phase: expected --phase=1");
+}
+
+static int is_of_pair(const Tensor *t) {
+    return !strncmp(t->name, "la_", 3) || !strncmp(t->name, "lb_", 3);
+}
+
+static int lora_store(const Golf *m, Tensor *t) {
+    const int bits = m->config.lora_bits;
+    if (!is_of_pair(t)) return 0;
+    store_as(t, quantizers + (bits == 16 ? Q_BF16 : Q_INT), bits, SCALE_TENSOR);
+    return 1;
+}
+
+static void lora_buffers(Golf *m, size_t N) {
+    const size_t n = N * (size_t)m->config.lora;
+    if (!m->train) return;
+
+    Lora *l = owned(m, 1, sizeof(Lora));
+    l->u = owned_reals(m, n);
+    l->du = owned_reals(m, n);
+    m->own[SYS_lora] = l;
+}
+
+/* The tensor A of projection k, before B in the table, or NULL. */
+static const Tensor *pair_of(const Golf *m, int k) {
+    const Tensor *a = m->tensor + T_la_qkv + 2 * (k - T_wqkv);
+    return k >= T_wqkv && k <= T_wdown && a->n ? a : NULL;
+}
+
+/* Panels of a tensor of the pair: as W, B has row ranges for q, k and v. */
+static Packed *pair_packed(const Golf *m, const Tensor *t, int p, int r) {
+    return packed_of(m, (int)(t - m->tensor), copy_of(m, t, p), r);
+}
+
+/* u = A x,  y += B u.  y (n,..) with stride ldy, u (n,r) */
+static void lora_y(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r,
+                   int n) {
+    const Tensor *a = pair_of(m, k);
+    real u[CHUNK * LORA_MOST];
+    int first;
+    if (!a) return;
+
+    row_range(m, k, r, &first);
+    gemm_panels(u, a->rows, x, &pair_packed(m, a, p, 0)->forward, n, 0);
+    y += first;
+    gemm_panels(y, ldy, mat(u, a->rows), &pair_packed(m, a + 1, p, r)->forward, n, 1);
+}
+
+/* forward: u = A x,  y += B u;  du = dy B,  dx += du A.  dx (n,K) */
+static void lora_dx(const Golf *m, real *dx, Mat dy, int k, int p, int r, int n) {
+    const Tensor *a = pair_of(m, k);
+    real du[CHUNK * LORA_MOST];
+    int first;
+    if (!a) return;
+
+    row_range(m, k, r, &first);
+    dy = mat_at(dy, 0, (size_t)first);
+    gemm_panels(du, a->rows, dy, &pair_packed(m, a + 1, p, r)->back, n, 0);
+    gemm_panels(dx, a->cols, mat(du, a->rows), &pair_packed(m, a, p, 0)->back, n, 1);
+}
+
+/* The projection to whose gradient the product w = dy^T x adds, or -1. */
+static int projection_of(const Golf *m, const Gemm *w) {
+    for (int k = T_wqkv; k <= T_wdown; k++) {
+        const real *dw = m->grad + m->tensor[k].at;
+        if (w->c >= dw && w->c < dw + m->tensor[k].n) return k;
+    }
+    return -1;
+}
+
+/* forward: u = A x,  y += B u;  dB += dy^T u,  dA += du^T x, over all N tokens; u and du
+ * (N,r). w is the product dW += dy^T x of the same rows. */
+static void lora_dw(const Golf *m, const Gemm *w, int p) {
+    const Lora *l = m->own[SYS_lora];
+    const int k = projection_of(m, w);
+    const Tensor *a = pair_of(m, k);
+    if (!a) return;
+
+    const Tensor *t = m->tensor + k, *b = a + 1;
+    const int rank = a->rows, rows = w->m, K = a->cols, N = w->k;
+    const size_t first = ((size_t)(w->c - m->grad) - t->at) % t->copy_n / (size_t)K;
+    const size_t A = a->at + (size_t)copy_of(m, a, p) * a->copy_n;
+    const size_t B = b->at + (size_t)copy_of(m, b, p) * b->copy_n + first * (size_t)rank;
+    Mat dy = w->a; /* of which it is the transpose */
+    dy.trans = 0;
+    gemm(l->u, rank, w->b, mat_t(m->eff + A, K), N, rank, K, 0);
+    gemm(l->du, rank, dy, mat(m->eff + B, rank), N, rank, rows, 0);
+    gemm(m->grad + B, rank, w->a, mat(l->u, rank), rows, rank, N, 1);
+    gemm(m->grad + A, K, mat_t(l->du, rank), w->b, rank, K, N, 1);
+}
+
+static const Addition lora_addition = {.y = lora_y, .dx = lora_dx, .dw = lora_dw};
+
+static void lora_shape(Golf *m) {
+    m->tensor[T_lb_qkv].split = 1;
+    m->addition = &lora_addition;
+}
+
+/* B A of phase p: what is nearest, at this rank, to the donor's projection there less W. */
+static void fit_pair(Golf *m, const Golf *from, int k, int p) {
+    const Tensor *t = m->tensor + k, *a = pair_of(m, k);
+    const int A = (int)(a - m->tensor), B = A + 1;
+    const real *w = masters_of(m, k, p), *v = masters_of(from, k, p);
+    double *rest = xcalloc(t->copy_n, sizeof(double));
+    for (size_t i = 0; i < t->copy_n; i++) rest[i] = (double)(v[i] - w[i]);
+    low_rank(masters_of(m, B, p), masters_of(m, A, p), rest, t->rows, t->cols, a->rows);
+    free(rest);
+}
+
+/* The pairs of a converted model give phases back what sharing took from them. */
+static void lora_start(Golf *m, const Golf *from, int convert) {
+    if (!from || !convert) return;
+    for (int k = T_wqkv; k <= T_wdown; k++) {
+        const Tensor *t = m->tensor + k, *u = from->tensor + k;
+        if (!pair_of(m, k) || !is_stored(t) || !is_stored(u)) continue;
+        if (t->copy_n != u->copy_n) continue;
+        for (int p = 0; p < m->phases; p++) fit_pair(m, from, k, p);
+    }
+}
+
+static const System lora_system = {.name = "lora",
+                                   .needs = "lora",
+                                   .on = lora_is_on,
+                                   .uses = lora_uses,
+                                   .check = lora_check,
+                                   .shape = lora_shape,
+                                   .store = lora_store,
+                                   .buffers = lora_buffers,
+                                   .start = lora_start};
+
+#elif defined TESTS
+/* v (n,len): orthonormal rows, by Gram-Schmidt, twice. */
+static void orthonormal_rows(double *v, int n, int len, uint64_t key) {
+    for (int i = 0; i < n * len; i++) v[i] = (double)noise(key, (size_t)i);
+    for (int i = 0; i < n; i++)
+        for (int turn = 0; turn < 2; turn++) {
+            double *row = v + i * len, square = 0;
+            for (int j = 0; j < i; j++) {
+                double dot = 0;
+                for (int k = 0; k < len; k++) dot += v[j * len + k] * row[k];
+                for (int k = 0; k < len; k++) row[k] -= dot * v[j * len + k];
+            }
+            for (int k = 0; k < len; k++) square += row[k] * row[k];
+            for (int k = 0; k < len; k++) row[k] /= sqrt(square);
+        }
+}
+
+/* What b a (rank r) leaves of w. */
+static double low_rank_left(const double *w, const real *b, const real *a, int rows,
+                            int cols, int r) {
+    double left = 0;
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < cols; k++) {
+            double d = w[i * cols + k];
+            for (int e = 0; e < r; e++)
+                d -= (double)b[i * r + e] * (double)a[e * cols + k];
+            left += d * d;
+        }
+    return sqrt(left);
+}
+
+/* Rank-r approximations of a matrix with known singular values 1, 1/2, 1/3, ...: what
+ * is left is what the others say, and rank n leaves nothing. */
+static void test_lora_low_rank(void) {
+    enum { MOST = 30 };
+    static const int shapes[][2] = {{30, 20}, {20, 30}, {1, 7}, {12, 12}};
+    static const int ranks[] = {1, 2, 3, 4, 9, 14, 19, 23};
+    static double w[MOST * MOST], x[MOST * MOST], y[MOST * MOST];
+
+    for (int s = 0; s < 4; s++) {
+        const int rows = shapes[s][0], cols = shapes[s][1], n = MIN(rows, cols);
+        orthonormal_rows(x, n, rows, 5);
+        orthonormal_rows(y, n, cols, 6);
+        memset(w, 0, sizeof w);
+        for (int i = 0; i < n; i++)
+            for (int at = 0; at < rows * cols; at++)
+                w[at] += x[i * rows + at / cols] * y[i * cols + at % cols] / (i + 1);
+
+        for (int i = 0; i < 8; i++) {
+            const int r = ranks[i];
+            real *b = reals((size_t)(rows * r), 0), *a = reals((size_t)(r * cols), 0);
+            double tail = 0;
+            if (r > n + 3) continue;
+            low_rank(b, a, w, rows, cols, r);
+            for (int k = r; k < n; k++) tail += 1.0 / (k + 1) / (k + 1);
+            const double left = low_rank_left(w, b, a, rows, cols, r);
+            CHECK(near(left, sqrt(tail), 1e-5), "%dx%d, rank %d: %.9g is left, not %.9g",
+                  rows, cols, r, left, sqrt(tail));
+        }
+    }
+}
+
+/* How far W + B A of phase p is from what its donor had. */
+static double pair_misses(const Golf *m, const Golf *from, int k, int p) {
+    const Tensor *t = m->tensor + k, *a = pair_of(m, k);
+    const real *w = masters_of(m, k, p), *v = masters_of(from, k, p);
+    const real *A = m->master + a->at + (size_t)p * a->copy_n;
+    const real *B = m->master + a[1].at + (size_t)p * a[1].copy_n;
+    double *rest = xcalloc(t->copy_n, sizeof(double));
+    for (size_t i = 0; i < t->copy_n; i++) rest[i] = (double)v[i] - (double)w[i];
+    const double left = low_rank_left(rest, B, A, t->rows, t->cols, a->rows);
+    free(rest);
+    return left;
+}
+
+/* Pairs of full rank give every phase of a flat model back what sharing took; smaller
+ * ones do not, but miss less than none. Without a conversion they stay as they were. */
+static void test_lora_pairs(void) {
+    static const char *const text = "vocab=20 width=16 heads=2 mlp=2 seq=16 prelude=1 ";
+    static const char *const shared[] = {"unique=2 repeat=2", "unique=1 repeat=4",
+                                         "unique=2 repeat=2 order=sequence"};
+    Golf from, m;
+    char with[300];
+    snprintf(with, sizeof with, "%sunique=4 repeat=1", text);
+    new_model(&from, with, 0);
+    for (size_t i = 0; i < from.n_params; i++) from.master[i] += (real)0.1 * noise(77, i);
+
+    for (int i = 0; i < 6; i++) {
+        const int rank = i < 3 ? 4 : 16;
+        double none[5][4];
+        snprintf(with, sizeof with, "%s%s lora=%d", text, shared[i % 3], rank);
+        new_model(&m, with, 0);
+        const real *A = m.master + m.tensor[T_la_qkv].at, was = *A;
+        lora_start(&m, NULL, 0);
+        lora_start(&m, &from, 0);
+        CHECK(*A == was, "%s: other pairs without a conversion", with);
+
+        for (int k = 0; k < 20; k++)
+            none[k / 4][k % 4] = pair_misses(&m, &from, T_wqkv + k % 4, k / 4);
+        lora_start(&m, &from, 1);
+        for (int k = 0; k < 20; k++) {
+            const double misses = pair_misses(&m, &from, T_wqkv + k % 4, k / 4);
+            const double most = rank == 16 ? 1e-4 : 0.9 * none[k / 4][k % 4];
+            CHECK(misses < most, "%s: phase %d, projection %d: misses %.3g", with, k / 4,
+                  k % 4, misses);
+        }
+        golf_free(&m);
+    }
+    golf_free(&from);
+}
+
+/* Pairs of which B is not 0 are what is added: y by its definition, in double. */
+static void test_lora_addition(void) {
+    enum { C = 16, R = 3, N = 8 };
+    static const char *const text =
+        "vocab=20 width=16 heads=2 mlp=1 seq=8 repeat=2 wq=none aq=none "
+        "lora=3 lora_on=ffn lora_bits=16";
+    Golf m;
+    double worst = 0;
+
+    new_model(&m, text, N);
+    for (size_t i = 0; i < m.n_params; i++) m.master[i] += (real)0.1 * noise(31, i);
+    golf_quantize(&m);
+    golf_forward(&m, tokens_below(20, N, 80), NULL, 1, N);
+    for (int p = 0; p < 2; p++) {
+        const Tensor *a = pair_of(&m, T_wup);
+        const real *W = m.eff + m.tensor[T_wup].at, *A = m.eff + a->at + p * R * C;
+        const real *B = m.eff + a[1].at + p * C * R, *x = m.phase[p].in_up.x;
+        for (int at = 0; at < N * C; at++) {
+            const int n = at / C, row = at % C;
+            double y = 0;
+            for (int i = 0; i < C; i++) {
+                double w = (double)W[row * C + i];
+                for (int e = 0; e < R; e++)
+                    w += (double)B[row * R + e] * (double)A[e * C + i];
+                y += w * (double)x[n * C + i];
+            }
+            worst = fmax(worst, fabs(y - (double)m.phase[p].f[at]));
+        }
+    }
+    CHECK(!pair_of(&m, T_wqkv) && pair_of(&m, T_wdown), "lora_on=ffn: other projections");
+    CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "off by %.3g from its definition", worst);
+    golf_free(&m);
+}
+
+/* Their bytes are the protected ones of the ledger; AdamW trains them with --lr and no
+ * decay. Gradients 0.5, then -0.25, from w = 1:
+ *     m = 0.1*0.5 = 0.05            v = 0.01*0.25 = 0.0025
+ *     m/(1-0.9) = 0.5               v/(1-0.99) = 0.25          step 0.5/0.5 = 1
+ *     m = 0.9*0.05 - 0.025 = 0.02   v = 0.99*0.0025 + 0.01*0.0625 = 0.0031
+ *     m/(1-0.81) = 0.1052632        v/(1-0.9801) = 0.1557789   step 0.26669943
+ * so that w = 1 - 0.1 = 0.9, then 0.9 - 0.1*0.26669943 = 0.87333006. */
+static void test_lora_storage(void) {
+    static const char *const text =
+        "vocab=8 width=8 heads=2 mlp=1 seq=8 repeat=2 batch=2 steps=100 warmup=0 "
+        "warmdown=0 wd=0.1 lr=0.1 beta1=0.9 beta2=0.99 optimizer=muon lora=2 lora_bits=5";
+    static const double want[] = {0.9, 0.873330057};
+    Golf m;
+    size_t bytes = 0;
+
+    new_model(&m, text, 16);
+    EACH_TENSOR (t, &m) {
+        if (!is_of_pair(t)) continue;
+        bytes += t->bytes;
+        CHECK(t->stored_copies == 2 && t->copy_bytes == 2 + (t->copy_n * 5 + 7) / 8,
+              "%s: %d copies of %zu bytes", t->name, t->stored_copies, t->copy_bytes);
+    }
+    CHECK(ledger_of(&m).of[LEDGER_PROTECTED] == bytes, "ledger: pairs of %zu bytes",
+          bytes);
+
+    set_all(m.master, m.n_params, 1);
+    for (int step = 0; step < 2; step++) {
+        double worst = 0;
+        set_all(m.grad, m.n_params, step ? -0.25 : 0.5);
+        golf_adamw(&m, step, 1);
+        EACH_TENSOR (t, &m) {
+            if (!is_of_pair(t)) continue;
+            for (size_t i = t->at; i < t->at + t->n; i++)
+                worst = fmax(worst, fabs((double)m.master[i] - want[step]));
+        }
+        CHECK(worst <= (DOUBLE ? 1e-8 : 1e-6), "step %d: off by %.3g", step, worst);
+    }
+    golf_free(&m);
+}
+
+static const SystemTests lora_tests = {
+    .gradients =
+        (const char *const[]){
+            "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2",
+            "lora=1 lora_on=attn unique=2 repeat=1",
+            "lora=3 extra_norm=each aq=none repeat=1 prelude=1",
+            "lora=2 extra_norm=each kv_heads=1", "lora=2 seq=40 mlp=1", NULL},
+    .files = (const char *const[]){"lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2",
+                                   "lora=3 extra_norm=each lora_on=attn", NULL},
+    .errors =
+        (const char *const[][2]){{"--lora=65", "--lora|0 to 64"},
+                                 {"--lora=2 --phase=0", "--lora|--phase=1"},
+                                 {"--lora_bits=4", "--lora_bits|without --lora"},
+                                 {"--lora_on=ffn", "--lora_on|without --lora"},
+                                 {"--lora=2 --lora_bits=9", "--lora_bits|4 to 8|16"},
+                                 {NULL, NULL}},
+    .tests = (const Test[]){{"low rank", test_lora_low_rank},
+                            {"pairs", test_lora_pairs},
+                            {"addition", test_lora_addition},
+                            {"storage", test_lora_storage},
+                            {NULL, NULL}}};
+
+#elif defined BUGS
+bug pair-of-another-phase double "lora: grad" "$(in_ pair_packed)s/copy_of(m, t, p)/0/"
+bug pair-without-dx double "lora: grad" "$(in_ lora_dx)s/->back, n, 1);/->back, n * 0, 1);/"
+bug pair-only-B-learns double "lora: grad" "$(in_ lora_dw)s/gemm(m->grad + A, K.*;/;/"
+bug pair-of-the-first-rows double "lora: grad" "$(in_ lora_dw)s/ + first \* (size_t)rank;/;/"
+bug pair-of-all-rows double "lora: grad" "$(in_ lora_shape)s/split = 1/split = 0/"
+bug pairs-of-the-average double "lora: pairs" "$(in_ fit_pair)s/v\[i\] - w\[i\]/v[i]/"
+bug pairs-of-one-phase double "lora: pairs" "$(in_ fit_pair)s/masters_of(from, k, p)/masters_of(from, k, 0)/"
+bug pairs-decay float "lora: storage" "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
+bug scale-per-row float "lora: storage" "$(in_ lora_store)s/SCALE_TENSOR/SCALE_ROW/"
+bug svd-without-singular-values double "low rank" "$(in_ low_rank)s/(at \* sigma)/at/; $(in_ low_rank)s/(real)sum;/(real)(sum \/ sigma);/"
+bug svd-smallest-first double "low rank" "$(in_ pick_largest)s/ > s\[best/ < s[best/"
+bug svd-half-rotated double "low rank" "$(in_ jacobi_rotate)s/^.*columns.*$//"
+#endif

@@ -1,0 +1,16 @@
+/* high_bits.h - projections that stay in more bits than the others: shared by the systems
+ * that have such. */
+#ifndef HIGH_BITS_H
+#define HIGH_BITS_H
+
+/* Integers of 4 to 8 bits with a scale per row (per group with --wscale=group), or bf16
+ * numbers: 16. */
+__attribute__((unused)) static void store_in_high_bits(const Config *c, Tensor *t,
+                                                       int bits) {
+    const int per = c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW;
+    t->ledger = LEDGER_PROTECTED;
+    if (bits == 16) store_as(t, quantizers + Q_BF16, bits, per);
+    else store_as(t, quantizers + Q_INT, bits, per);
+}
+
+#endif
