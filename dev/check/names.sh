@@ -34,9 +34,11 @@ for file in dev/systems/*.h; do
         # a preset is a recipe: it may set options of others
         free_of "(c|config|how)(->|\\.)$option\\b" "option $option of $name" $others
     done
-    for word in $words $tensors; do
-        free_of "\\b(T_)?$word\\b" "$word of $name" $core
-        free_of "\\bT_$word\\b|\\b$word\\b" "$word of $name" $others
+    for word in $words; do
+        free_of "\\b$word\\b" "word $word of $name" $core $others
+    done
+    for tensor in $tensors; do
+        free_of "\\bT_$tensor\\b|\"$tensor\"" "tensor $tensor of $name" $core $others
     done
 done
 echo "$passed passed, $failed failed"

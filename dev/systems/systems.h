@@ -14,7 +14,7 @@
 /* ways to store the projections */
 #include "cluscomp.h"
 #include "quest.h"
-#include "binary.h"
+#include "binary_weights.h"
 #include "masked_ste.h"
 #include "qat.h"
 /* what training starts from, aims at, and how deep it goes */

@@ -1,4 +1,4 @@
-/* binary.h - BitNet (2310.11453), --wq=binary: projections of one bit.
+/* binary_weights.h - BitNet (2310.11453), --wq=binary: projections of one bit.
  *
  *     eff = mean|w| * sign(w - mean(w))
  *
@@ -19,7 +19,7 @@
 W(wq, binary)
 
 #elif defined LIST
-X(binary)
+X(binary_weights)
 
 #elif defined CODE
 static int binary_on(const Config *c) { return c->wq == wq_binary; }
@@ -59,8 +59,8 @@ static int binary_store(const Golf *m, Tensor *t) {
     return 1;
 }
 
-static const System binary_system = {
-    .name = "binary", .needs = "wq=binary", .on = binary_on, .store = binary_store};
+static const System binary_weights_system = {
+    .name = "binary_weights", .needs = "wq=binary", .on = binary_on, .store = binary_store};
 
 #elif defined TESTS
 #include "shared/coder_check.h"
@@ -121,11 +121,11 @@ static void test_binary_packed(void) {
     check_coder("wq=binary", 256, 256, 1);
 }
 
-static const SystemTests binary_tests = {
+static const SystemTests binary_weights_tests = {
     .gradients = (const char *const[]){"wq=binary", "wq=binary wscale=row",
                                        "wq=binary wscale=group aq=none unique=2", NULL},
     .files = (const char *const[]){"wq=binary", "wq=binary wscale=group", NULL},
-    .errors = (const char *const[][2]){{"--wq=bits", "--wq|none|ternary|binary|'bits'"},
+    .errors = (const char *const[][2]){{"--wq=bits", "--wq|none|ternary|'bits'"},
                                        {NULL, NULL}},
     .tests = (const Test[]){{"formula", test_binary_formula},
                             {"zeros", test_binary_zeros},
