@@ -1,10 +1,10 @@
-/* golf.h - the contract of train_golf.c: options, parameter tensors, file formats, declarations,
- * and the seams at which further systems join.
+/* golf.h - the contract of train_golf.c: options, parameter tensors, file formats,
+ * declarations, and the seams at which further systems join.
  *
- * One list per fact. A command-line option is one row of GOLF_OPTIONS, a parameter tensor one row
- * of GOLF_TENSORS. Parsing, help, config echo, allocation, initialisation, the optimizer, the
- * gradient test, checkpoints, artifacts and the byte ledger are loops over these two lists.
- */
+ * One list per fact. A command-line option is one row of GOLF_OPTIONS, a parameter tensor
+ * one row of GOLF_TENSORS. Parsing, help, config echo, allocation, initialisation, the
+ * optimizer, the gradient test, checkpoints, artifacts and the byte ledger are loops over
+ * these two lists. / */
 #ifndef GOLF_H
 #define GOLF_H
 
@@ -29,9 +29,10 @@ typedef float real;
 #endif
 
 /* ------------------------------------------------------------------------------------------
- * Options: command mask, type, name, default, range, help. A range is a list of words, numbers
- * and spans "lo to hi". The i-th item, counted from 0, is the value of an INT row when it is a
- * word: the enumerators below, or 0 for "fit". MODEL rows are written into every artifact. */
+ * Options: command mask, type, name, default, range, help. A range is a list of words,
+ * numbers and spans "lo to hi". The i-th item, counted from 0, is the value of an INT row
+ * when it is a word: the enumerators below, or 0 for "fit". MODEL rows are written into
+ * every artifact. */
 enum {
     MODEL = 1,
     TRAIN = 2,
@@ -40,7 +41,8 @@ enum {
     INFO = 16,
     FIXED = 32,  /* set by the program, not by the user */
     RESUME = 64, /* may change when a run is resumed */
-    QUIET = 128  /* left out of files while at its default: means nothing, must not change */
+    QUIET =
+        128 /* left out of files while at its default: means nothing, must not change */
 };
 
 /* clang-format off */
@@ -150,7 +152,9 @@ typedef struct {
 
 /* Sizes that follow from the options. */
 static inline int head_dim(const Config *c) { return c->width / c->heads; }
-static inline int kv_heads(const Config *c) { return c->kv_heads ? c->kv_heads : c->heads; }
+static inline int kv_heads(const Config *c) {
+    return c->kv_heads ? c->kv_heads : c->heads;
+}
 static inline int qk_rows(const Config *c) {
     return (c->heads + kv_heads(c)) * head_dim(c);
 }
@@ -169,16 +173,16 @@ static inline int block_count(const Config *c) {
 }
 
 /* ------------------------------------------------------------------------------------------
- * Parameter tensors: name, copies, rows, cols, role, mode, initial value. Rows may use the
- * Config c. Matrices start as N(0, init^2); INTERFACE tensors are vectors that start at (and,
- * with mode none, stay at) init. Stored numbers of an INTERFACE row: mode none 0, scalar 1,
- * vector cols, for each copy. */
+ * Parameter tensors: name, copies, rows, cols, role, mode, initial value. Rows may use
+ * the Config c. Matrices start as N(0, init^2); INTERFACE tensors are vectors that start
+ * at (and, with mode none, stay at) init. Stored numbers of an INTERFACE row: mode none
+ * 0, scalar 1, vector cols, for each copy. */
 enum { /* roles: each has its own learning rate and way to be stored */
-    EMBED,
-    PROJ,
-    FACTOR, /* of systems: small matrices that AdamW trains */
-    INTERFACE,
-    VIRTUAL /* of systems: products of others, neither trained nor stored */
+       EMBED,
+       PROJ,
+       FACTOR, /* of systems: small matrices that AdamW trains */
+       INTERFACE,
+       VIRTUAL /* of systems: products of others, neither trained nor stored */
 };
 enum { ONCE, PER_BLOCK, PER_PHASE, PER_OTHER }; /* OTHER: a system counts its copies */
 
@@ -221,7 +225,7 @@ enum {
 #define TENSORS
 #include "dev/systems/systems.h"
 #undef TENSORS
-    N_TENSORS
+        N_TENSORS
 };
 #undef X
 
@@ -229,15 +233,17 @@ enum { LEDGER_CORE, LEDGER_EMBEDDING, LEDGER_INTERFACE, LEDGER_PROTECTED, LEDGER
 
 typedef struct Tensor Tensor;
 struct Quantizer;
-/* Where the gradient of n weights w passes: mask 1, else 0; scale s, codes as t has them. */
+/* Where the gradient of n weights w passes: mask 1, else 0; scale s, codes as t has
+ * them. */
 typedef void Passes(uint8_t *mask, const real *w, int n, real s, const Tensor *t);
 
 /* A parameter tensor at run time. Every stored copy is (rows, cols), row-major. */
 struct Tensor {
     const char *name;
-    int role, mode, per;            /* a row of the table */
-    int rows, cols;                 /* what layers see */
-    int stored_copies, stored_cols; /* what is trained and stored: see expand, section 5 */
+    int role, mode, per; /* a row of the table */
+    int rows, cols;      /* what layers see */
+    int stored_copies,
+        stored_cols; /* what is trained and stored: see expand, section 5 */
     double init;
     size_t n, at;        /* stored numbers, and where they start in the arenas of Golf */
     size_t at_interface; /* INTERFACE: where it starts in a phase of m->interface */
@@ -253,21 +259,25 @@ struct Tensor {
     int shares;            /* > 0: uses the scales of tensor number shares - 1 */
     int extra[4];          /* what a system's quantizer wants to know */
     int ledger;            /* LEDGER_*: the purpose of its bytes */
-    /* per stored copy: numbers, scales and bytes; from copy to copy; bytes of all copies */
+    /* per stored copy: numbers, scales and bytes; from copy to copy; bytes of all
+     * copies */
     size_t copy_n, copy_scales, copy_bytes, scale_stride, bytes;
     size_t coded; /* bytes in the file, once it is saved or loaded */
     uint32_t crc; /* of these */
 };
 
-static inline int is_matrix(const Tensor *t) { return t->role != EMBED && t->role != INTERFACE; }
+static inline int is_matrix(const Tensor *t) {
+    return t->role != EMBED && t->role != INTERFACE;
+}
 static inline int is_stored(const Tensor *t) { return t->n && t->role != VIRTUAL; }
 
 /* ------------------------------------------------------------------------------------------
- * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes codes and scales,
- * how these become what the forward pass uses (eff), and how they become bytes and come back.
- * eff is a function of codes and scales alone: the number that trains is the number that ships.
- * Domain: codes multiply only with inputs of the same domain; 0 is the plain one, in which codes
- * stand for scale * (code + half/2); -1: there are no codes. */
+ * Section 4, quantizers. A row says how one stored copy w (rows, cols) becomes codes and
+ * scales, how these become what the forward pass uses (eff), and how they become bytes
+ * and come back. eff is a function of codes and scales alone: the number that trains is
+ * the number that ships. Domain: codes multiply only with inputs of the same domain; 0 is
+ * the plain one, in which codes stand for scale * (code + half/2); -1: there are no
+ * codes. */
 struct Coder;
 typedef struct Quantizer {
     const char *name;
@@ -275,13 +285,17 @@ typedef struct Quantizer {
     int domain;
     size_t (*scales)(const Tensor *t); /* scales of a copy */
     size_t (*bytes)(const Tensor *t);  /* stored bytes of a copy, scales included */
-    void (*quantize)(int8_t *code, real *scale, uint8_t *mask, const real *w, const Tensor *t);
+    void (*quantize)(int8_t *code, real *scale, uint8_t *mask, const real *w,
+                     const Tensor *t);
     void (*dequantize)(real *eff, const int8_t *code, const real *scale, const Tensor *t);
-    /* d(eff) to d(w), in place, for a tensor that masks: the straight-through estimator */
+    /* d(eff) to d(w), in place, for a tensor that masks: the straight-through
+     * estimator */
     void (*backward)(real *dw, const uint8_t *mask, const Tensor *t);
     void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
-    int (*unpack)(int8_t *code, real *scale, const uint8_t *in, const Tensor *t); /* 0: impossible */
-    /* part of parts of a copy through the range coder, either way; 0: impossible (section 8) */
+    int (*unpack)(int8_t *code, real *scale, const uint8_t *in,
+                  const Tensor *t); /* 0: impossible */
+    /* part of parts of a copy through the range coder, either way; 0: impossible (section
+     * 8) */
     int (*coded)(struct Coder *r, const Tensor *t, int8_t *code, real *scale, size_t part,
                  size_t parts);
     int one_stream; /* parts is 1, however large the copy is */
@@ -304,14 +318,16 @@ typedef struct Quantizer {
  *     .   .  payloads in the order of the tensor table, systems behind the core in the order of
  *            dev/systems/systems.h; copies one after another
  *
- * A payload as long as the tensor's packed size is packed, a shorter one is coded (section 8).
- * Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones 5 to a byte, base 3,
- * lowest first, value code + 1; others as code + 2^(bits-1), lowest bit first, without gaps. Without
- * codes (the interface, weights in 16 bits) it is bf16 numbers. Systems describe what they add.
+ * A payload as long as the tensor's packed size is packed, a shorter one is coded
+ * (section 8). Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones
+ * 5 to a byte, base 3, lowest first, value code + 1; others as code + 2^(bits-1), lowest
+ * bit first, without gaps. Without codes (the interface, weights in 16 bits) it is bf16
+ * numbers. Systems describe what they add.
  *
- * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips u64,
- * n u64 parameters, config length u32, config (MODEL and TRAIN options, as above), then the master
- * weights, the first and the second moments (n reals each), then the CRC-32 of all bytes above. */
+ * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips
+ * u64, n u64 parameters, config length u32, config (MODEL and TRAIN options, as above),
+ * then the master weights, the first and the second moments (n reals each), then the
+ * CRC-32 of all bytes above. */
 #define GOLF_MAGIC "GOLF\r\n\x1a\n"
 #define CKPT_MAGIC "GOLFCKPT"
 enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
@@ -319,7 +335,8 @@ enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
 #define die(...) golf_die(__FILE__, __LINE__, __VA_ARGS__) /* on stderr, exit status 1 */
-void *xcalloc(size_t n, size_t size); /* zeroed, on a cache line, or dies; release with free() */
+void *xcalloc(size_t n,
+              size_t size); /* zeroed, on a cache line, or dies; release with free() */
 uint8_t *read_file(const char *path, size_t *len); /* the whole file and a NUL, or dies */
 
 typedef struct {
@@ -327,20 +344,22 @@ typedef struct {
     size_t len;
 } Part;
 
-/* Writes the parts to path.tmp, flushes, fsyncs and renames: path is the old or the new file,
- * never half of one. Dies on any error and removes path.tmp. */
+/* Writes the parts to path.tmp, flushes, fsyncs and renames: path is the old or the new
+ * file, never half of one. Dies on any error and removes path.tmp. */
 void write_parts(const char *path, const Part *parts, int n);
 void write_file(const char *path, const void *data, size_t len);
 uint32_t crc32_of(uint32_t crc, const void *data, size_t len); /* start with 0; chains */
 uint16_t to_bf16(real x);                                      /* round to nearest even */
 real from_bf16(uint16_t b);
-uint64_t hash64(uint64_t a, uint64_t b); /* the only source of randomness: pure functions */
+uint64_t hash64(uint64_t a,
+                uint64_t b); /* the only source of randomness: pure functions */
 double uniform01(uint64_t key, uint64_t i);
 double now(void); /* seconds, monotonic */
 
-/* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i, column j, or
- * with trans at stored row j, column i; stored rows are ld apart. Either f holds numbers, or q
- * holds int8 codes that stand for q * inv[stored row] (activations kept as codes). */
+/* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,
+ * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
+ * holds numbers, or q holds int8 codes that stand for q * inv[stored row] (activations
+ * kept as codes). */
 typedef struct {
     const real *f;
     const int8_t *q;
@@ -355,7 +374,8 @@ static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) {
     return (Mat){0, q, v, ld, 0};
 }
 
-static inline Mat mat_at(Mat x, size_t i, size_t j) { /* the view that starts at element (i,j) */
+static inline Mat mat_at(Mat x, size_t i,
+                         size_t j) { /* the view that starts at element (i,j) */
     const size_t row = x.trans ? j : i;
     const size_t col = x.trans ? i : j;
     if (x.f) {
@@ -393,22 +413,24 @@ typedef struct { /* one product of gemm_all: c(m,n) = or += (acc) a(m,k) b(k,n) 
 } Gemm;
 
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
-void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc); /* c (+)= a b */
-void gemm_all(const Gemm *g, int count);                                    /* independent ones */
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k,
+          int acc);                      /* c (+)= a b */
+void gemm_all(const Gemm *g, int count); /* independent ones */
 void panels_pack(Panels *p, Mat b, int k, int n);
-void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc); /* c (+)= a b */
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m,
+                 int acc); /* c (+)= a b */
 void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
 void int_pack_stream(IntWeights *w);
 /* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
-void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv, const int8_t *code,
-                    real s, int n, int m, int k);
-void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w, real s,
-              int n);
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
+                    const int8_t *code, real s, int n, int m, int k);
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w,
+              real s, int n);
 
 /* ------------------------------------------------------------------------------------------
- * Section 5, the model. N = B*T tokens, K = width of the input.
- * The input of a projection, as the matmul sees it: codes q (N,K) with inv (N), the step of each
- * token, or numbers x (N,K); mask (N,K), of inputs that have one: where the gradient passes. */
+ * Section 5, the model. N = B*T tokens, K = width of the input. The input of a
+ * projection, as the matmul sees it: codes q (N,K) with inv (N), the step of each token,
+ * or numbers x (N,K); mask (N,K), of inputs that have one: where the gradient passes. */
 typedef struct {
     real *x, *inv;
     int8_t *q;
@@ -420,16 +442,17 @@ typedef struct Golf Golf;
 /* How the inputs of a projection are quantized. */
 typedef struct Inputs {
     void (*quantize)(const Golf *m, Act *a, const real *x, int N, int K, int tensor);
-    /* d(quantized) to d(x), in place; NULL: the gradient passes as if nothing was rounded */
+    /* d(quantized) to d(x), in place; NULL: the gradient passes as if nothing was
+     * rounded */
     void (*backward)(const Golf *m, const Act *a, real *dx, int N, int K, int tensor);
-    int top;                       /* the largest code, 0: none */
-    int domain;                    /* as of quantizers; -1: the product must not read codes */
-    int has_x, has_q, has_mask;    /* the buffers that it fills */
+    int top;    /* the largest code, 0: none */
+    int domain; /* as of quantizers; -1: the product must not read codes */
+    int has_x, has_q, has_mask; /* the buffers that it fills */
 } Inputs;
 
 /* clang-format off */
-/* Buffers: name, numbers per token. What the backward pass needs of one phase; r_* hold 1/rms per
- * token. With recompute=1 only `out` is kept per phase. */
+/* Buffers: name, numbers per token. What the backward pass needs of one phase; r_* hold
+ * 1/rms per token. With recompute=1 only `out` is kept per phase. */
 #define PHASE_REALS(X) \
     X(h, c->width)             /* after input injection */ \
     X(r_attn, 1) X(r_each, 1)  /* of h; of the norms before q, k, v */ \
@@ -501,16 +524,16 @@ enum {
 struct Golf {
     Config config;
     Tensor tensor[N_TENSORS];
-    int phases, copies; /* copies: the most that a tensor has */
+    int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
     real *eff;                               /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
-    uint8_t *mask;         /* (n_params) where the gradient passes, of tensors that mask */
-    uint64_t flips;        /* codes of projections that changed since initialisation */
-    Packed *packed;        /* per copy of a matrix, 3 row ranges (q, k, v) */
-    Panels head, head_back;      /* E^T and E */
+    uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
+    uint64_t flips; /* codes of projections that changed since initialisation */
+    Packed *packed; /* per copy of a matrix, 3 row ranges (q, k, v) */
+    Panels head, head_back;       /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */
@@ -524,8 +547,8 @@ struct Golf {
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
     ADAPTER_REALS(REAL_FIELD)
-    real *logits;          /* (min(N,HEAD),V) */
-    real *partial;         /* (rows_partial,n_interface) gradients of one phase, per chunk */
+    real *logits;  /* (min(N,HEAD),V) */
+    real *partial; /* (rows_partial,n_interface) gradients of one phase, per chunk */
     size_t rows_partial;
     real *rope, *ones;     /* (seq,D) cos | sin; (C+F) */
     real *kcache, *vcache; /* (phases,seq,KV*D), only when sampling */
@@ -535,39 +558,51 @@ struct Golf {
     const Inputs *inputs[N_TENSORS];
     int split_qkv; /* q, k and v have inputs of their own */
     const struct Sublayer *attention, *mlp;
-    const struct Addition *addition;        /* NULL, or what is added to every projection */
-    const struct Adapter *adapter;    /* NULL, or what stands between embedding and stream */
+    const struct Addition *addition; /* NULL, or what is added to every projection */
+    const struct Adapter *adapter; /* NULL, or what stands between embedding and stream */
     const struct System *systems[N_SYSTEMS + 2]; /* those that are on, then NULL */
     const struct System *loss_of;                /* NULL, or whose loss it is */
     void *own[N_SYSTEMS + 1];                    /* of each system */
 };
 
 /* Sections 3-6. */
-void golf_init(Golf *m, const Config *c, int train); /* layout; weights from c->seed when train */
+void golf_init(Golf *m, const Config *c,
+               int train); /* layout; weights from c->seed when train */
 void golf_free(Golf *m);
 void golf_buffers(Golf *m, size_t N); /* activations for N tokens at a time */
 void golf_cache(Golf *m);             /* key/value cache of seq tokens, B = 1 */
 void golf_quantize(Golf *m);          /* masters to codes, scales and eff */
 void golf_use(Golf *m);               /* codes and scales to eff, panels, interface */
-/* tokens (B,T), targets (B,T) or NULL. Token n leaves its logits in row n % HEAD of m->logits until
- * others come and, with targets, its loss in m->loss (N), in nats. Returns the mean loss (0 without
- * targets). With a cache: B = 1, T more tokens. In training logits turn into their gradients. */
+/* tokens (B,T), targets (B,T) or NULL. Token n leaves its logits in row n % HEAD of
+ * m->logits until others come and, with targets, its loss in m->loss (N), in nats.
+ * Returns the mean loss (0 without targets). With a cache: B = 1, T more tokens. In
+ * training logits turn into their gradients. */
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
-void golf_backward(Golf *m, const int *tokens, int B, int T); /* after it: fills m->grad */
+void golf_backward(Golf *m, const int *tokens, int B,
+                   int T); /* after it: fills m->grad */
 double golf_grad_norm(const Golf *m);
 void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not train */
-void golf_muon(Golf *m, int step, double grad_scale);  /* with optimizer=muon, the projections */
+void golf_muon(Golf *m, int step,
+               double grad_scale); /* with optimizer=muon, the projections */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
 
-/* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format: data/README.md). */
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
+/* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format:
+ * data/README.md). */
+enum {
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN,
+    PIECE_CONTROL,
+    PIECE_USER,
+    PIECE_UNUSED,
+    PIECE_BYTE
+};
 
 typedef struct {
-    const uint8_t *text;         /* not NUL-terminated; U+2581 for a space */
-    int len, type;               /* 1..255 bytes, PIECE_* */
-    int base_bytes;              /* UTF-8 bytes without one leading U+2581; 0 where boundary */
+    const uint8_t *text; /* not NUL-terminated; U+2581 for a space */
+    int len, type;       /* 1..255 bytes, PIECE_* */
+    int base_bytes;      /* UTF-8 bytes without one leading U+2581; 0 where boundary */
     int leading_space, boundary; /* starts with U+2581? control, unknown or unused? */
     float score;                 /* merges with a higher score are applied first */
 } Piece;
@@ -588,21 +623,26 @@ typedef struct {
     int model_type, dummy_prefix, trim_spaces;
 } Tokenizer;
 
-Tokenizer *tokenizer_load(const char *path); /* dies when path is missing or not a valid model */
-void same_tokenizer(const Tokenizer *tok, const char *ckpt); /* dies if that beside it differs */
-/* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the SentencePiece
- * library. Bytes that are not UTF-8 become byte pieces (the library would write U+FFFD).
- * Dies on a model with t->refuses: it still decodes and counts bytes. */
+Tokenizer *
+tokenizer_load(const char *path); /* dies when path is missing or not a valid model */
+void same_tokenizer(const Tokenizer *tok,
+                    const char *ckpt); /* dies if that beside it differs */
+/* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the
+ * SentencePiece library. Bytes that are not UTF-8 become byte pieces (the library would
+ * write U+FFFD). Dies on a model with t->refuses: it still decodes and counts bytes. */
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out);
-/* ids[0..n) -> bytes to free(), NUL added after *len_out of them. As the library, except that byte
- * pieces always give their raw bytes. Dies on an id outside [0, vocab). */
+/* ids[0..n) -> bytes to free(), NUL added after *len_out of them. As the library, except
+ * that byte pieces always give their raw bytes. Dies on an id outside [0, vocab). */
 char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out);
-/* Bytes of text that token `tok` stands for when it follows `prev`: the divisor of bpb. */
+/* Bytes of text that token `tok` stands for when it follows `prev`: the divisor of
+ * bpb. */
 static inline int tokenizer_bytes(const Tokenizer *t, int prev, int tok) {
-    return t->piece[tok].base_bytes + (t->piece[tok].leading_space && !t->piece[prev].boundary);
+    return t->piece[tok].base_bytes +
+           (t->piece[tok].leading_space && !t->piece[prev].boundary);
 }
 
-/* Shards: tokens on disk (layout: data/README.md). Those of a split are one long sequence. */
+/* Shards: tokens on disk (layout: data/README.md). Those of a split are one long
+ * sequence. */
 enum { SHARD_MAGIC = 20240520, SHARD_HEADER = 1024 };
 
 typedef struct {
@@ -617,14 +657,17 @@ typedef struct {
     int64_t tokens; /* of all shards */
 } Shards;
 
-/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none or one is damaged. */
+/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none or one is
+ * damaged. */
 Shards *shards_open(const char *dir, const char *split, int vocab);
 /* out[0..count) = tokens [pos, pos+count). Dies on an id >= vocab. */
 void shards_read(const Shards *s, int64_t pos, int count, int *out);
-/* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There are
- * W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window once, shuffled.
- * A pure function of (seed, row): to resume a run is to remember a number. */
-void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int shuffle, int *out);
+/* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There
+ * are W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window
+ * once, shuffled. A pure function of (seed, row): to resume a run is to remember a
+ * number. */
+void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int shuffle,
+                      int *out);
 
 /* Sections 8-10: bytes of an artifact by purpose, a score, what a run ends with. */
 typedef struct {
@@ -648,13 +691,15 @@ int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
 int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
-int bench_main(const char *what, int argc, char **argv); /* what: "step", "file" or NULL */
+int bench_main(const char *what, int argc,
+               char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
- * Seams: where further systems join. The core is complete without any; dev/systems/systems.h lists
- * those that are compiled in, a line each, and dev/systems/README.md says how one is written. */
+ * Seams: where further systems join. The core is complete without any;
+ * dev/systems/systems.h lists those that are compiled in, a line each, and
+ * dev/systems/README.md says how one is written. */
 typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
     Phase s;
@@ -665,7 +710,8 @@ typedef void Whole(Golf *m, int p, int B, int T); /* all tokens, all threads */
 
 enum { MOST_DW = 160 }; /* products dW of a phase */
 
-/* Attention takes h to mid, the MLP mid to out, both in stages. NULL: nothing to do there. */
+/* Attention takes h to mid, the MLP mid to out, both in stages. NULL: nothing to do
+ * there. */
 typedef struct Sublayer {
     Stage *before;
     Whole *across; /* where tokens meet */
@@ -673,14 +719,17 @@ typedef struct Sublayer {
     Stage *after_backward; /* in this order */
     Whole *across_backward;
     Stage *before_backward;
-    int (*dw)(const Golf *m, int p, int N, Gemm *to); /* appends products, returns how many */
+    int (*dw)(const Golf *m, int p, int N,
+              Gemm *to); /* appends products, returns how many */
 } Sublayer;
 
-/* What a system adds to projection k (row range r) in phase p: to y, to dx; its own gradients. */
+/* What a system adds to projection k (row range r) in phase p: to y, to dx; its own
+ * gradients. */
 typedef struct Addition {
     void (*y)(const Golf *m, real *y, size_t ldy, Mat x, int k, int p, int r, int N);
     void (*dx)(const Golf *m, real *dx, Mat dy, int k, int p, int r, int N);
-    void (*dw)(const Golf *m, const Gemm *w, int p); /* w: the product of the projection's dW */
+    void (*dw)(const Golf *m, const Gemm *w,
+               int p); /* w: the product of the projection's dW */
 } Addition;
 
 /* Between an embedding of E columns and the stream of C: a linear map and its adjoint. */
@@ -689,54 +738,58 @@ typedef struct Adapter {
     void (*narrow)(const Golf *m, real *z, const real *hn, int n); /* (n,C) to (n,E) */
     void (*narrow_backward)(const Golf *m, real *dhn, const real *dz, int n);
     void (*narrow_dw)(Golf *m, int n0, int n); /* its gradient, from m->hn and m->dz */
-    void (*widen_backward)(Golf *m, int N);    /* m->dy is d(x): fills m->de, and its gradient */
+    void (*widen_backward)(Golf *m,
+                           int N); /* m->dy is d(x): fills m->de, and its gradient */
 } Adapter;
 
-/* What two systems cannot change at the same time. One that `takes` a thing excludes all others that
- * take or use it; those that use it get along. */
+/* What two systems cannot change at the same time. One that `takes` a thing excludes all
+ * others that take or use it; those that use it get along. */
 enum {
-    RES_MLP = 1,               /* the MLP's stages */
-    RES_ATTENTION = 2,         /* attention's stages */
-    RES_MLP_COPIES = 4,        /* how many copies the MLP's matrices have */
-    RES_ATTENTION_COPIES = 8,  /* and attention's */
-    RES_COPIES = 16,           /* that copies are those of the core */
-    RES_MLP_ADDITIONS = 32,        /* additions to the MLP's projections */
-    RES_ATTENTION_ADDITIONS = 64,  /* and to attention's */
-    RES_ESTIMATOR = 128,       /* how gradients pass the rounding of weights */
-    RES_INPUTS = 256,          /* and that of inputs */
-    RES_PIECES = 512,          /* that every group of weights has one scale */
-    RES_DEPTH = 1024,          /* which phases run */
-    RES_DONOR = 2048,          /* a trained model to start from */
-    RES_LOSS = 4096,           /* what is minimised */
-    RES_EMBEDDING = 8192       /* the embedding's columns */
+    RES_MLP = 1,                  /* the MLP's stages */
+    RES_ATTENTION = 2,            /* attention's stages */
+    RES_MLP_COPIES = 4,           /* how many copies the MLP's matrices have */
+    RES_ATTENTION_COPIES = 8,     /* and attention's */
+    RES_COPIES = 16,              /* that copies are those of the core */
+    RES_MLP_ADDITIONS = 32,       /* additions to the MLP's projections */
+    RES_ATTENTION_ADDITIONS = 64, /* and to attention's */
+    RES_ESTIMATOR = 128,          /* how gradients pass the rounding of weights */
+    RES_INPUTS = 256,             /* and that of inputs */
+    RES_PIECES = 512,             /* that every group of weights has one scale */
+    RES_DEPTH = 1024,             /* which phases run */
+    RES_DONOR = 2048,             /* a trained model to start from */
+    RES_LOSS = 4096,              /* what is minimised */
+    RES_EMBEDDING = 8192          /* the embedding's columns */
 };
 
 typedef struct System { /* every pointer but `on` may be NULL */
     const char *name;
-    const char *needs;              /* the option that turns it on, as text for messages */
-    int (*on)(const Config *c);     /* do its options ask for it? */
-    int (*takes)(const Config *c);  /* RES_* */
+    const char *needs;             /* the option that turns it on, as text for messages */
+    int (*on)(const Config *c);    /* do its options ask for it? */
+    int (*takes)(const Config *c); /* RES_* */
     int (*uses)(const Config *c);
-    int gives, wants;               /* RES_DONOR: it brings one; it cannot train without one */
-    void (*check)(const Config *c); /* of one that is on: dies on options that do not fit */
+    int gives, wants; /* RES_DONOR: it brings one; it cannot train without one */
+    void (*check)(
+        const Config *c); /* of one that is on: dies on options that do not fit */
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
     int (*store)(const Golf *m, Tensor *t); /* 1: this tensor's quantizer is chosen */
     void (*estimator)(const Golf *m, Tensor *t); /* t->passes, once all are chosen */
     void (*buffers)(Golf *m, size_t N);
-    /* masters: after random ones (from NULL), or those of a trained model; convert: it has other
-     * copies, and what it computed is to be kept */
+    /* masters: after random ones (from NULL), or those of a trained model; convert: it
+     * has other copies, and what it computed is to be kept */
     void (*start)(Golf *m, const Golf *from, int convert);
     void (*open)(Golf *m, const Tokenizer *tok, int resumes); /* a run: files it needs */
-    void (*release)(Golf *m);                                 /* before the model is freed */
-    void (*loaded)(Golf *m, const char *path);                /* a checkpoint was read */
-    void (*eval)(Golf *m, const Config *how); /* of all systems: before `eval` scores */
+    void (*release)(Golf *m);                  /* before the model is freed */
+    void (*loaded)(Golf *m, const char *path); /* a checkpoint was read */
+    void (*eval)(Golf *m, const Config *how);  /* of all systems: before `eval` scores */
     /* a training step, in this order */
-    void (*step)(Golf *m, int step);     /* before it; step -1: before an evaluation */
-    void (*enter)(Golf *m, int p, int N);  /* m->prev[p] is what phase p starts from */
-    double (*forward)(Golf *m, const int *tokens, int B, int T); /* before the head: a loss */
-    void (*loss)(const Golf *m, real *l, const Flow *f, const int *y, size_t from, size_t row,
-                 int n, real dloss); /* logits to their gradients, for the core's loss_backward */
+    void (*step)(Golf *m, int step);      /* before it; step -1: before an evaluation */
+    void (*enter)(Golf *m, int p, int N); /* m->prev[p] is what phase p starts from */
+    double (*forward)(Golf *m, const int *tokens, int B,
+                      int T); /* before the head: a loss */
+    void (*loss)(
+        const Golf *m, real *l, const Flow *f, const int *y, size_t from, size_t row,
+        int n, real dloss); /* logits to their gradients, for the core's loss_backward */
     void (*leave_backward)(Golf *m, int p, int N); /* m->dh is d(out) */
     void (*enter_backward)(Golf *m, int p, int N); /* m->dh is d(prev) */
     void (*fold)(Golf *m);                         /* the adjoint of expand */
@@ -745,10 +798,12 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*soften)(Golf *m);           /* eff: not quite what the codes say */
     void (*expand)(Golf *m);           /* eff of VIRTUAL tensors */
     /* what a run tells */
-    const char *columns;                  /* of log.tsv, "\tname" each */
+    const char *columns;                     /* of log.tsv, "\tname" each */
     void (*log_row)(const Golf *m, FILE *f); /* their values, "\tvalue" each */
-    void (*result)(const Golf *m, FILE *f); /* of result.json: lines of "  \"key\": value,\n" */
-    double (*flops)(const Golf *m, const Tensor *t); /* uses of t by a token, or -1: as any */
+    void (*result)(const Golf *m,
+                   FILE *f); /* of result.json: lines of "  \"key\": value,\n" */
+    double (*flops)(const Golf *m,
+                    const Tensor *t); /* uses of t by a token, or -1: as any */
 } System;
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */

@@ -1,9 +1,9 @@
 /* train_golf.c - how good can a language model be for the bytes it stores?
  *
- * Trains a byte-capped language model around one wide transformer block that is applied many times
- * (or around a few blocks, each applied once), exports it to a file under a byte cap, and scores
- * that file in bits per byte (bpb). `./train_golf help` lists commands and options; golf.h holds the
- * options, the tensors and the file formats.
+ * Trains a byte-capped language model around one wide transformer block that is applied
+ * many times (or around a few blocks, each applied once), exports it to a file under a
+ * byte cap, and scores that file in bits per byte (bpb). `./train_golf help` lists
+ * commands and options; golf.h holds the options, the tensors and the file formats.
  *
  * One application of a block is a phase. Phase p:
  *
@@ -17,17 +17,19 @@
  *                              |                           |   |                          |
  *                              RMSNorm*x_attn[p] -> Wo ----+   RMSNorm*x_mlp[p] -> Wdown -+
  *
- * The four W are ternary and may be shared by all phases; every [p] is a vector of the phase's own
- * in bf16: the compression interface. At small caps the tied embedding is most of the file (`info`).
+ * The four W are ternary and may be shared by all phases; every [p] is a vector of the
+ * phase's own in bf16: the compression interface. At small caps the tied embedding is
+ * most of the file (`info`).
  *
- * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H head_dim,
- * KV key/value heads, F hidden width of the MLP, U unique blocks, R repeats, P phases, K any input
- * width. Gradients are d + name; a shape in a comment is row-major.
+ * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H
+ * head_dim, KV key/value heads, F hidden width of the MLP, U unique blocks, R repeats, P
+ * phases, K any input width. Gradients are d + name; a shape in a comment is row-major.
  *
- * Reading order: sections 3 and 5 are the model, 4 how its weights get small, 6 how they learn, 2
- * why it is fast; 1 and 7 to 10 are the trainer around it. Further systems of the literature are
- * files of dev/systems, which sections 3 to 10 never mention by name: they join at the seams that
- * the end of golf.h declares. Not here: GPUs, mixed precision, biases, dropout. */
+ * Reading order: sections 3 and 5 are the model, 4 how its weights get small, 6 how they
+ * learn, 2 why it is fast; 1 and 7 to 10 are the trainer around it. Further systems of
+ * the literature are files of dev/systems, which sections 3 to 10 never mention by name:
+ * they join at the seams that the end of golf.h declares. Not here: GPUs, mixed
+ * precision, biases, dropout. */
 #include "golf.h"
 #include <ctype.h>
 #include <dirent.h>
@@ -345,10 +347,8 @@ INLINE vec load_reals(const real *p, int have) {
 }
 
 INLINE void store_reals(real *p, vec v, int have) {
-    if (have >= LANES)
-        *(uvec *)p = v;
-    else
-        _mm512_mask_storeu_ps(p, (__mmask16)((1u << have) - 1), (__m512)v);
+    if (have >= LANES) *(uvec *)p = v;
+    else _mm512_mask_storeu_ps(p, (__mmask16)((1u << have) - 1), (__m512)v);
 }
 
 INLINE real sum_lanes(vec s) { return _mm512_reduce_add_ps((__m512)s); }
@@ -361,10 +361,8 @@ INLINE vec load_reals(const real *p, int have) {
 }
 
 INLINE void store_reals(real *p, vec v, int have) {
-    if (have >= LANES)
-        *(uvec *)p = v;
-    else
-        memcpy(p, &v, have * sizeof(real));
+    if (have >= LANES) *(uvec *)p = v;
+    else memcpy(p, &v, have * sizeof(real));
 }
 
 INLINE real sum_lanes(vec s) {
@@ -575,18 +573,14 @@ INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth
 
 /* a(m,k) into panels of MR rows. */
 NOINLINE void pack_a(real *to, Mat a, int m, int k) {
-    if (a.trans)
-        pack_rows(to, MR, a, m, k);
-    else
-        pack_transposed(to, MR, a, m, k);
+    if (a.trans) pack_rows(to, MR, a, m, k);
+    else pack_transposed(to, MR, a, m, k);
 }
 
 /* b(k,n) into panels of NR columns. */
 NOINLINE void pack_b(real *to, Mat b, int n, int k) {
-    if (b.trans)
-        pack_transposed(to, NR, b, n, k);
-    else
-        pack_rows(to, NR, b, n, k);
+    if (b.trans) pack_transposed(to, NR, b, n, k);
+    else pack_rows(to, NR, b, n, k);
 }
 
 /* ---- The tile --------------------------------------------------------------------- */
@@ -646,8 +640,7 @@ static inline int height_of(int rows) {
                        int cols, int depth, int add) { \
         if (cols > LANES) \
             tile(HEIGHT, 2, ROW_STEP, K_STEP, c, ldc, a, b, rows, cols, depth, add); \
-        else \
-            tile(HEIGHT, 1, ROW_STEP, K_STEP, c, ldc, a, b, rows, cols, depth, add); \
+        else tile(HEIGHT, 1, ROW_STEP, K_STEP, c, ldc, a, b, rows, cols, depth, add); \
     }
 
 typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows,
@@ -714,10 +707,8 @@ static void gemm_serial(real *c, size_t ldc, Mat a, Mat b, const Panels *ready, 
         for (int k0 = 0; k0 < k; k0 += KC) {
             const int cols = MIN(n - j, nc), depth = MIN(k - k0, KC);
             const real *b_panels = room;
-            if (ready)
-                b_panels = ready->panel + k0 / KC * panels_block(k, n);
-            else
-                pack_b(room, mat_at(b, k0, j), cols, depth);
+            if (ready) b_panels = ready->panel + k0 / KC * panels_block(k, n);
+            else pack_b(room, mat_at(b, k0, j), cols, depth);
 
             for (int i = 0; i < m; i += MC) {
                 const int rows = MIN(m - i, MC);
@@ -742,10 +733,8 @@ static int cut(const Gemm *g, double most, int *mb, int *nb) {
     while ((double)rows * cols * g->k > most) {
         const int wide = cols > NR, high = rows > MR;
         if (!wide && !high) break;
-        if (wide && (cols >= rows || !high))
-            cols = CEIL(cols, 2 * NR) * NR;
-        else
-            rows = CEIL(rows, 2 * MR) * MR;
+        if (wide && (cols >= rows || !high)) cols = CEIL(cols, 2 * NR) * NR;
+        else rows = CEIL(rows, 2 * MR) * MR;
     }
     *mb = rows;
     *nb = cols;
@@ -842,10 +831,8 @@ NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
                 const int8_t *in = x + (size_t)(i + r) * k + word * 4;
                 t[r] = (ivec){0};
                 if (i + r >= MIN(tokens, MR)) continue;
-                if (left >= VB)
-                    memcpy(&t[r], in, VB);
-                else
-                    memcpy(&t[r], in, left);
+                if (left >= VB) memcpy(&t[r], in, VB);
+                else memcpy(&t[r], in, left);
             }
             transpose(t);
             for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
@@ -1605,8 +1592,10 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ============== */
-/* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any threads. */
+/* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses
+ * ============== */
+/* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any
+ * threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = CEIL(n, BLOCK);
@@ -1624,16 +1613,19 @@ static double block_sum(const real *x, size_t n, int squares) {
     return total;
 }
 
-/* A weight on a grid is step * code, and a group of weights has one step, stored in bf16. A group
- * is a whole copy of a matrix, a row of it, or t->group weights of a row. Systems may shift the
- * grid by half a step (t->half): it then has no zero. */
+/* A weight on a grid is step * code, and a group of weights has one step, stored in bf16.
+ * A group is a whole copy of a matrix, a row of it, or t->group weights of a row. Systems
+ * may shift the grid by half a step (t->half): it then has no zero. */
 static int is_ternary(const Tensor *t) { return t->bits == 2 && !t->half; }
-static int grid_top(const Tensor *t) { return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1; }
+static int grid_top(const Tensor *t) {
+    return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1;
+}
 
 /* Ternary, BitNet b1.58 (2402.17764): the step is the mean |w|, "absmean". */
 static real ternary_step(const real *w, size_t n, const Tensor *t) {
     const double mean = block_sum(w, n, 0) / (double)n;
-    const double size = mean > 0 ? mean : (double)absmax_of(w, (int)n); /* all 0, or NaN */
+    const double size =
+        mean > 0 ? mean : (double)absmax_of(w, (int)n); /* all 0, or NaN */
     (void)t;
     return from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
 }
@@ -1645,7 +1637,8 @@ static real int_step(const real *w, size_t n, const Tensor *t) {
     return from_bf16(to_bf16(least / (real)grid_top(t)));
 }
 
-/* The code of w at step s: rounded (ties to even, as torch.round), clipped. Ternary: -1, 0, 1. */
+/* The code of w at step s: rounded (ties to even, as torch.round), clipped. Ternary: -1,
+ * 0, 1. */
 INLINE real grid_code(real w, real s, const Tensor *t) {
     const real top = (real)grid_top(t), low = -top - (real)t->half;
     real q = rint(w / s - (real)t->half / 2);
@@ -1661,8 +1654,8 @@ static size_t grid_scales(const Tensor *t) {
     return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
 }
 
-/* A copy as spans of n weights from `at` on that have one step, number `scale`: its groups or, when
- * it is one group, its rows, so that threads have something to share. */
+/* A copy as spans of n weights from `at` on that have one step, number `scale`: its
+ * groups or, when it is one group, its rows, so that threads have something to share. */
 typedef struct {
     size_t at, scale;
     int n;
@@ -1685,7 +1678,8 @@ typedef real Step(const real *w, size_t n, const Tensor *t);
 
 static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const real *w,
                              const real *z, const Tensor *t, Step *step) {
-    const int one = grid_scales(t) == 1; /* threads within threads cost more than they gain */
+    const int one =
+        grid_scales(t) == 1; /* threads within threads cost more than they gain */
     if (one) *scale = step(w, t->copy_n, t);
     PARALLEL(t->copy_n)
     for (size_t i = 0; i < spans(t); i++) {
@@ -1707,7 +1701,8 @@ static void int_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w
 }
 
 /* eff = step * code: what the forward pass multiplies with. */
-static void grid_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+static void grid_dequantize(real *eff, const int8_t *code, const real *scale,
+                            const Tensor *t) {
     const real shift = (real)t->half / 2;
     PARALLEL(t->copy_n)
     for (size_t i = 0; i < spans(t); i++) {
@@ -1717,16 +1712,20 @@ static void grid_dequantize(real *eff, const int8_t *code, const real *scale, co
     }
 }
 
-/* The straight-through estimator (BitNet's FAQ). Rounding and clipping have derivative 0 almost
- * everywhere; the backward pass takes them, and the step, for the identity: the gradient of a master
- * weight is that of its eff. So there is nothing to do here, unless a system masks some of it. */
+/* The straight-through estimator (BitNet's FAQ). Rounding and clipping have derivative 0
+ * almost everywhere; the backward pass takes them, and the step, for the identity: the
+ * gradient of a master weight is that of its eff. So there is nothing to do here, unless
+ * a system masks some of it. */
 static void ste_backward(real *dw, const uint8_t *mask, const Tensor *t) {
     if (!mask) return; /* dw = d(eff) already */
     for (size_t i = 0; i < t->copy_n; i++) dw[i] = mask[i] ? dw[i] : 0;
 }
 
-/* Ternary codes are packed 5 to a byte in base 3: 3^5 = 243 <= 256, 1.6 bits for log2(3) = 1.585. */
-static size_t ternary_bytes(const Tensor *t) { return 2 * grid_scales(t) + CEIL(t->copy_n, 5); }
+/* Ternary codes are packed 5 to a byte in base 3: 3^5 = 243 <= 256, 1.6 bits for log2(3)
+ * = 1.585. */
+static size_t ternary_bytes(const Tensor *t) {
+    return 2 * grid_scales(t) + CEIL(t->copy_n, 5);
+}
 
 static uint8_t *pack_scales(uint8_t *out, const real *scale, const Tensor *t) {
     for (size_t g = 0; g < grid_scales(t); g++) put_u(out + 2 * g, to_bf16(scale[g]), 2);
@@ -1742,10 +1741,12 @@ static const uint8_t *unpack_scales(real *scale, const uint8_t *in, const Tensor
     return in;
 }
 
-static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+static void ternary_pack(uint8_t *out, const int8_t *code, const real *scale,
+                         const Tensor *t) {
     out = pack_scales(out, scale, t);
     memset(out, 0, CEIL(t->copy_n, 5));
-    for (size_t i = t->copy_n; i-- > 0;) out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
+    for (size_t i = t->copy_n; i-- > 0;)
+        out[i / 5] = (uint8_t)(3 * out[i / 5] + code[i] + 1);
 }
 
 static int ternary_unpack(int8_t *code, real *scale, const uint8_t *in, const Tensor *t) {
@@ -1766,7 +1767,8 @@ static size_t int_bytes(const Tensor *t) {
     return 2 * grid_scales(t) + CEIL(t->copy_n * (size_t)t->bits, 8);
 }
 
-static void int_packed(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+static void int_packed(uint8_t *out, const int8_t *code, const real *scale,
+                       const Tensor *t) {
     const size_t bits = (size_t)t->bits;
     out = pack_scales(out, scale, t);
     memset(out, 0, CEIL(t->copy_n * bits, 8));
@@ -1792,7 +1794,8 @@ static int int_unpacked(int8_t *code, real *scale, const uint8_t *in, const Tens
     return 1;
 }
 
-/* bf16, for the interface and for weights in 16 bits: a number is its own scale, without codes. */
+/* bf16, for the interface and for weights in 16 bits: a number is its own scale, without
+ * codes. */
 static size_t bf16_scales(const Tensor *t) { return t->copy_n; }
 static size_t bf16_bytes(const Tensor *t) { return 2 * t->copy_n; }
 
@@ -1803,12 +1806,14 @@ static void bf16_quantize(int8_t *code, real *scale, uint8_t *mask, const real *
     FOR_RANGE(i, 0, t->copy_n) scale[i] = from_bf16(to_bf16(w[i]));
 }
 
-static void bf16_dequantize(real *eff, const int8_t *code, const real *scale, const Tensor *t) {
+static void bf16_dequantize(real *eff, const int8_t *code, const real *scale,
+                            const Tensor *t) {
     (void)code;
     memcpy(eff, scale, sizeof(real) * t->copy_n);
 }
 
-static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t) {
+static void bf16_pack(uint8_t *out, const int8_t *code, const real *scale,
+                      const Tensor *t) {
     (void)code;
     for (size_t i = 0; i < t->copy_n; i++) put_u(out + 2 * i, to_bf16(scale[i]), 2);
 }
@@ -1823,10 +1828,10 @@ static int bf16_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
 }
 
 /* How the range coder of section 8 takes their codes and scales. */
-static int grid_coded(struct Coder *r, const Tensor *t, int8_t *code, real *scale, size_t part,
-                      size_t parts);
-static int bf16_coded(struct Coder *r, const Tensor *t, int8_t *code, real *scale, size_t part,
-                      size_t parts);
+static int grid_coded(struct Coder *r, const Tensor *t, int8_t *code, real *scale,
+                      size_t part, size_t parts);
+static int bf16_coded(struct Coder *r, const Tensor *t, int8_t *code, real *scale,
+                      size_t part, size_t parts);
 
 enum { Q_BF16, Q_TERNARY, Q_INT };
 static const Quantizer quantizers[] = {
@@ -1880,24 +1885,26 @@ static void choose_quantizer(const Config *c, Tensor *t) {
     else if (t->role == PROJ)
         store_as(t, quantizers + Q_INT, 4 + c->wq - WQ_INT4,
                  c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW);
-    else
-        store_as(t, quantizers + Q_INT, t->role == EMBED ? c->embed_bits : 8, SCALE_ROW);
+    else store_as(t, quantizers + Q_INT, t->role == EMBED ? c->embed_bits : 8, SCALE_ROW);
 }
 
-/* Inputs of the projections as integers -top..top with one step per token: q = rint(x * top/absmax),
+/* Inputs of the projections as integers -top..top with one step per token: q = rint(x *
+ * top/absmax),
  * which stands for q * inv, inv = max(absmax, 1e-5)/top.  x (N,K) -> a->q (N,K), a->inv (N). The
  * gradient passes straight through, as if nothing was rounded. */
 void act_quant(Act *a, const real *x, int N, int K, int top) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
-        const real absmax = larger(absmax_of(x + at, K), (real)1e-5), s = (real)top / absmax;
+        const real absmax = larger(absmax_of(x + at, K), (real)1e-5),
+                   s = (real)top / absmax;
         int8_t *q = a->q + at;
         a->inv[n] = absmax / (real)top;
         FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
     }
 }
 
-static void quantize_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
+static void quantize_inputs(const Golf *m, Act *a, const real *x, int N, int K,
+                            int tensor) {
     act_quant(a, x, N, K, m->inputs[tensor]->top);
 }
 
@@ -1912,12 +1919,14 @@ static const Inputs inputs_kept = {.quantize = keep_inputs, .domain = -1, .has_x
 static const Inputs inputs_int8 = {.quantize = quantize_inputs, .top = 127, .has_q = 1};
 static const Inputs inputs_int4 = {.quantize = quantize_inputs, .top = 7, .has_q = 1};
 
-/* ==== 5. The model ========================================================================= */
+/* ==== 5. The model
+ * ========================================================================= */
 #define EACH_TENSOR(t, m) \
     for (__typeof__(&(m)->tensor[0]) t = (m)->tensor; t < (m)->tensor + N_TENSORS; t++)
 /* The systems that are switched on: (*s)->hook. In the core alone there is none. */
 #define EACH_SYSTEM(s, m) for (const System *const *s = (m)->systems; *s; s++)
-static const System *const all_systems[]; /* at the end of the file, NULL behind the last */
+static const System
+    *const all_systems[]; /* at the end of the file, NULL behind the last */
 
 static void *owned(Golf *m, size_t n, size_t size) { /* zeroed memory until golf_free */
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
@@ -2058,7 +2067,8 @@ static void init_masters(Golf *m) {
         if (t->role == INTERFACE) {
             FOR_RANGE(i, 0, t->n) m->master[t->at + i] = (real)t->init;
         } else {
-            FOR_RANGE(i, 0, t->n) m->master[t->at + i] = (real)(t->init * normal01(key, i));
+            FOR_RANGE(i, 0, t->n)
+                m->master[t->at + i] = (real)(t->init * normal01(key, i));
         }
     }
     EACH_SYSTEM(s, m) {
@@ -2192,8 +2202,9 @@ static Chunk chunk_at(const Golf *m, int p, int n0, int n) {
     return (Chunk){p, n0, n, phase_at(m, p, (size_t)n0), flow_at(m, (size_t)n0)};
 }
 
-/* ---- The interface has three modes, and copies per phase or per block; layers know nothing of
- * this. expand: what is stored -> a full vector for every phase. fold: its adjoint, for gradients. */
+/* ---- The interface has three modes, and copies per phase or per block; layers know
+ * nothing of this. expand: what is stored -> a full vector for every phase. fold: its
+ * adjoint, for gradients. */
 static size_t stored_at(const Golf *m, const Tensor *t, int p, int i) {
     const size_t copy = t->at + (size_t)copy_of(m, t, p) * (size_t)t->stored_cols;
     return t->mode == MODE_VECTOR ? copy + (size_t)i : copy;
@@ -2215,9 +2226,9 @@ static void fold_interface(Golf *m, const Tensor *t) {
     }
 }
 
-/* Vector `tensor` of the chunk's phase, and where the chunk sums its gradient: NULL (not computed)
- * where the mode is none. A chunk has a row of sums of its own; the rows are added in order when
- * the phase is done: the same bits for any number of threads. */
+/* Vector `tensor` of the chunk's phase, and where the chunk sums its gradient: NULL (not
+ * computed) where the mode is none. A chunk has a row of sums of its own; the rows are
+ * added in order when the phase is done: the same bits for any number of threads. */
 static const real *phase_vector(const Golf *m, int tensor, int p) {
     return m->interface + p * m->n_interface + m->tensor[tensor].at_interface;
 }
@@ -2239,18 +2250,20 @@ static void add_chunks(Golf *m, int p) {
     TIMED(NORMS);
     real *sum = m->dinterface + p * m->n_interface;
     for (size_t j = 0; j < m->rows_partial; j++)
-        for (size_t i = 0; i < m->n_interface; i++) sum[i] += m->partial[j * m->n_interface + i];
+        for (size_t i = 0; i < m->n_interface; i++)
+            sum[i] += m->partial[j * m->n_interface + i];
     memset(m->partial, 0, m->rows_partial * m->n_interface * sizeof(real));
 }
 
-/* ---- Weights: once per optimizer step, masters -> codes and scales -> eff -> panels. All phases
- * then share the result. */
+/* ---- Weights: once per optimizer step, masters -> codes and scales -> eff -> panels.
+ * All phases then share the result. */
 static real *scale_of(const Golf *m, const Tensor *t, int copy) {
     return m->scale + t->at_scale + (size_t)copy * t->scale_stride;
 }
 
-/* Row ranges of projection k that have an input of their own: all rows are range 0, unless q, k
- * and v are split. Returns the number of rows, 0 for a range that does not exist. */
+/* Row ranges of projection k that have an input of their own: all rows are range 0,
+ * unless q, k and v are split. Returns the number of rows, 0 for a range that does not
+ * exist. */
 static int row_range(const Golf *m, int k, int r, int *first) {
     const Config *c = &m->config;
     const int kv = kv_heads(c) * head_dim(c);
@@ -2266,8 +2279,9 @@ static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->copies + j) * 3 + r;
 }
 
-/* Is y = x W^T computed exactly, in integers? Both sides have codes, of the same domain, and the
- * kernel takes them (with a half grid 2 code + 1). A scale per row multiplies afterwards. */
+/* Is y = x W^T computed exactly, in integers? Both sides have codes, of the same domain,
+ * and the kernel takes them (with a half grid 2 code + 1). A scale per row multiplies
+ * afterwards. */
 static int in_integers(const Golf *m, const Tensor *t) {
     const Inputs *in = m->inputs[t - m->tensor];
     const int narrow = is_ternary(t) || t->bits == 1;
@@ -2277,7 +2291,8 @@ static int in_integers(const Golf *m, const Tensor *t) {
     return KERNEL_BITS == 8 || narrow;
 }
 
-static void pack_codes_of(const Golf *m, const Tensor *t, IntWeights *w, size_t at, int rows) {
+static void pack_codes_of(const Golf *m, const Tensor *t, IntWeights *w, size_t at,
+                          int rows) {
     const size_t n = (size_t)rows * (size_t)t->cols;
     int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
     if (t->half)
@@ -2293,12 +2308,14 @@ static void pack_matrix(const Golf *m, const Tensor *t) {
         for (int r = 0; r < 3; r++) {
             int first;
             const int rows = row_range(m, k, r, &first);
-            const size_t at = t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
+            const size_t at =
+                t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
             Packed *w = packed_of(m, k, j, r);
             if (!rows) continue;
             if (in_integers(m, t)) pack_codes_of(m, t, &w->codes, at, rows);
             else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
-            if (m->train || t->both_ways) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
+            if (m->train || t->both_ways)
+                panels_pack(&w->back, mat(m->eff + at, K), rows, K);
         }
 }
 
@@ -2310,7 +2327,8 @@ static void golf_pack(Golf *m) {
         if (is_matrix(t)) pack_matrix(m, t);
     }
     panels_pack(&m->head, mat_t(E, embed->cols), embed->cols, embed->rows);
-    if (m->train) panels_pack(&m->head_back, mat(E, embed->cols), embed->rows, embed->cols);
+    if (m->train)
+        panels_pack(&m->head_back, mat(E, embed->cols), embed->rows, embed->cols);
 }
 
 /* Gradients of eff to those of the masters, in place: the straight-through estimator. */
@@ -2354,18 +2372,19 @@ void golf_quantize(Golf *m) {
         if (!is_stored(t)) continue;
         for (int j = 0; j < t->stored_copies; j++) {
             const size_t at = t->at + (size_t)j * t->copy_n;
-            t->quant->quantize(m->code + at, scale_of(m, t, j), t->passes ? m->mask + at : NULL,
-                               m->master + at, t);
+            t->quant->quantize(m->code + at, scale_of(m, t, j),
+                               t->passes ? m->mask + at : NULL, m->master + at, t);
         }
         if (t->role != PROJ || !m->quantized) continue;
-        for (size_t i = t->at; i < t->at + t->n; i++) m->flips += m->before[i] != m->code[i];
+        for (size_t i = t->at; i < t->at + t->n; i++)
+            m->flips += m->before[i] != m->code[i];
     }
     m->quantized = 1;
     golf_use(m);
 }
 
-/* ---- Projections. The input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K), r (N),
- * g (K) */
+/* ---- Projections. The input: RMSNorm(x) * g if `norm`, or x; quantized. x, room (N,K),
+ * r (N), g (K) */
 static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real *x,
                      const real *g, int N, int K, real *room) {
     if (norm) rmsnorm_forward(room, r, x, g, N, K);
@@ -2378,10 +2397,11 @@ static Mat inputs_of(const Golf *m, const Act *x, int k) {
     return m->inputs[k]->domain == 0 ? mat_q(x->q, x->inv, K) : mat(x->x, K);
 }
 
-/* y = x W^T for row range r of copy j of projection k: on codes, sums are exact integers. The
+/* y = x W^T for row range r of copy j of projection k: on codes, sums are exact integers.
+ * The
  * gradients: dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
-static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j, int r,
-                           int N) {
+static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j,
+                           int r, int N) {
     TIMED(Y);
     const Tensor *t = m->tensor + k;
     const Packed *w = packed_of(m, k, j, r);
@@ -2403,46 +2423,50 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     }
 }
 
-static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j, int r,
-                      int N) {
+static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j,
+                      int r, int N) {
     TIMED(DX);
     int first;
     row_range(m, k, r, &first);
-    gemm_panels(dx, (size_t)m->tensor[k].cols, mat(dy + first, ldy), &packed_of(m, k, j, r)->back,
-                N, 0);
+    gemm_panels(dx, (size_t)m->tensor[k].cols, mat(dy + first, ldy),
+                &packed_of(m, k, j, r)->back, N, 0);
 }
 
-static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int j,
-                      int r, int N) { /* for gemm_all */
+static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k,
+                      int j, int r, int N) { /* for gemm_all */
     const Tensor *t = m->tensor + k;
     int first;
     const int rows = row_range(m, k, r, &first), K = t->cols;
-    real *dw = m->grad + t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
-    return (Gemm){dw, (size_t)K, mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K, N, 1};
+    real *dw =
+        m->grad + t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
+    return (Gemm){dw, (size_t)K, mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K,
+                  N,  1};
 }
 
-/* The gradient through the rounding of inputs: the identity, unless their quantizer says else. */
+/* The gradient through the rounding of inputs: the identity, unless their quantizer says
+ * else. */
 static void inputs_backward(const Golf *m, const Act *x, real *dx, int k, int N) {
     const Inputs *in = m->inputs[k];
     if (in->backward) in->backward(m, x, dx, N, m->tensor[k].cols, k);
 }
 
-/* The same for the copy that phase p uses, with what a system adds to every projection. */
+/* The same for the copy that phase p uses, with what a system adds to every
+ * projection. */
 static void project(const Golf *m, real *y, size_t ldy, const Act *x, int k, int p, int r,
                     int N) {
     linear_forward(m, y, ldy, x, k, copy_of(m, m->tensor + k, p), r, N);
     if (m->addition) m->addition->y(m, y, ldy, inputs_of(m, x, k), k, p, r, N);
 }
 
-static void project_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x, int k,
-                       int p, int r, int N) {
+static void project_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x,
+                       int k, int p, int r, int N) {
     linear_dx(m, dx, dy, ldy, k, copy_of(m, m->tensor + k, p), r, N);
     if (m->addition) m->addition->dx(m, dx, mat(dy, ldy), k, p, r, N);
     inputs_backward(m, x, dx, k, N);
 }
 
-static Gemm project_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k, int p,
-                       int r, int N) {
+static Gemm project_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k,
+                       int p, int r, int N) {
     return linear_dw(m, dy, ldy, x, k, copy_of(m, m->tensor + k, p), r, N);
 }
 
@@ -2459,11 +2483,12 @@ static void qkv_forward(Golf *m, const Chunk *k) {
 
     rmsnorm_forward(u, s.r_attn, s.h, vec_of(m, T_g_attn, k), n, C);
     for (int r = 0; r < qkv_ranges(c); r++) {
-        input_of(m, in[r], T_wqkv, each, s.r_each, u, vec_of(m, T_x_q + r, k), n, C, room);
+        input_of(m, in[r], T_wqkv, each, s.r_each, u, vec_of(m, T_x_q + r, k), n, C,
+                 room);
         project(m, s.qkv, qkv_rows(c), in[r], T_wqkv, k->p, r, n);
     }
-    qk_forward(s.qk, s.qkv, qkv_rows(c), vec_of(m, T_q_gain, k), m->rope, m->cached, k->n0, n,
-               m->T, c->heads, kv_heads(c), head_dim(c));
+    qk_forward(s.qk, s.qkv, qkv_rows(c), vec_of(m, T_q_gain, k), m->rope, m->cached,
+               k->n0, n, m->T, c->heads, kv_heads(c), head_dim(c));
 }
 
 static void qkv_backward(Golf *m, const Chunk *k) {
@@ -2485,12 +2510,12 @@ static void qkv_backward(Golf *m, const Chunk *k) {
             rmsnorm_backward(du, r > 0, dvec_of(m, T_x_q + r, k), dnormed, u, s.r_each,
                              vec_of(m, T_x_q + r, k), n, C);
     }
-    rmsnorm_backward(f.dh, 1, dvec_of(m, T_g_attn, k), du, s.h, s.r_attn, vec_of(m, T_g_attn, k),
-                     n, C);
+    rmsnorm_backward(f.dh, 1, dvec_of(m, T_g_attn, k), du, s.h, s.r_attn,
+                     vec_of(m, T_g_attn, k), n, C);
 }
 
-/* att = softmax(q k^T / sqrt(D)) v, causal; when sampling, over the keys and values of all tokens
- * so far, to which this call's are appended. */
+/* att = softmax(q k^T / sqrt(D)) v, causal; when sampling, over the keys and values of
+ * all tokens so far, to which this call's are appended. */
 static void attend(Golf *m, int p, int B, int T) {
     const Config *c = &m->config;
     const int H = c->heads, KV = kv_heads(c), D = head_dim(c);
@@ -2510,8 +2535,8 @@ static void attend(Golf *m, int p, int B, int T) {
         ldk = ld;
         ldv = ld;
     }
-    attention_forward(s->att, s->lse, s->qk, qk_rows(c), key, ldk, value, ldv, B, T, m->cached + T,
-                      H, KV, D);
+    attention_forward(s->att, s->lse, s->qk, qk_rows(c), key, ldk, value, ldv, B, T,
+                      m->cached + T, H, KV, D);
 }
 
 static void attend_backward(Golf *m, int p, int B, int T) {
@@ -2519,9 +2544,9 @@ static void attend_backward(Golf *m, int p, int B, int T) {
     const int H = c->heads, KV = kv_heads(c), D = head_dim(c);
     const size_t ldqk = qk_rows(c), ldv = qkv_rows(c);
     const Phase *s = m->phase + p;
-    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + qk_rows(c), ldv, m->datt,
-                       s->lse, s->qk, ldqk, s->qk + H * D, ldqk, s->qkv + qk_rows(c), ldv, B, T, H,
-                       KV, D);
+    attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + qk_rows(c), ldv,
+                       m->datt, s->lse, s->qk, ldqk, s->qk + H * D, ldqk,
+                       s->qkv + qk_rows(c), ldv, B, T, H, KV, D);
 }
 
 /* mid = h + gate_attn * Wo (RMSNorm(att) * x_attn) */
@@ -2540,7 +2565,8 @@ static void output_backward(Golf *m, const Chunk *k) {
     const Phase s = k->s;
     const Flow f = k->f;
 
-    gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k), n, C);
+    gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k),
+                  n, C);
     project_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, k->p, 0, n);
     if (m->config.extra_norm)
         rmsnorm_backward(f.datt, 0, dvec_of(m, T_x_attn, k), f.datt, s.att, s.r_xo,
@@ -2587,7 +2613,8 @@ static void mlp_output_forward(Golf *m, const Chunk *k) { /* y */
 
 static void mlp_forward(Golf *m, const Chunk *k) {
     mlp_output_forward(m, k);
-    gate_forward(k->s.out, k->s.mid, k->s.y, vec_of(m, T_gate_mlp, k), k->n, m->config.width);
+    gate_forward(k->s.out, k->s.mid, k->s.y, vec_of(m, T_gate_mlp, k), k->n,
+                 m->config.width);
 }
 
 /* From d(y) in f.dy: d(f) in f.df, and d(u) in du. */
@@ -2614,8 +2641,8 @@ static void mlp_input_backward(Golf *m, const Chunk *k, real *du, real *room) {
 
     if (m->config.extra_norm == XN_EACH) {
         rmsnorm_forward(room, s.r_mlp, s.mid, vec_of(m, T_g_mlp, k), n, C);
-        rmsnorm_backward(du, 0, dvec_of(m, T_x_up, k), du, room, s.r_up, vec_of(m, T_x_up, k), n,
-                         C);
+        rmsnorm_backward(du, 0, dvec_of(m, T_x_up, k), du, room, s.r_up,
+                         vec_of(m, T_x_up, k), n, C);
     }
     rmsnorm_backward(k->f.dh, 1, dvec_of(m, T_g_mlp, k), du, s.mid, s.r_mlp,
                      vec_of(m, T_g_mlp, k), n, C);
@@ -2627,8 +2654,8 @@ static void mlp_backward(Golf *m, const Chunk *k) {
     const size_t wide = (size_t)CHUNK * (size_t)MAX(C, hidden_width(c));
     real *du = scratch(2 * wide), *room = du + wide;
 
-    gate_backward(k->f.dy, dvec_of(m, T_gate_mlp, k), k->f.dh, k->s.y, vec_of(m, T_gate_mlp, k),
-                  n, C);
+    gate_backward(k->f.dy, dvec_of(m, T_gate_mlp, k), k->f.dh, k->s.y,
+                  vec_of(m, T_gate_mlp, k), n, C);
     mlp_hidden_backward(m, k, du, room);
     mlp_input_backward(m, k, du, room);
 }
@@ -2640,11 +2667,13 @@ static int mlp_dw(const Golf *m, int p, int N, Gemm *to) {
     return 2;
 }
 
-static const Sublayer mlp = {.after = mlp_forward, .after_backward = mlp_backward, .dw = mlp_dw};
+static const Sublayer mlp = {
+    .after = mlp_forward, .after_backward = mlp_backward, .dw = mlp_dw};
 
 /* ---- The block: one phase. */
-/* Takes all tokens through these stages, chunk by chunk, on all threads when there is more than
- * one chunk: a chunk stays in the cache from the first stage to the last. NULL stages are none. */
+/* Takes all tokens through these stages, chunk by chunk, on all threads when there is
+ * more than one chunk: a chunk stays in the cache from the first stage to the last. NULL
+ * stages are none. */
 static void each_chunk(Golf *m, int p, int N, Stage *first, Stage *second, Stage *third) {
 #pragma omp parallel for schedule(dynamic) if (N > CHUNK)
     for (int n0 = 0; n0 < N; n0 += CHUNK) {
@@ -2680,7 +2709,8 @@ static void block_forward(Golf *m, int p, int B, int T) {
     /* att = attention(q, k, v) */
     attn->across(m, p, B, T);
     /* mid = h + gate_attn * Wo (RMSNorm(att) * x_attn) */
-    /* out = mid + gate_mlp * Wdown (RMSNorm(relu^2(Wup (RMSNorm(mid) * g_mlp))) * x_mlp) */
+    /* out = mid + gate_mlp * Wdown (RMSNorm(relu^2(Wup (RMSNorm(mid) * g_mlp))) *
+     * x_mlp) */
     if (!ffn->across) {
         each_chunk(m, p, N, attn->after, ffn->before, ffn->after);
         return;
@@ -2690,7 +2720,8 @@ static void block_forward(Golf *m, int p, int B, int T) {
     each_chunk(m, p, N, ffn->after, NULL, NULL);
 }
 
-/* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0 accumulates. */
+/* The same lines in reverse: m->dh is d(out) on entry and d(prev) on return; dx0
+ * accumulates. */
 static void block_backward(Golf *m, int p, int B, int T) {
     const Sublayer *attn = m->attention, *ffn = m->mlp;
     const int N = B * T;
@@ -2701,7 +2732,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
         ffn->across_backward(m, p, B, T);
         each_chunk(m, p, N, ffn->before_backward, attn->after_backward, NULL);
     } else {
-        each_chunk(m, p, N, ffn->after_backward, ffn->before_backward, attn->after_backward);
+        each_chunk(m, p, N, ffn->after_backward, ffn->before_backward,
+                   attn->after_backward);
     }
     attn->across_backward(m, p, B, T);
     each_chunk(m, p, N, attn->before_backward, inject_backward, NULL);
@@ -2714,9 +2746,10 @@ static void block_backward(Golf *m, int p, int B, int T) {
     for (int i = 0; i < count; i++) m->addition->dw(m, dw + i, p);
 }
 
-/* ---- The head, tied to the embedding: hn = RMSNorm(last), logits = hn E^T, loss and, to `learn`,
- * its backward on the spot: HEAD tokens at a time, so that logits and their gradients need not leave
- * the cache (16 MB at V = 4096) and never exist for all tokens. d(last) and dE result. */
+/* ---- The head, tied to the embedding: hn = RMSNorm(last), logits = hn E^T, loss and, to
+ * `learn`, its backward on the spot: HEAD tokens at a time, so that logits and their
+ * gradients need not leave the cache (16 MB at V = 4096) and never exist for all tokens.
+ * d(last) and dE result. */
 static void head_chunk(Golf *m, const int *targets, int at, int row, int n, int learn,
                        real dloss) { /* tokens from `at` on, their logits from `row` on */
     const int C = m->config.width, V = m->config.vocab, E = m->tensor[T_embed].cols;
@@ -2747,7 +2780,8 @@ static void head(Golf *m, const int *targets, int N, int learn) {
         const int part = MIN(N - h0, HEAD);
 #pragma omp parallel for schedule(dynamic) if (part > HEAD_CHUNK)
         for (int n0 = 0; n0 < part; n0 += HEAD_CHUNK)
-            head_chunk(m, targets, h0 + n0, n0, MIN(part - n0, HEAD_CHUNK), learn, 1 / (real)N);
+            head_chunk(m, targets, h0 + n0, n0, MIN(part - n0, HEAD_CHUNK), learn,
+                       1 / (real)N);
         if (!learn) continue;
         gemm(dE, E, mat_t(m->logits, V), mat(m->z + (size_t)h0 * E, E), V, E, part, 1);
         if (m->adapter) m->adapter->narrow_dw(m, h0, part);
@@ -2763,7 +2797,8 @@ static void embed_chunk(Golf *m, const int *tokens, int n0, int n) {
     rmsnorm_forward(f.x0, f.r_e, f.x, m->ones, n, C);
 }
 
-/* All but the head: x0 = RMSNorm(E[token]), then phase after phase; m->prev[m->phases] results. */
+/* All but the head: x0 = RMSNorm(E[token]), then phase after phase; m->prev[m->phases]
+ * results. */
 static void body(Golf *m, const int *tokens, int B, int T) {
     const int N = B * T;
     if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
@@ -2824,7 +2859,8 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
         }
         add_chunks(m, p);
     }
-    if (m->learn_from) memset(m->dh, 0, (size_t)N * (size_t)C * sizeof(real)); /* taken as given */
+    if (m->learn_from)
+        memset(m->dh, 0, (size_t)N * (size_t)C * sizeof(real)); /* taken as given */
 #pragma omp parallel for schedule(dynamic) if (N > CHUNK)
     for (int n0 = 0; n0 < N; n0 += CHUNK) embed_chunk_backward(m, n0, MIN(N - n0, CHUNK));
     if (m->adapter) m->adapter->widen_backward(m, N);
@@ -2838,13 +2874,16 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     masters_backward(m, m->grad);
 }
 
-/* ==== 6. Optimizers: AdamW (1711.05101), Muon, schedules, clipping ========================= */
-/* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves aim at 0
- * at the end, the second from 2/3 of the rate, and only the first half decays weights. */
+/* ==== 6. Optimizers: AdamW (1711.05101), Muon, schedules, clipping
+ * ========================= */
+/* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves
+ * aim at 0 at the end, the second from 2/3 of the rate, and only the first half decays
+ * weights. */
 double lr_factor(const Config *c, int step) {
     const double done = (double)step / c->steps, up = c->warmup * c->steps;
     const double f = step + 1 < up ? (step + 1) / up : 1;
-    if (c->schedule == SCHED_TWO_STAGE) return f * (1 - done) * (done < 0.5 ? 1 : 2.0 / 3);
+    if (c->schedule == SCHED_TWO_STAGE)
+        return f * (1 - done) * (done < 0.5 ? 1 : 2.0 / 3);
     return 1 - done < c->warmdown ? f * ((1 - done) / c->warmdown) : f;
 }
 
@@ -2857,17 +2896,19 @@ double golf_grad_norm(const Golf *m) {
     return sqrt(block_sum(m->grad, m->n_params, 1));
 }
 
-/* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) + 1e-8), both
- * divided by what they sum to so far. step counts from 0; grad_scale multiplies every gradient
- * (clipping). */
+/* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
+ * 1e-8), both divided by what they sum to so far. step counts from 0; grad_scale
+ * multiplies every gradient (clipping). */
 void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
-    const double peak_of_role[] = {
-        [EMBED] = c->lr_embed, [PROJ] = c->lr, [FACTOR] = c->lr, [INTERFACE] = c->lr_interface};
+    const double peak_of_role[] = {[EMBED] = c->lr_embed,
+                                   [PROJ] = c->lr,
+                                   [FACTOR] = c->lr,
+                                   [INTERFACE] = c->lr_interface};
 
     EACH_TENSOR(t, m) {
         if (!is_stored(t) || (t->role == PROJ && c->optimizer == OPT_MUON)) continue;
@@ -2878,17 +2919,19 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
             const real g = m->grad[i] * gs;
             m->moment1[i] = b1 * m->moment1[i] + (1 - b1) * g;
             m->moment2[i] = b2 * m->moment2[i] + (1 - b2) * g * g;
-            m->master[i] = keep * m->master[i] - lr * m->moment1[i] * c1 /
-                                                     (sqrt(m->moment2[i] * c2) + (real)1e-8);
+            m->master[i] =
+                keep * m->master[i] -
+                lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + (real)1e-8);
         }
     }
 }
 
-/* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the orthogonal
- * matrix nearest to the momentum U: all singular values become about 1. Five times
- * X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone, from U/|U|. The
- * smaller of X X^T and X^T X is used: (a + b A + c A^2) may stand on either side.
- * x, y (rows,cols), a, b (k,k), k the smaller side; x holds U, x or y the result. */
+/* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
+ * orthogonal matrix nearest to the momentum U: all singular values become about 1. Five
+ * times X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone,
+ * from U/|U|. The smaller of X X^T and X^T X is used: (a + b A + c A^2) may stand on
+ * either side. x, y (rows,cols), a, b (k,k), k the smaller side; x holds U, x or y the
+ * result. */
 static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
     TIMED(MUON);
     const int tall = rows > cols, k = MIN(rows, cols);
@@ -2901,7 +2944,8 @@ static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) 
         else gemm(a, k, X, Xt, k, k, cols, 0);
         gemm(b, k, mat(a, k), mat(a, k), k, k, k, 0);
         for (int i = 0; i < k * k; i++)
-            b[i] = (real)-4.7750 * a[i] + (real)2.0315 * b[i] + (i % (k + 1) ? 0 : (real)3.4445);
+            b[i] = (real)-4.7750 * a[i] + (real)2.0315 * b[i] +
+                   (i % (k + 1) ? 0 : (real)3.4445);
         if (tall) gemm(y, cols, X, B, rows, cols, k, 0);
         else gemm(y, cols, B, X, rows, cols, k, 0);
         real *swap = x;
@@ -2911,7 +2955,8 @@ static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) 
     return x;
 }
 
-/* A copy of a projection, or (t->muon_parts) its rows of q, k and v one after the other. */
+/* A copy of a projection, or (t->muon_parts) its rows of q, k and v one after the
+ * other. */
 static void muon_matrix(Golf *m, const Tensor *t, int copy, double rate, double keep,
                         real grad_scale) {
     const Config *c = &m->config;
@@ -2930,7 +2975,8 @@ static void muon_matrix(Golf *m, const Tensor *t, int copy, double rate, double 
     for (int part = 0; part < parts; part++) {
         const int first = start[part], rows = start[part + 1] - first;
         const size_t from = (size_t)first * t->cols, count = (size_t)rows * t->cols;
-        const real *o = orthogonal(x + from, x + n, a, a + (size_t)side * side, rows, t->cols);
+        const real *o =
+            orthogonal(x + from, x + n, a, a + (size_t)side * side, rows, t->cols);
         const real lr = (real)(rate * sqrt(fmax(1, (double)rows / t->cols)));
         real *w = m->master + at + from;
         for (size_t i = 0; i < count; i++) w[i] = (real)keep * w[i] - lr * o[i];
@@ -2942,7 +2988,8 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     const Config *c = &m->config;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < N_TENSORS * m->copies; i++) { /* a matrix per thread: they are small */
+    for (int i = 0; i < N_TENSORS * m->copies;
+         i++) { /* a matrix per thread: they are small */
         const Tensor *t = m->tensor + i / m->copies;
         const int copy = i % m->copies;
         if (t->role != PROJ || !t->n || copy >= t->stored_copies) continue;
@@ -3544,7 +3591,8 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
     const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1));
     shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
 }
-/* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint =============== */
+/* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint
+ * =============== */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define X(mask_, type_, name_, def_, range_, help_) \
     {.mask = mask_, \
@@ -3555,8 +3603,7 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
      .help = help_, \
      .at = offsetof(Config, name_), \
      .file = __FILE__},
-static const Option options[] = {
-    GOLF_OPTIONS(X)
+static const Option options[] = {GOLF_OPTIONS(X)
 #define OPTIONS
 #include "dev/systems/systems.h"
 #undef OPTIONS
@@ -3564,7 +3611,8 @@ static const Option options[] = {
 #undef X
 #define EACH_OPTION(o) for (const Option *o = options; o < options + COUNT(options); o++)
 
-/* Words that systems add to ranges of the core: the i-th is the value FIRST_WORD + 1 + i. */
+/* Words that systems add to ranges of the core: the i-th is the value FIRST_WORD + 1 +
+ * i. */
 typedef struct {
     const char *option, *word, *file;
 } Word;
@@ -3647,7 +3695,8 @@ static int option_set(Config *c, const Option *o, const char *value) {
     return 1;
 }
 
-static const char *number_text(double x, char text[64]) { /* the shortest that reads back the same */
+static const char *
+number_text(double x, char text[64]) { /* the shortest that reads back the same */
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, 64, "%.*g", digits, x);
         if (strtod(text, NULL) == x) break;
@@ -3661,7 +3710,8 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
     if (o->type == TYPE_STR) return field;
     if (o->type == TYPE_NUM) return number_text(*(const double *)field, text);
     const int code = *(const int *)field;
-    if (code > FIRST_WORD && code < END_WORDS && !strcmp(words[code - FIRST_WORD - 1].option, o->name))
+    if (code > FIRST_WORD && code < END_WORDS &&
+        !strcmp(words[code - FIRST_WORD - 1].option, o->name))
         return words[code - FIRST_WORD - 1].word;
     const char *r = o->range;
     for (int i = 0; i < code; i++) r = next_item(r);
@@ -3679,7 +3729,8 @@ static int at_default(const Config *c, const Option *o) {
 static const char *range_text(const Option *o, char out[256]) {
     size_t n = (size_t)snprintf(out, 256, "%s", o->range);
     for (const Word *w = words; w->option; w++)
-        if (!strcmp(w->option, o->name)) n += (size_t)snprintf(out + n, 256 - n, "|%s", w->word);
+        if (!strcmp(w->option, o->name))
+            n += (size_t)snprintf(out + n, 256 - n, "|%s", w->word);
     return out;
 }
 
@@ -3693,12 +3744,13 @@ static const Option *option_named(const char *name) {
 static void config_defaults(Config *c) {
     memset(c, 0, sizeof *c);
     EACH_OPTION(o) {
-        if (!option_set(c, o, o->def)) die("the default of --%s is outside its range", o->name);
+        if (!option_set(c, o, o->def))
+            die("the default of --%s is outside its range", o->name);
     }
 }
 
-/* Is the option left out of files? So are systems' at their defaults: files do not depend on which
- * systems are compiled in. */
+/* Is the option left out of files? So are systems' at their defaults: files do not depend
+ * on which systems are compiled in. */
 static int left_out(const Config *c, const Option *o) {
     return (o->mask & QUIET || of_system(o)) && at_default(c, o);
 }
@@ -3715,13 +3767,15 @@ static const char *system_of_value(const Config *c, const Option *o, char name[6
 
 enum { CONFIG_TEXT = 16384 };
 
-static size_t add_text(char *out, size_t n, const char *fmt, const char *a, const char *b) {
+static size_t add_text(char *out, size_t n, const char *fmt, const char *a,
+                       const char *b) {
     n += (size_t)snprintf(out + n, CONFIG_TEXT - n, fmt, a, b);
     if (n >= CONFIG_TEXT) die("configuration text over %d bytes", CONFIG_TEXT);
     return n;
 }
 
-/* key=value lines of the options in mask, and the systems that they need; returns the length. */
+/* key=value lines of the options in mask, and the systems that they need; returns the
+ * length. */
 static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     char text[64], name[64], needed[1024] = ",";
     size_t n = 0;
@@ -3741,12 +3795,14 @@ static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
 /* Dies when a system of "NAME,NAME" is not compiled in. */
 static void demand_systems(const char *path, char *list) {
     char *save;
-    for (char *name = strtok_r(list, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+    for (char *name = strtok_r(list, ",", &save); name;
+         name = strtok_r(NULL, ",", &save)) {
         const System *const *s = all_systems;
         while (*s && strcmp((*s)->name, name)) s++;
         if (!*s)
             die("%s: it needs the system '%s', which is not part of this program; add its line to "
-                "dev/systems/systems.h and build again", path, name);
+                "dev/systems/systems.h and build again",
+                path, name);
     }
 }
 
@@ -3756,15 +3812,17 @@ static void config_line(Config *c, const char *path, char *line, int mask) {
     const Option *o = option_named(line);
     if (!value || !o || !(o->mask & mask) || !option_set(c, o, value))
         die("%s: option '%s=%s' is unknown or out of range: the file needs a system that is not part "
-            "of this program, was written by another version of it, or is damaged", path, line,
-            value ? value : "");
+            "of this program, was written by another version of it, or is damaged",
+            path, line, value ? value : "");
 }
 
 /* Reads what config_text wrote, lines in any order, into defaults. */
-static void config_parse(Config *c, const char *path, const char *text, size_t len, int mask) {
+static void config_parse(Config *c, const char *path, const char *text, size_t len,
+                         int mask) {
     char copy[CONFIG_TEXT], seen[COUNT(options)] = {0}, *save;
     config_defaults(c);
-    if (len >= sizeof copy) die("%s: configuration of %zu bytes: the file is damaged", path, len);
+    if (len >= sizeof copy)
+        die("%s: configuration of %zu bytes: the file is damaged", path, len);
     snprintf(copy, sizeof copy, "%.*s", (int)len, text);
     char *systems = strncmp(copy, "systems=", 8) ? strstr(copy, "\nsystems=") : copy - 1;
     if (systems) { /* first of all, so that their options are known */
@@ -3772,17 +3830,20 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
         snprintf(list, sizeof list, "%.*s", (int)strcspn(systems + 9, "\n"), systems + 9);
         demand_systems(path, list);
     }
-    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
         if (!strncmp(line, "systems=", 8)) continue;
         config_line(c, path, line, mask);
         const size_t i = (size_t)(option_named(line) - options);
-        if (seen[i]) die("%s: option '%s' is there twice: the file is damaged", path, line);
+        if (seen[i])
+            die("%s: option '%s' is there twice: the file is damaged", path, line);
         seen[i] = 1;
     }
     EACH_OPTION(o) {
-        if (!(o->mask & mask) || o->mask & QUIET || of_system(o) || seen[o - options]) continue;
-        die("%s: its configuration lacks the option '%s': written by another version", path,
-            o->name);
+        if (!(o->mask & mask) || o->mask & QUIET || of_system(o) || seen[o - options])
+            continue;
+        die("%s: its configuration lacks the option '%s': written by another version",
+            path, o->name);
     }
 }
 
@@ -3815,7 +3876,8 @@ static int uses(const System *s, const Config *c) { return s->uses ? s->uses(c) 
 
 /* Systems that change the same thing do not go together. */
 static void check_pair(const System *a, const System *b, const Config *c) {
-    const int clash = (takes(a, c) & (takes(b, c) | uses(b, c))) | (uses(a, c) & takes(b, c));
+    const int clash =
+        (takes(a, c) & (takes(b, c) | uses(b, c))) | (uses(a, c) & takes(b, c));
     for (size_t i = 0; i < COUNT(resources); i++)
         if (clash & resources[i].bit)
             die("--%s (%s) and --%s (%s) do not go together: both change %s; give one of them",
@@ -3827,7 +3889,8 @@ static void check_systems(const Config *c) {
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & EVAL || strcmp(system_name(o->file, name), (*s)->name)) continue;
+            if (on || o->mask & EVAL || strcmp(system_name(o->file, name), (*s)->name))
+                continue;
             option_needs(c, o->name, 0, (*s)->needs);
         }
         if (!on) continue;
@@ -3847,18 +3910,19 @@ static void config_check(const Config *c) {
             head_dim(c));
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     if ((double)W * fmax(hidden_width(c), qkv_rows(c)) > 1 << 30)
-        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix", W,
-            hidden_width(c));
+        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix",
+            W, hidden_width(c));
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
 
-/* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a path down
- * a tree of bits; every node has a probability that follows what it has seen. Which nodes: the first
- * four bits of a code per column where there are 1,000 rows (a column of the embedding has a mean
- * and a size of its own: 2.8 bits for 3.2 without, of 4), else one tree for all. Ternary: is it
- * zero, then its sign. 16-bit numbers: the upper byte, then the lower one given the upper. The
- * same functions write and read, so that both do the same to every probability. */
+/* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a
+ * path down a tree of bits; every node has a probability that follows what it has seen.
+ * Which nodes: the first four bits of a code per column where there are 1,000 rows (a
+ * column of the embedding has a mean and a size of its own: 2.8 bits for 3.2 without, of
+ * 4), else one tree for all. Ternary: is it zero, then its sign. 16-bit numbers: the
+ * upper byte, then the lower one given the upper. The same functions write and read, so
+ * that both do the same to every probability. */
 typedef struct {
     uint16_t p, n; /* P(0) * 65536, or 0: not asked yet; times asked */
 } Node;
@@ -3867,7 +3931,8 @@ typedef struct Coder {
     uint8_t *at, *end;
     uint32_t low, range, code;
     int reading, full;
-    uint16_t rate[256]; /* how far a probability moves, by how often it was asked: 1/(n + 1.5) */
+    uint16_t rate
+        [256]; /* how far a probability moves, by how often it was asked: 1/(n + 1.5) */
 } Coder;
 
 INLINE void coder_shift(Coder *r) { /* a byte more */
@@ -3936,7 +4001,9 @@ static int coded_codes(Coder *r, const Tensor *t, int8_t *code, size_t from, siz
     for (size_t i = from; i < to; i++) {
         if (r->full) break;
         if (is_ternary(t)) good &= coded_trit(r, ternary, code + i);
-        else good &= coded_int(r, own ? columns + 16 * (i % K) : shared, shared, code + i, t);
+        else
+            good &=
+                coded_int(r, own ? columns + 16 * (i % K) : shared, shared, code + i, t);
     }
     free(ternary);
     return good;
@@ -3980,9 +4047,10 @@ static Coder coder_on(uint8_t *from, uint8_t *end, int reading) {
     return r;
 }
 
-/* Part of parts of copy j, in [from,end). Returns the bytes written or read, 0: impossible. */
-static size_t coded_stream(const Golf *m, const Tensor *t, size_t j, size_t part, size_t parts,
-                           uint8_t *from, uint8_t *end, int reading) {
+/* Part of parts of copy j, in [from,end). Returns the bytes written or read, 0:
+ * impossible. */
+static size_t coded_stream(const Golf *m, const Tensor *t, size_t j, size_t part,
+                           size_t parts, uint8_t *from, uint8_t *end, int reading) {
     Coder r = coder_on(from, end, reading);
     int8_t *code = m->code + t->at + j * t->copy_n;
     int good = t->quant->coded(&r, t, code, scale_of(m, t, (int)j), part, parts);
@@ -3992,8 +4060,8 @@ static size_t coded_stream(const Golf *m, const Tensor *t, size_t j, size_t part
     return good ? (size_t)(r.at - from) : 0;
 }
 
-/* All copies of a tensor, in streams of about a million numbers that threads take in parallel: the
- * lengths of the streams (4 bytes each), then these. */
+/* All copies of a tensor, in streams of about a million numbers that threads take in
+ * parallel: the lengths of the streams (4 bytes each), then these. */
 static size_t stream_parts(const Tensor *t) {
     return t->quant->one_stream ? 1 : 1 + (t->copy_n >> 20);
 }
@@ -4032,8 +4100,8 @@ static int read_coded(const Golf *m, const Tensor *t, uint8_t *buf, size_t len) 
     if (good) {
 #pragma omp parallel for schedule(dynamic) reduction(& : good)
         for (size_t i = 0; i < n; i++)
-            good &= coded_stream(m, t, i / parts, i % parts, parts, buf + at[i], buf + at[i + 1],
-                                 1) > 0;
+            good &= coded_stream(m, t, i / parts, i % parts, parts, buf + at[i],
+                                 buf + at[i + 1], 1) > 0;
     }
     free(at);
     return good;
@@ -4048,7 +4116,8 @@ static size_t stored_tensors(const Golf *m) {
     return count;
 }
 
-/* Bytes of the file; of a model that was never saved, the most it can take: packed, not coded. */
+/* Bytes of the file; of a model that was never saved, the most it can take: packed, not
+ * coded. */
 static Ledger ledger_of(const Golf *m) {
     char text[CONFIG_TEXT];
     const size_t len = config_text(&m->config, MODEL, text);
@@ -4103,7 +4172,8 @@ void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     free(file);
 }
 
-/* The fixed fields of an artifact, checked against its size and the checksum of its header. */
+/* The fixed fields of an artifact, checked against its size and the checksum of its
+ * header. */
 typedef struct {
     size_t size, crc, len, tensors;
     uint8_t *file, *config, *row, *payload;
@@ -4113,7 +4183,8 @@ static Artifact artifact_open(const char *path) {
     Artifact a;
     a.file = read_file(path, &a.size);
     if (a.size < ARTIFACT_FIXED || memcmp(a.file, GOLF_MAGIC, 8))
-        die("%s: expected a model.golf artifact, found something else; train writes one", path);
+        die("%s: expected a model.golf artifact, found something else; train writes one",
+            path);
     const size_t version = get_u(a.file + 8, 4), said = get_u(a.file + 12, 4);
     a.crc = get_u(a.file + 16, 4);
     a.len = get_u(a.file + 20, 4);
@@ -4121,7 +4192,8 @@ static Artifact artifact_open(const char *path) {
     if (version != GOLF_VERSION)
         die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
     if (said != a.size)
-        die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said, a.size);
+        die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said,
+            a.size);
     if (a.len > a.size || a.size - a.len < ARTIFACT_FIXED + 8 * a.tensors + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
     a.config = a.file + ARTIFACT_FIXED;
@@ -4138,11 +4210,13 @@ static void load_tensor(const Golf *m, Tensor *t, const char *path, const uint8_
     t->coded = get_u(row, 4);
     t->crc = (uint32_t)get_u(row + 4, 4);
     if (t->coded > t->bytes || t->crc != crc32_of(0, payload, t->coded))
-        die("%s: length or checksum of tensor %s is wrong: the file is damaged", path, t->name);
+        die("%s: length or checksum of tensor %s is wrong: the file is damaged", path,
+            t->name);
     if (t->coded < t->bytes) good = read_coded(m, t, payload, t->coded);
     else
         for (int j = 0; j < t->stored_copies; j++)
-            good &= t->quant->unpack(m->code + t->at + (size_t)j * t->copy_n, scale_of(m, t, j),
+            good &= t->quant->unpack(m->code + t->at + (size_t)j * t->copy_n,
+                                     scale_of(m, t, j),
                                      payload + (size_t)j * t->copy_bytes, t);
     if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
 }
@@ -4221,8 +4295,8 @@ static Checkpoint ckpt_open(const char *path) {
     const size_t len = get_u(file + 40, 4);
     if (len > size - CKPT_FIXED - 4 || k.count > size ||
         size != CKPT_FIXED + len + 3 * k.count * sizeof(real) + 4)
-        die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged", path,
-            len, k.count, size);
+        die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged",
+            path, len, k.count, size);
     config_parse(&k.config, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
     k.numbers = file + CKPT_FIXED + len;
     return k;
@@ -4236,15 +4310,17 @@ static void same_options(const char *path, const Config *then, const Config *wan
         if (!(o->mask & (MODEL | TRAIN)) || !strcmp(was, is)) continue;
         if (o->mask & FIXED)
             die("%s: the run was started with a tokenizer of %s pieces, now it has %s; give the "
-                "--data it was started with", path, was, is);
+                "--data it was started with",
+                path, was, is);
         if (!(o->mask & RESUME))
             die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
-                "options, or use another --out", path, o->name, was, is);
+                "options, or use another --out",
+                path, o->name, was, is);
     }
 }
 
-/* Continues m, freshly initialised with the options asked for; returns the step. With --minutes the
- * run's length is the checkpoint's. */
+/* Continues m, freshly initialised with the options asked for; returns the step. With
+ * --minutes the run's length is the checkpoint's. */
 int64_t ckpt_load(Golf *m, const char *path) {
     const Checkpoint k = ckpt_open(path);
     const size_t bytes = k.count * sizeof(real);
@@ -4270,7 +4346,8 @@ void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
     const char *slash = strrchr(ckpt, '/');
     char path[2200];
     size_t n;
-    snprintf(path, sizeof path, "%.*stokenizer.model", slash ? (int)(slash - ckpt + 1) : 0, ckpt);
+    snprintf(path, sizeof path, "%.*stokenizer.model",
+             slash ? (int)(slash - ckpt + 1) : 0, ckpt);
     if (access(path, R_OK)) return;
     uint8_t *file = read_file(path, &n);
     if (n != tok->size || memcmp(file, tok->file, n))
@@ -4278,18 +4355,20 @@ void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
     free(file);
 }
 
-/* ==== 9. Evaluation and sampling =========================================================== */
-/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted from those
- * before it in its row, loss summed in double over all targets, bytes from the tokenizer's table.
- * bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not overlap, a last partial row is left
- * out. Sliding: windows advance by stride and score their last `stride` tokens (the first scores
- * all, the last what remains), so that each token is scored once with at least T - stride before
- * it. limit > 0 scores a prefix. */
-static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y, int B, int T,
-                       int scored, int first, Score *s) {
+/* ==== 9. Evaluation and sampling
+ * =========================================================== */
+/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted
+ * from those before it in its row, loss summed in double over all targets, bytes from the
+ * tokenizer's table. bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not
+ * overlap, a last partial row is left out. Sliding: windows advance by stride and score
+ * their last `stride` tokens (the first scores all, the last what remains), so that each
+ * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
+static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y, int B,
+                       int T, int scored, int first, Score *s) {
     golf_forward(m, x, y, B, T);
     for (int n = 0; n < B * T; n++) {
-        const int earlier = n % T < m->config.seq - scored; /* a window before this one had it */
+        const int earlier =
+            n % T < m->config.seq - scored; /* a window before this one had it */
         if (earlier && (!first || n >= T)) continue;
         s->nll += (double)m->loss[n];
         s->bytes += tokenizer_bytes(tok, x[n], y[n]);
@@ -4297,19 +4376,22 @@ static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y
     }
 }
 
-static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride, int64_t limit) {
+static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
+                               int64_t limit) {
     const int T = m->config.seq;
     int64_t total = limit > 0 && limit < val->tokens - 1 ? limit : val->tokens - 1;
     if (!stride) total = total / T * T;
     if (total < 1)
         die("--val_tokens or the validation text (%lld tokens) is shorter than one row of --seq=%d",
             (long long)val->tokens, T);
-    if (stride > T) die("--stride=%d is larger than the %d tokens of a window", stride, T);
+    if (stride > T)
+        die("--stride=%d is larger than the %d tokens of a window", stride, T);
     return total;
 }
 
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
-    const int T = m->config.seq, step = stride ? stride : T, rows = (int)(m->N / (size_t)T);
+    const int T = m->config.seq, step = stride ? stride : T,
+              rows = (int)(m->N / (size_t)T);
     const int64_t total = tokens_to_score(m, val, stride, limit);
     const int train = m->train;
     int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
@@ -4323,7 +4405,8 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
         const int64_t start = at, left = total - at;
         const int len = (int)MIN(left, T);
         const int B = left < T ? 1 : (int)MIN(rows, (left - T) / step + 1);
-        for (int b = 0; b < B; b++, at += step) { /* the last target of a row is overwritten */
+        for (int b = 0; b < B;
+             b++, at += step) { /* the last target of a row is overwritten */
             shards_read(val, at, len + 1, x + b * len);
             memcpy(y + b * len, x + b * len + 1, sizeof(int) * (size_t)len);
         }
@@ -4345,7 +4428,8 @@ static int by_p(const void *a, const void *b) { /* for qsort: the largest first 
     return (x < y) - (x > y);
 }
 
-/* The most likely token, or one drawn from the smallest set of tokens that holds top_p. */
+/* The most likely token, or one drawn from the smallest set of tokens that holds
+ * top_p. */
 static int pick(real *logits, int V, double temperature, double top_p, double u) {
     int best = 0, n = 0, i = 0;
     double sum = 0, cut_at = 0;
@@ -4375,7 +4459,8 @@ static int pick(real *logits, int V, double temperature, double top_p, double u)
     return best;
 }
 
-/* A piece's text can depend on the one before it: prints what the second of a pair adds. */
+/* A piece's text can depend on the one before it: prints what the second of a pair
+ * adds. */
 static void print_piece(const Tokenizer *tok, const int pair[2], FILE *out) {
     size_t len, skip;
     char *both = tokenizer_decode(tok, pair, 2, &len);
@@ -4389,7 +4474,8 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     const int T = m->config.seq, V = m->config.vocab;
     size_t n = 0;
     int *prompt = NULL, fed = 0, have = 0;
-    if (*how->prompt) prompt = tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n);
+    if (*how->prompt)
+        prompt = tokenizer_encode(tok, how->prompt, strlen(how->prompt), &n);
     int *ids = xcalloc(n + 2 + (size_t)how->tokens, sizeof(int));
     if (tok->bos >= 0) ids[have++] = tok->bos;
     for (size_t i = 0; i < n; i++) ids[have++] = prompt[i];
@@ -4398,7 +4484,8 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
 
     fputs(how->prompt, out);
     for (int i = 0; i < how->tokens; i++) {
-        if (m->cached + have - fed > T) { /* full: go on with the last half of the context */
+        if (m->cached + have - fed >
+            T) { /* full: go on with the last half of the context */
             m->cached = 0;
             fed = have - T / 2;
         }
@@ -4415,14 +4502,16 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     free(ids);
 }
 
-/* ==== 10. Command line and training loop =================================================== */
+/* ==== 10. Command line and training loop
+ * =================================================== */
 typedef struct {
     const char *name, *options, *help;
 } Preset;
 
 #define X(name_, options_, help_) {#name_, options_, help_},
 static const Preset presets[] = {
-    {"pocket", "", "three ternary blocks under 256,000 bytes: the defaults, see dev/LOG.md"},
+    {"pocket", "",
+     "three ternary blocks under 256,000 bytes: the defaults, see dev/LOG.md"},
     {"recursive", "unique=1 repeat=3 heads=3 mlp=10 width=96",
      "one block, used three times, at about the same bytes"},
     {"reference",
@@ -4437,7 +4526,8 @@ static const Preset presets[] = {
 };
 #undef X
 
-static int edit_distance(const char *a, const char *b) { /* Levenshtein, one row of the table */
+static int edit_distance(const char *a,
+                         const char *b) { /* Levenshtein, one row of the table */
     int row[64];
     const int n = (int)strlen(b);
     for (int j = 0; j <= n; j++) row[j] = j;
@@ -4475,11 +4565,12 @@ static void parse_option(Config *c, const char *text, int mask) {
     snprintf(key, sizeof key, "%.*s", (int)(equals - text - 2), text + 2);
     const Option *o = nearest_option(key, mask);
     if (strcmp(o->name, key))
-        die("unknown option --%s; the nearest of this command is --%s [%s], %s", key, o->name,
-            range_text(o, range), o->help);
+        die("unknown option --%s; the nearest of this command is --%s [%s], %s", key,
+            o->name, range_text(o, range), o->help);
     if (option_set(c, o, equals + 1)) return;
     die("--%s: expected %s, found '%s'; the default is '%s'", key,
-        *o->range ? range_text(o, range) : "one line under 1,000 bytes", equals + 1, o->def);
+        *o->range ? range_text(o, range) : "one line under 1,000 bytes", equals + 1,
+        o->def);
 }
 
 static const Preset *preset_named(const char *name) {
@@ -4506,19 +4597,21 @@ static const char *parse_options(Config *c, int argc, char **argv, int mask) {
         parse_option(c, option, mask);
     }
     for (int i = 0; i < argc; i++)
-        if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN)) parse_option(c, argv[i], mask);
+        if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN))
+            parse_option(c, argv[i], mask);
     return preset->name;
 }
 
 static void print_usage(FILE *f) {
-    fputs("usage: ./train_golf train   [--preset=NAME] [--key=value ...]\n"
-          "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
-          "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
-          "       ./train_golf info    MODEL.golf\n"
-          "       ./train_golf bench   [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
-          "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
-          "       ./train_golf help    every option with its range\n",
-          f);
+    fputs(
+        "usage: ./train_golf train   [--preset=NAME] [--key=value ...]\n"
+        "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
+        "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
+        "       ./train_golf info    MODEL.golf\n"
+        "       ./train_golf bench   [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+        "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
+        "       ./train_golf help    every option with its range\n",
+        f);
 }
 
 static void print_options(const char *title, int mask, const char *system) {
@@ -4529,7 +4622,8 @@ static void print_options(const char *title, int mask, const char *system) {
         if (strcmp(system_name(o->file, name), system)) continue;
         if (!any) printf("\n%s:\n", title);
         any = 1;
-        printf("  --%s=%s  %s\n      %s\n", o->name, o->def, range_text(o, range), o->help);
+        printf("  --%s=%s  %s\n      %s\n", o->name, o->def, range_text(o, range),
+               o->help);
     }
 }
 
@@ -4546,7 +4640,8 @@ int help_main(void) {
     print_options("model (train; kept in the artifact)", MODEL, "");
     for (const System *const *s = all_systems; *s; s++) {
         char title[128];
-        snprintf(title, sizeof title, "system %s (dev/systems/%s.h)", (*s)->name, (*s)->name);
+        snprintf(title, sizeof title, "system %s (dev/systems/%s.h)", (*s)->name,
+                 (*s)->name);
         print_options(title, ~0, (*s)->name);
     }
     return 0;
@@ -4562,7 +4657,8 @@ static double peak_memory_mb(void) {
 #endif
 }
 
-/* 6 x (weights of the matrices that a token meets, the head's too) + attention's scores and sums. */
+/* 6 x (weights of the matrices that a token meets, the head's too) + attention's scores
+ * and sums. */
 static double flops_per_token(const Config *c) {
     Golf m;
     golf_layout(&m, c);
@@ -4579,8 +4675,9 @@ static double flops_per_token(const Config *c) {
     return 6 * weights + 6.0 * c->seq * c->width * m.phases;
 }
 
-/* The widest model whose file fits; its size grows with the width. What is then left of the cap
- * goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are equal bytes. */
+/* The widest model whose file fits; its size grows with the width. What is then left of
+ * the cap goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are
+ * equal bytes. */
 static int hidden_counts(const Config *c) { /* do bytes grow with the hidden width? */
     Config wider = *c;
     Golf m, n;
@@ -4601,18 +4698,21 @@ static void fit_width(Config *c) {
     }
     if (!best)
         die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
-            "lower --embed_bits", c->cap, c->heads, c->width, artifact_bytes(c));
+            "lower --embed_bits",
+            c->cap, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden || !hidden_counts(c)) return;
     const int as_it_is = hidden_width(c);
     c->hidden = as_it_is + 8;
-    while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30) c->hidden += 8;
+    while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30)
+        c->hidden += 8;
     c->hidden -= 8;
     if (c->hidden == as_it_is) c->hidden = 0;
 }
 
 /* ---- result.json */
-static const char *json_text(const char *text) { /* quoted, in a buffer the next call reuses */
+static const char *
+json_text(const char *text) { /* quoted, in a buffer the next call reuses */
     static char out[6 * 1024 + 3] = "\"";
     char *o = out + 1;
     for (; *text; text++) {
@@ -4628,8 +4728,10 @@ static const char *json_text(const char *text) { /* quoted, in a buffer the next
 
 /* What the projections' codes and bytes say. */
 typedef struct {
-    double stored, ternary, codes, zeros; /* numbers: all; ternary; projections' codes; those at 0 */
-    double weights, coded, packed;        /* of all matrices: numbers, bytes in the file, packed */
+    double stored, ternary, codes,
+        zeros; /* numbers: all; ternary; projections' codes; those at 0 */
+    double weights, coded,
+        packed; /* of all matrices: numbers, bytes in the file, packed */
 } Census;
 
 static Census census_of(const Golf *m) {
@@ -4650,7 +4752,9 @@ static Census census_of(const Golf *m) {
     return s;
 }
 
-static double rms_of(const real *x, size_t n) { return sqrt(block_sum(x, n, 1) / (double)n); }
+static double rms_of(const real *x, size_t n) {
+    return sqrt(block_sum(x, n, 1) / (double)n);
+}
 
 static void result_numbers(const Golf *m, const Run *r, FILE *f) {
     const Config *c = &m->config;
@@ -4716,9 +4820,12 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
         if ((*s)->result) (*s)->result(m, f);
     }
     fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
-    fprintf(f, "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, \"protected\": "
-               "%zu, \"header\": %zu},\n", l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING],
-            l.of[LEDGER_INTERFACE], l.of[LEDGER_PROTECTED], l.header);
+    fprintf(
+        f,
+        "  \"bytes\": {\"core\": %zu, \"embedding\": %zu, \"interface\": %zu, \"protected\": "
+        "%zu, \"header\": %zu},\n",
+        l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
+        l.of[LEDGER_PROTECTED], l.header);
     fputs("  \"phases\": [", f);
     for (int p = 0; p < m->phases; p++)
         fprintf(f, "%s%.9g", p ? ", " : "", (double)phase_rms[p]);
@@ -4736,7 +4843,8 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
 }
 
 /* ---- Training. */
-/* The shards of a split, which the tokenizer beside them, if there is one, must have made. */
+/* The shards of a split, which the tokenizer beside them, if there is one, must have
+ * made. */
 static Shards *open_split(const Config *c, const Tokenizer *tok, const char *split) {
     const char *path = path_of(c->data, "tokenizer.model");
     if (!access(path, F_OK)) {
@@ -4744,7 +4852,8 @@ static Shards *open_split(const Config *c, const Tokenizer *tok, const char *spl
         uint8_t *file = read_file(path, &len);
         if (crc32_of(0, file, len) != tok->crc)
             die("%s: the shards beside it were made with it, not with %s; give the --data and "
-                "--tokenizer that belong together", path, tok->path);
+                "--tokenizer that belong together",
+                path, tok->path);
         free(file);
     }
     return shards_open(c->data, split, tok->vocab);
@@ -4773,7 +4882,8 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     const double norm = golf_grad_norm(m);
     if (!isfinite(loss) || !isfinite(norm))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
-            "was; try lower rates (--lr, --lr_muon) or a smaller --clip", step, loss, norm);
+            "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
+            step, loss, norm);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     m->step = step + 1;
     golf_adamw(m, step, scale);
@@ -4786,24 +4896,28 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     return loss;
 }
 
-/* The run folder: made as by mkdir -p, refused if it holds a run, locked while its log is open. */
-static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf", "result.json"};
+/* The run folder: made as by mkdir -p, refused if it holds a run, locked while its log is
+ * open. */
+static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf",
+                                        "result.json"};
 
 static void make_folder(const Config *c) {
     char path[1100];
     for (int i = 0; i < 4; i++)
         if (!c->resume && !c->overwrite && !access(path_of(c->out, run_files[i]), F_OK))
-            die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out", c->out,
-                run_files[i]);
+            die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out",
+                c->out, run_files[i]);
     for (size_t i = 1; i <= strlen(c->out); i++) {
         if (c->out[i] && c->out[i] != '/') continue;
         snprintf(path, sizeof path, "%.*s", (int)i, c->out);
         if (mkdir(path, 0777) && errno != EEXIST)
-            die("%s: cannot make the folder: %s; choose another --out", path, strerror(errno));
+            die("%s: cannot make the folder: %s; choose another --out", path,
+                strerror(errno));
     }
 }
 
-/* Rewrites the log: the header, then the rows up to the step from which the run goes on. */
+/* Rewrites the log: the header, then the rows up to the step from which the run goes
+ * on. */
 static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
     char *keep, *row = NULL;
     size_t len, room = 0;
@@ -4818,7 +4932,8 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len ||
         fflush(log))
-        die("%s: cannot write: %s; make room or choose another --out", path, strerror(errno));
+        die("%s: cannot write: %s; make room or choose another --out", path,
+            strerror(errno));
     free(keep);
     free(row);
 }
@@ -4845,12 +4960,13 @@ static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
     for (int i = 0; i < 3; i++) {
         if (i == 1) t = now(); /* the first step finds no memory mapped */
         batch_at(train, &c, i, x, y);
-        golf_step(m, x, y, c.steps > 3 ? c.steps - 3 + i : i, &norm); /* at its full depth */
+        golf_step(m, x, y, c.steps > 3 ? c.steps - 3 + i : i,
+                  &norm); /* at its full depth */
     }
     const double ms = 500 * (now() - t), fit = 60000 * c.minutes / ms;
     if (fit < c.steps) c.steps = fit < 1 ? 1 : (int)fit;
-    printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n", c.minutes,
-           ms, c.steps, m->config.steps);
+    printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n",
+           c.minutes, ms, c.steps, m->config.steps);
     golf_free(m);
     golf_init(m, &c, 1);
     golf_buffers(m, (size_t)c.batch * (size_t)c.seq);
@@ -4866,8 +4982,9 @@ typedef struct {
 } StepReport;
 
 static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
-    fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f", step, (size_t)step * m->N, r->loss,
-            r->bpb, r->rate, r->norm, 1e3 * r->seconds, (double)m->N / r->seconds);
+    fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f", step, (size_t)step * m->N,
+            r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
+            (double)m->N / r->seconds);
     EACH_SYSTEM(s, m) {
         if ((*s)->log_row) (*s)->log_row(m, log);
     }
@@ -4888,8 +5005,8 @@ static void show_step(const Golf *m, int step, int last, double seconds_left,
     fflush(stdout);
 }
 
-static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val, Run *run,
-                       FILE *log, int *x, int *y) {
+static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val,
+                       Run *run, FILE *log, int *x, int *y) {
     const Config *c = &m->config;
     const int first = run->steps;
     const double started = now();
@@ -4905,17 +5022,20 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         run->steps++;
         const int step = run->steps, end = step == c->steps;
         if (c->val_every && step % c->val_every == 0 && !end)
-            snprintf(r.bpb, sizeof r.bpb, "%.6f", golf_eval(m, tok, val, 0, c->val_tokens).bpb);
+            snprintf(r.bpb, sizeof r.bpb, "%.6f",
+                     golf_eval(m, tok, val, 0, c->val_tokens).bpb);
         stop = stop_signal; /* read once: what stops also saves */
         log_step(m, log, step, &r);
-        show_step(m, step, end || stop, (now() - started) / (step - first) * (c->steps - step), &r);
+        show_step(m, step, end || stop,
+                  (now() - started) / (step - first) * (c->steps - step), &r);
         if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0))
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
     }
     signal(SIGINT, SIG_DFL); /* scoring may be cut short */
     signal(SIGTERM, SIG_DFL);
     run->seconds = now() - started;
-    if (run->seconds > 0) run->tok_per_s = (double)m->N * (run->steps - first) / run->seconds;
+    if (run->seconds > 0)
+        run->tok_per_s = (double)m->N * (run->steps - first) / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
            (int)stop_signal, run->steps);
@@ -4927,17 +5047,20 @@ static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
     const char *beside = path_of(c->data, "tokenizer.model");
     if (!*c->tokenizer && access(beside, R_OK))
-        die("%s: expected data with a tokenizer.model, found none; run data/get.sh", c->data);
+        die("%s: expected data with a tokenizer.model, found none; run data/get.sh",
+            c->data);
     Tokenizer *tok = tokenizer_load(*c->tokenizer ? c->tokenizer : beside);
     c->vocab = tok->vocab;
     if (c->vocab > 65536)
-        die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path, c->vocab);
+        die("%s: expected at most 65536 pieces (shards: 16 bits), found %d", tok->path,
+            c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
     const size_t most = artifact_bytes(c);
     if (most > (size_t)(c->cap / c->squeeze))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
-            "finds the widest that fits) or raise --cap", most, c->cap, c->squeeze);
+            "finds the widest that fits) or raise --cap",
+            most, c->cap, c->squeeze);
     return tok;
 }
 
@@ -4952,8 +5075,8 @@ static void check_donor(const Golf *m) {
     if (!wants || given) return;
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->gives & RES_DONOR)
-            die("--%s (%s) starts from trained weights: give --%s (%s)", wants->needs, wants->name,
-                (*s)->needs, (*s)->name);
+            die("--%s (%s) starts from trained weights: give --%s (%s)", wants->needs,
+                wants->name, (*s)->needs, (*s)->name);
     die("--%s (%s) starts from trained weights, and no system of this program brings them",
         wants->needs, wants->name);
 }
@@ -4961,11 +5084,13 @@ static void check_donor(const Golf *m) {
 static void print_start(const Golf *m, const Run *run, const Shards *train) {
     const Config *c = &m->config;
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, %s "
-           "weights\n", run->name, c->width, c->heads, hidden_width(c), block_count(c), m->phases,
+           "weights\n",
+           run->name, c->width, c->heads, hidden_width(c), block_count(c), m->phases,
            m->n_params, m->tensor[T_wqkv].quant->name);
-    printf("artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
-           artifact_bytes(c), c->cap, c->squeeze, flops_per_token(c) / 1e6, omp_get_max_threads(),
-           GOLF_ISA);
+    printf(
+        "artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
+        artifact_bytes(c), c->cap, c->squeeze, flops_per_token(c) / 1e6,
+        omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
 }
@@ -4974,7 +5099,8 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
 static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
-    real *phase_rms = xcalloc((size_t)m->phases, sizeof(real)); /* of the last training step */
+    real *phase_rms =
+        xcalloc((size_t)m->phases, sizeof(real)); /* of the last training step */
     Golf loaded;
     for (int i = 0; i < m->runs; i++) {
         const int p = m->run[i];
@@ -4984,16 +5110,19 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
     golf_load(&loaded, path);
     golf_buffers(&loaded, m->N);
-    run->file = golf_eval(&loaded, tok, val, 0, c->val_tokens); /* the number that counts */
+    run->file =
+        golf_eval(&loaded, tok, val, 0, c->val_tokens); /* the number that counts */
     golf_free(&loaded);
     write_result(m, run, phase_rms);
     free(phase_rms);
 
     const size_t bytes = ledger_of(m).total;
-    printf("%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
-           "bytes%s\n", path, bytes, bytes <= (size_t)c->cap ? "FITS" : "OVER", run->file.bpb,
-           run->memory.bpb, (long long)run->file.tokens, (long long)run->file.bytes,
-           c->val_tokens ? " (a prefix: --val_tokens)" : "");
+    printf(
+        "%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
+        "bytes%s\n",
+        path, bytes, bytes <= (size_t)c->cap ? "FITS" : "OVER", run->file.bpb,
+        run->memory.bpb, (long long)run->file.tokens, (long long)run->file.bytes,
+        c->val_tokens ? " (a prefix: --val_tokens)" : "");
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->steps - first, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
@@ -5009,8 +5138,8 @@ int train_main(int argc, char **argv) {
     Shards *train = open_split(c, tok, "train"), *val = open_split(c, tok, "val");
     if (MIN(train->tokens, val->tokens) <= c->seq)
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
-            "text or a smaller --seq", c->data, c->seq, (long long)train->tokens,
-            (long long)val->tokens);
+            "text or a smaller --seq",
+            c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
     golf_layout(&m, c);
     check_donor(&m);
     make_folder(c);
@@ -5022,7 +5151,8 @@ int train_main(int argc, char **argv) {
     const char *ckpt = path_of(c->out, "ckpt.bin");
     const int resumes = c->resume && !access(ckpt, F_OK);
     if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
-        die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again", c->out);
+        die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again",
+            c->out);
     if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
     EACH_SYSTEM(s, &m) {
         if ((*s)->open) (*s)->open(&m, tok, resumes);
@@ -5045,9 +5175,10 @@ int train_main(int argc, char **argv) {
 }
 
 /* ---- The other commands. */
-/* Loads an artifact with the options of a command and the tokenizer it was trained with. */
-static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, char **argv,
-                             int mask) {
+/* Loads an artifact with the options of a command and the tokenizer it was trained
+ * with. */
+static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc,
+                             char **argv, int mask) {
     char beside[2048];
     const char *slash = strrchr(path, '/');
     const int folder = slash ? (int)(slash - path + 1) : 0;
@@ -5061,8 +5192,8 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc, c
     Tokenizer *tok = tokenizer_load(*how->tokenizer ? how->tokenizer : beside);
     if (tok->crc != crc || tok->vocab != m->config.vocab)
         die("%s: expected the tokenizer the model was trained with (%d pieces, CRC-32 %08x), found "
-            "%d pieces, %08x; give --tokenizer", tok->path, m->config.vocab, crc, tok->vocab,
-            tok->crc);
+            "%d pieces, %08x; give --tokenizer",
+            tok->path, m->config.vocab, crc, tok->vocab, tok->crc);
     return tok;
 }
 
@@ -5079,8 +5210,8 @@ int eval_main(const char *path, int argc, char **argv) {
     printf("val_loss %.12f\nval_bpb %.12f\n", s.loss, s.bpb);
     if (how.stride) printf("mode sliding, stride %d\n", how.stride);
     else printf("mode plain, rows of %d\n", m.config.seq);
-    printf("tokens %lld\nbytes %lld\nsum_nll %.17g\n", (long long)s.tokens, (long long)s.bytes,
-           s.nll);
+    printf("tokens %lld\nbytes %lld\nsum_nll %.17g\n", (long long)s.tokens,
+           (long long)s.bytes, s.nll);
     return 0;
 }
 
@@ -5099,8 +5230,9 @@ static void print_tensor(const Tensor *t) {
     if (t->quant->bits) snprintf(as, sizeof as, "%s", t->quant->name);
     else snprintf(as, sizeof as, "%s%d", t->quant->name, t->bits);
     snprintf(shape, sizeof shape, "%dx%d", t->rows, t->stored_cols);
-    printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f %08x\n", t->name, as, t->stored_copies, shape,
-           t->n, t->bytes, t->coded, 8.0 * (double)t->coded / (double)t->n, t->crc);
+    printf("%-11s %-9s %6d %11s %9zu %9zu %9zu %7.3f %08x\n", t->name, as,
+           t->stored_copies, shape, t->n, t->bytes, t->coded,
+           8.0 * (double)t->coded / (double)t->n, t->crc);
 }
 
 int info_main(const char *path, int argc, char **argv) {
@@ -5110,16 +5242,18 @@ int info_main(const char *path, int argc, char **argv) {
     open_model(&m, &how, path, argc, argv, INFO);
     const Ledger l = ledger_of(&m);
     config_text(&m.config, MODEL, text);
-    printf("%s\n%-11s %-9s %6s %11s %9s %9s %9s %7s %8s\n", text, "tensor", "stored as", "copies",
-           "shape", "numbers", "packed", "bytes", "bits", "crc32");
+    printf("%s\n%-11s %-9s %6s %11s %9s %9s %9s %7s %8s\n", text, "tensor", "stored as",
+           "copies", "shape", "numbers", "packed", "bytes", "bits", "crc32");
     EACH_TENSOR(t, &m) {
         if (is_stored(t)) print_tensor(t);
     }
     const long long spare = how.cap - (long long)l.total;
-    printf("\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n",
-           l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
-           l.of[LEDGER_PROTECTED], l.header, l.total);
-    printf("cap %d\n%s by %lld bytes\n", how.cap, spare >= 0 ? "FITS" : "OVER", llabs(spare));
+    printf(
+        "\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n",
+        l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
+        l.of[LEDGER_PROTECTED], l.header, l.total);
+    printf("cap %d\n%s by %lld bytes\n", how.cap, spare >= 0 ? "FITS" : "OVER",
+           llabs(spare));
     return 0;
 }
 

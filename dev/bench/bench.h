@@ -1,8 +1,8 @@
 /* bench.h - part of train_golf.c: the bench command. */
 
-/* What the machine can do, what the kernels make of it, where a training step spends its time. A
- * timing is paired with a probe of the fp32 peak right before it: this machine at that moment. The
- * figures are medians of BENCH_RUNS. */
+/* What the machine can do, what the kernels make of it, where a training step spends its
+ * time. A timing is paired with a probe of the fp32 peak right before it: this machine at
+ * that moment. The figures are medians of BENCH_RUNS. */
 enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14 };
 
 static int by_value(const void *a, const void *b) {
@@ -15,38 +15,41 @@ static double median(const double *x, int n) {
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
     return sorted[n / 2];
 }
-/* Multiply-adds per second on all threads, in registers: 28 independent sums hide the latency. */
+/* Multiply-adds per second on all threads, in registers: 28 independent sums hide the
+ * latency. */
 static double fp32_peak(void) {
     enum { ROUNDS = 200000 };
     real keep = 0;
     const double t = now();
     int threads = 0;
-    #pragma omp parallel reduction(+ : keep, threads)
+#pragma omp parallel reduction(+ : keep, threads)
     {
         vec s[PROBE_SUMS], a = (vec){0} + (real)1e-3, b = (vec){0} + (real)0.5;
         for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * (real)i;
         for (int k = 0; k < ROUNDS; k++)
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = s[i] * b + a, s[i + 14] = s[i + 14] * b + a;
+            UNROLL for (int i = 0; i < 14; i++) s[i] = s[i] * b + a,
+                                                s[i + 14] = s[i + 14] * b + a;
         for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0];
         threads += 1;
     }
     const double rate = 2.0 * LANES * PROBE_SUMS * ROUNDS * threads / (now() - t);
     return keep == 1 ? 0 : rate; /* the sums must be wanted */
 }
-/* The same for 4-term dot products of bytes; an operation is a multiplication or an addition. */
+/* The same for 4-term dot products of bytes; an operation is a multiplication or an
+ * addition. */
 static double int8_peak(void) {
     enum { ROUNDS = 200000 };
     int keep = 0, threads = 0;
     const double t = now();
-    #pragma omp parallel reduction(+ : keep, threads)
+#pragma omp parallel reduction(+ : keep, threads)
     {
         ivec s[PROBE_SUMS], a = (ivec){0} + 0x01010101, b = a + a;
         for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * i;
         for (int k = 0; k < ROUNDS; k++) {
-            UNROLL for (int i = 0; i < 14; i++)
-                s[i] = dot4(s[i], a, b), s[i + 14] = dot4(s[i + 14], b, a);
-            __asm__ volatile("" : "+r"(k)); /* or 200,000 rounds would become one product */
+            UNROLL for (int i = 0; i < 14; i++) s[i] = dot4(s[i], a, b),
+                                                s[i + 14] = dot4(s[i + 14], b, a);
+            __asm__ volatile(""
+                             : "+r"(k)); /* or 200,000 rounds would become one product */
         }
         for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0] & 1;
         threads += 1;
@@ -58,7 +61,7 @@ static double int8_peak(void) {
 static double read_bandwidth(const real *x, size_t n) {
     const double t = now();
     real keep = 0;
-    #pragma omp parallel for reduction(+ : keep)
+#pragma omp parallel for reduction(+ : keep)
     for (size_t i = 0; i < n; i += 4096) keep += inner(x + i, x + i, 4096);
     return keep < 0 ? 0 : (double)(n * sizeof(real)) / (now() - t);
 }
@@ -83,17 +86,23 @@ static void product(const Product *b, int kind, int M) {
         real *x = b->x + n0 * K, *y = b->y + n0 * N;
         if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
         if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
-        if (kind == BENCH_INT) gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
+        if (kind == BENCH_INT)
+            gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
     }
 }
 static void bench_products(const char *name, int N, int K) {
     enum { M = 4096 };
-    Product b = {.N = N, .K = K, .x = xcalloc((size_t)M * K, sizeof(real)),
-                 .y = xcalloc((size_t)M * N, sizeof(real)), .inv = xcalloc(M, sizeof(real)),
-                 .w = xcalloc((size_t)N * K, sizeof(real)), .q = xcalloc((size_t)M * K, 1),
+    Product b = {.N = N,
+                 .K = K,
+                 .x = xcalloc((size_t)M * K, sizeof(real)),
+                 .y = xcalloc((size_t)M * N, sizeof(real)),
+                 .inv = xcalloc(M, sizeof(real)),
+                 .w = xcalloc((size_t)N * K, sizeof(real)),
+                 .q = xcalloc((size_t)M * K, 1),
                  .code = xcalloc((size_t)N * K, 1)};
     for (int i = 0; i < M; i++) b.inv[i] = (real)1e-2;
-    for (size_t i = 0; i < (size_t)M * K; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
+    for (size_t i = 0; i < (size_t)M * K; i++)
+        b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
     for (size_t i = 0; i < (size_t)N * K; i++) {
         b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
         b.w[i] = (real)1e-2 * b.code[i];
@@ -149,7 +158,8 @@ static void bench_step(const Config *c) {
     double sum = 0;
     for (int p = 1; p <= PARTS; p++) { /* the rest last */
         const double part_ms = 1e3 * median(part[p % PARTS], BENCH_RUNS);
-        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms, 100 * part_ms / ms);
+        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms,
+               100 * part_ms / ms);
         if (p > PART_ATTENTION) sum += part_ms;
     }
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
@@ -181,10 +191,11 @@ static void bench_file(const Config *c) {
         free(file), golf_free(&loaded);
     }
     remove(path);
-    printf("\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s, of which the "
-           "coder %.2f s\n",
-           ledger_of(&m).total, artifact_bytes(c), median(save, BENCH_RUNS),
-           median(load, BENCH_RUNS), median(decode, BENCH_RUNS));
+    printf(
+        "\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s, of which the "
+        "coder %.2f s\n",
+        ledger_of(&m).total, artifact_bytes(c), median(save, BENCH_RUNS),
+        median(load, BENCH_RUNS), median(decode, BENCH_RUNS));
     golf_free(&m);
 }
 int bench_main(const char *what, int argc, char **argv) {
@@ -198,7 +209,8 @@ int bench_main(const char *what, int argc, char **argv) {
     const size_t n = (size_t)1 << 26;
     if (!c->width) fit_width(c);
     config_check(c);
-    printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA, BENCH_RUNS);
+    printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
+           BENCH_RUNS);
     if (!what) {
         real *big = xcalloc(n, sizeof(real));
         for (int run = 0; run < BENCH_RUNS; run++) {
@@ -206,13 +218,15 @@ int bench_main(const char *what, int argc, char **argv) {
             memory[run] = 1e-9 * read_bandwidth(big, n);
         }
         free(big);
-        printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
-               "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-               "%-10s %5s %5s   %12s   %12s   %12s   %12s\n", median(fp, BENCH_RUNS),
-               median(i8, BENCH_RUNS),
-               median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS), "", "N",
-               "K", "integer y", "dW", "dX", "y");
-        for (size_t i = 0; i < COUNT(shapes); i++) bench_products("", shapes[i][0], shapes[i][1]);
+        printf(
+            "fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
+            "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
+            "%-10s %5s %5s   %12s   %12s   %12s   %12s\n",
+            median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+            median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS),
+            "", "N", "K", "integer y", "dW", "dX", "y");
+        for (size_t i = 0; i < COUNT(shapes); i++)
+            bench_products("", shapes[i][0], shapes[i][1]);
         Golf m;
         golf_layout(&m, c);
         EACH_TENSOR(t, &m) {
@@ -220,9 +234,12 @@ int bench_main(const char *what, int argc, char **argv) {
         }
     }
     printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, V=%d, T=%d", preset,
-           c->width, c->heads, hidden_width(c), block_count(c), phase_count(c), c->vocab, c->seq);
+           c->width, c->heads, hidden_width(c), block_count(c), phase_count(c), c->vocab,
+           c->seq);
     if (file) return bench_file(c), 0;
     bench_step(c);
-    if (what) printf("peak memory %.0f MB\n", peak_memory_mb()); /* the other probes need more */
+    if (what)
+        printf("peak memory %.0f MB\n",
+               peak_memory_mb()); /* the other probes need more */
     return 0;
 }

@@ -1,14 +1,14 @@
-/* check.h - what every test program shares: CHECK, small models, a folder for files, children that may
- * die, a tokenizer written by hand, and the two checks that each system repeats with its own options:
- * gradients of the whole model and the export round trip.
+/* check.h - what every test program shares: CHECK, small models, a folder for files,
+ * children that may die, a tokenizer written by hand, and the two checks that each system
+ * repeats with its own options: gradients of the whole model and the export round trip.
  *
- * A test program includes it first; it includes train_golf.c. Expected numbers are worked by hand
- * beside the test, or come from a second, naive way to compute them. Every check is written so that
- * NaN fails it.
+ * A test program includes it first; it includes train_golf.c. Expected numbers are worked
+ * by hand beside the test, or come from a second, naive way to compute them. Every check
+ * is written so that NaN fails it.
  *
  *     GOLF_TEST_ONLY=gradients    run the tests whose names contain this
  *     GOLF_CORRUPT=1000           corruptions of each kind of file
- */
+ * / */
 #define main golf_main /* the program's own: command_line() below calls it */
 #include "../../train_golf.c"
 #undef main
@@ -17,8 +17,8 @@
 static int passed, failed;
 
 #define CHECK(ok, ...) check(ok, __FILE__, __LINE__, __VA_ARGS__)
-__attribute__((format(printf, 4, 5))) static void check(int ok, const char *file, int line,
-                                                        const char *fmt, ...) {
+__attribute__((format(printf, 4, 5))) static void check(int ok, const char *file,
+                                                        int line, const char *fmt, ...) {
     va_list ap;
     if (ok) {
         passed++;
@@ -48,7 +48,8 @@ MAYBE int dice(int sides) { /* 0 .. sides-1, the same sequence in every run */
     return (int)(hash64(99, i++) % (uint64_t)sides);
 }
 
-MAYBE real *reals(size_t n, uint64_t key) { /* noise, zeros for key 0; small, never freed */
+MAYBE real *reals(size_t n,
+                  uint64_t key) { /* noise, zeros for key 0; small, never freed */
     real *x = xcalloc(n, sizeof(real));
     if (!key) return x;
     for (size_t i = 0; i < n; i++) x[i] = noise(key, i);
@@ -75,7 +76,8 @@ MAYBE void threads(int n) {
 
 /* ------------------------------------------------------------------------------------------
  * Models */
-/* A config from defaults and "key=value key=value"; the model of the tests is not the preset. */
+/* A config from defaults and "key=value key=value"; the model of the tests is not the
+ * preset. */
 MAYBE Config config_of(const char *text) {
     static const char *const base =
         "width=256 unique=1 repeat=4 embed_bits=8 xgain=vector heads=4 mlp=4 batch=16 steps=500 "
@@ -131,9 +133,11 @@ MAYBE Tensor tensor_of(const char *options_text, const char *name, int rows, int
 static char tmp[512];
 #define IN(name) path_of(tmp, name)
 
-MAYBE void put_file(const char *path, const void *data, size_t n) { /* no fsync: we write a lot */
+MAYBE void put_file(const char *path, const void *data,
+                    size_t n) { /* no fsync: we write a lot */
     FILE *f = fopen(path, "wb");
-    if (!f || (n && fwrite(data, 1, n, f) != n) || fclose(f)) die("%s: cannot write", path);
+    if (!f || (n && fwrite(data, 1, n, f) != n) || fclose(f))
+        die("%s: cannot write", path);
 }
 
 MAYBE int same_file(const char *path, const void *data, size_t n) {
@@ -153,7 +157,8 @@ static void remove_tree(const char *path) {
         while ((e = readdir(d))) {
             char inner_path[2048];
             snprintf(inner_path, sizeof inner_path, "%s/%s", path, e->d_name);
-            if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) remove_tree(inner_path);
+            if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+                remove_tree(inner_path);
         }
         closedir(d);
     }
@@ -165,9 +170,9 @@ static void clean_up(void) {
     if (getpid() == parent) remove_tree(tmp);
 }
 
-/* STATUS(statements) runs them in a child with one thread and a time limit: its exit status, 0
- * when they run through, 1 after die(), -1 after a signal. What it wrote to stderr is `message`.
- * A sanitizer's finding has an exit status of its own. */
+/* STATUS(statements) runs them in a child with one thread and a time limit: its exit
+ * status, 0 when they run through, 1 after die(), -1 after a signal. What it wrote to
+ * stderr is `message`. A sanitizer's finding has an exit status of its own. */
 const char *__asan_default_options(void);
 const char *__ubsan_default_options(void);
 const char *__asan_default_options(void) { return "detect_leaks=0:exitcode=99"; }
@@ -180,7 +185,8 @@ static pid_t child;
 
 MAYBE pid_t child_start(void) {
     fflush(stdout);
-    if (pipe(err_pipe) || (child = fork()) < 0) die("cannot start a child: %s", strerror(errno));
+    if (pipe(err_pipe) || (child = fork()) < 0)
+        die("cannot start a child: %s", strerror(errno));
     if (child) return child;
     dup2(err_pipe[1], 2);
     close(err_pipe[0]);
@@ -232,7 +238,8 @@ MAYBE void pb_raw(Proto *p, const char *s, size_t n) {
     p->n += n;
 }
 
-MAYBE void pb_piece(Proto *p, const char *s, float score, int type) { /* field 1: {1, 2, 3} */
+MAYBE void pb_piece(Proto *p, const char *s, float score,
+                    int type) { /* field 1: {1, 2, 3} */
     const size_t n = strlen(s);
     const char head_bytes[] = {1 << 3 | 2, (char)(n + 9), 1 << 3 | 2, (char)n};
     const char tail[] = {3 << 3, (char)type};
@@ -242,7 +249,8 @@ MAYBE void pb_piece(Proto *p, const char *s, float score, int type) { /* field 1
     pb_raw(p, (const char *)&score, 4);
     pb_raw(p, tail, 2);
 }
-#define PB_BPE(p) pb_raw(p, "\x12\x05\x18\x02\x98\x02\x01", 7) /* 2: {3: BPE, 35: byte fallback} */
+#define PB_BPE(p) \
+    pb_raw(p, "\x12\x05\x18\x02\x98\x02\x01", 7) /* 2: {3: BPE, 35: byte fallback} */
 
 MAYBE void pb_start(Proto *p, int bytes) { /* 0..3, and the bytes as 4..259 */
     char name[8];
@@ -284,7 +292,8 @@ MAYBE void write_shard(const char *path, const int *tokens, int n) {
     free(b);
 }
 
-MAYBE void write_data(const char *name, int n_train, int n_val, int vocab) { /* a data folder */
+MAYBE void write_data(const char *name, int n_train, int n_val,
+                      int vocab) { /* a data folder */
     const char *dir = strdup(IN(name));
     const int *t = tokens_below(vocab, (size_t)(n_train + n_val), 17);
     mkdir(dir, 0777);
@@ -317,10 +326,11 @@ MAYBE int command_line(const char *line) {
 }
 
 /* ------------------------------------------------------------------------------------------
- * Frozen quantizers. A straight-through gradient is not the derivative of the rounding but that of
- * P(x) + residual, P being what the estimator lets pass (the identity, or a mask). RECORD computes
- * what training computes and keeps every residual Q(x) - P(x); REPLAY computes P(x) + residual, a
- * smooth function whose differences can be taken. It joins a model as a system does. */
+ * Frozen quantizers. A straight-through gradient is not the derivative of the rounding
+ * but that of P(x) + residual, P being what the estimator lets pass (the identity, or a
+ * mask). RECORD computes what training computes and keeps every residual Q(x) - P(x);
+ * REPLAY computes P(x) + residual, a smooth function whose differences can be taken. It
+ * joins a model as a system does. */
 enum { LIVE, RECORD, REPLAY };
 
 static struct {
@@ -370,15 +380,18 @@ static real *frozen_copy(const real *x, size_t n) {
     return memcpy(room, x, n * sizeof(real));
 }
 
-static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
+static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K,
+                          int tensor) {
     const Inputs *live = frozen.live[tensor];
     real *passed_on = frozen_copy(x, (size_t)N * (size_t)K);
     if (frozen.mode == RECORD) live->quantize(m, a, x, N, K, tensor);
-    if (live->backward) live->backward(m, a, passed_on, N, K, tensor); /* P is its own adjoint */
+    if (live->backward)
+        live->backward(m, a, passed_on, N, K, tensor); /* P is its own adjoint */
     FOR_ROWS(n, N, K) {
         real *residual = residual_at(a->x + at, (size_t)K);
         for (int i = 0; i < K; i++) {
-            const real rounded = live->domain == 0 ? a->q[at + i] * a->inv[n] : a->x[at + i];
+            const real rounded =
+                live->domain == 0 ? a->q[at + i] * a->inv[n] : a->x[at + i];
             if (frozen.mode == RECORD) residual[i] = rounded - passed_on[at + i];
             a->x[at + i] = passed_on[at + i] + residual[i];
         }
@@ -402,7 +415,8 @@ static int never_on(const Config *c) {
     (void)c;
     return 0;
 }
-static const System frozen_system = {.name = "frozen", .on = never_on, .soften = frozen_weights};
+static const System frozen_system = {
+    .name = "frozen", .on = never_on, .soften = frozen_weights};
 
 static void freeze_rows(Golf *m, int mode) { /* inputs as they are, or frozen */
     static int float_only[N_TENSORS];
@@ -435,12 +449,14 @@ MAYBE void new_frozen_model(Golf *m, const char *text, size_t N) {
     freeze_rows(m, LIVE);
 }
 
-/* ||dw - difference|| / ||both||, 1 when the gradient is all zero (an unused tensor). The central
- * difference takes four points: RMSNorm of a few small numbers bends too much for two. It is good
- * to about 1e-10, the rounding of the loss over h: gradients below 3e-3 are held to that. */
+/* ||dw - difference|| / ||both||, 1 when the gradient is all zero (an unused tensor). The
+ * central difference takes four points: RMSNorm of a few small numbers bends too much for
+ * two. It is good to about 1e-10, the rounding of the loss over h: gradients below 3e-3
+ * are held to that. */
 #define GRAD_TOL 1e-7
 
-MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *), void *arg) {
+MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *),
+                        void *arg) {
     const double h = 1e-5, at[] = {h, -h, 2 * h, -2 * h};
     double num = 0, den = 0, l[4];
     for (size_t i = 0; i < n; i++) {
@@ -471,8 +487,8 @@ static double probe_loss(void *arg) {
 
 /* Away from the start, where gates are 1 and many terms could hide each other. */
 static void stir(Golf *m) {
-    const double size[] = {[EMBED] = 0.5, [PROJ] = 0.1, [FACTOR] = 0.1, [INTERFACE] = 0.3,
-                           [VIRTUAL] = 0};
+    const double size[] = {
+        [EMBED] = 0.5, [PROJ] = 0.1, [FACTOR] = 0.1, [INTERFACE] = 0.3, [VIRTUAL] = 0};
     EACH_TENSOR(t, m) {
         const uint64_t key = 7 + crc32_of(0, t->name, strlen(t->name));
         for (size_t i = 0; i < t->n; i++)
@@ -480,7 +496,8 @@ static void stir(Golf *m) {
     }
 }
 
-/* The gradient of the live, quantized model is that of the frozen one at the same point. */
+/* The gradient of the live, quantized model is that of the frozen one at the same
+ * point. */
 static void check_straight_through(Probe *p, const char *arm) {
     Golf *m = &p->m;
     double num = 0, den = 0;
@@ -504,8 +521,8 @@ static void check_straight_through(Probe *p, const char *arm) {
     free(g);
 }
 
-/* Every gradient of a small model with these options against finite differences. ready: what a
- * system does to the model first, or NULL. Doubles only. */
+/* Every gradient of a small model with these options against finite differences. ready:
+ * what a system does to the model first, or NULL. Doubles only. */
 MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
     char text[512];
     Probe p = {.B = 2, .T = strstr(arm, "seq=40") ? 40 : 7};
@@ -536,8 +553,8 @@ MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
 }
 
 /* ------------------------------------------------------------------------------------------
- * The model of the file is the model in memory: size as announced, the same weights, the same
- * summed loss to the last bit; the ledger adds up; scales are bf16 numbers. */
+ * The model of the file is the model in memory: size as announced, the same weights, the
+ * same summed loss to the last bit; the ledger adds up; scales are bf16 numbers. */
 MAYBE void check_export(const char *arm) {
     static int once;
     char text[512];
@@ -549,18 +566,21 @@ MAYBE void check_export(const char *arm) {
     once = 1;
     const Tokenizer *tok = tokenizer_load(IN("export/tokenizer.model"));
     Shards *val = shards_open(IN("export"), "val", HAND_VOCAB);
-    snprintf(text, sizeof text,
-             "vocab=266 width=32 heads=2 kv_heads=1 mlp=2 seq=16 repeat=2 batch=3 steps=10 %s",
-             arm);
+    snprintf(
+        text, sizeof text,
+        "vocab=266 width=32 heads=2 kv_heads=1 mlp=2 seq=16 repeat=2 batch=3 steps=10 %s",
+        arm);
     new_model(&m, text, 48);
     EACH_TENSOR(t, &m) {
-        for (size_t i = t->at; i < t->at + t->n; i++) m.master[i] += (real)0.1 * noise(40, i);
+        for (size_t i = t->at; i < t->at + t->n; i++)
+            m.master[i] += (real)0.1 * noise(40, i);
     }
     run_steps(&m, 0, 2);
     golf_save(&m, IN("model.golf"), tok->crc);
     const uint32_t crc = golf_load(&b, IN("model.golf"));
     golf_buffers(&b, 16);
-    const Score in_memory = golf_eval(&m, tok, val, 0, 0), in_file = golf_eval(&b, tok, val, 0, 0);
+    const Score in_memory = golf_eval(&m, tok, val, 0, 0),
+                in_file = golf_eval(&b, tok, val, 0, 0);
     const Ledger l = ledger_of(&m);
     CHECK(!stat(IN("model.golf"), &st) && (size_t)st.st_size == l.total &&
               l.total <= artifact_bytes(&m.config),
@@ -568,8 +588,9 @@ MAYBE void check_export(const char *arm) {
     sum = l.header;
     for (int i = 0; i < LEDGER_LINES; i++) sum += l.of[i];
     CHECK(sum == l.total, "%s: ledger", arm);
-    CHECK(in_memory.nll == in_file.nll && in_memory.bpb == in_file.bpb && crc == tok->crc &&
-              in_file.tokens == 320 && !memcmp(m.eff, b.eff, m.n_params * sizeof(real)),
+    CHECK(in_memory.nll == in_file.nll && in_memory.bpb == in_file.bpb &&
+              crc == tok->crc && in_file.tokens == 320 &&
+              !memcmp(m.eff, b.eff, m.n_params * sizeof(real)),
           "%s: %.17g in memory, %.17g from the file", arm, in_memory.nll, in_file.nll);
     for (size_t i = 0; i < m.n_scales; i++) bf16 &= bf16_exact(m.scale[i]);
     CHECK(bf16, "%s: a scale is no bf16 number", arm);
@@ -577,9 +598,10 @@ MAYBE void check_export(const char *arm) {
     golf_free(&b);
 }
 
-/* Single bytes of a file changed at random: use() refuses it or works, never a crash or a hang. */
-MAYBE void check_corruption(const char *name, const char *to, void (*use)(const char *path),
-                            int may_work) {
+/* Single bytes of a file changed at random: use() refuses it or works, never a crash or a
+ * hang. */
+MAYBE void check_corruption(const char *name, const char *to,
+                            void (*use)(const char *path), int may_work) {
     const char *wanted = getenv("GOLF_CORRUPT");
     const int times = wanted ? atoi(wanted) : DOUBLE ? 60 : 250;
     size_t len;
@@ -587,7 +609,8 @@ MAYBE void check_corruption(const char *name, const char *to, void (*use)(const 
     uint8_t *b = read_file(IN(name), &len);
     for (int i = 0; i < times; i++) { /* every other one in the first 600 bytes */
         const size_t at = (size_t)dice((int)(i & 1 || len < 600 ? len : 600));
-        const size_t n = i % 10 == 9 ? (size_t)dice((int)len) : len; /* some are cut short */
+        const size_t n =
+            i % 10 == 9 ? (size_t)dice((int)len) : len; /* some are cut short */
         const uint8_t was = b[at];
         b[at] ^= (uint8_t)(1 + dice(255));
         put_file(to, b, n);
@@ -614,13 +637,14 @@ typedef struct {
     void (*run)(void);
 } Test;
 
-/* What a system's file tells the driver (dev/check/systems.c). Lists end with NULL or {0}. */
+/* What a system's file tells the driver (dev/check/systems.c). Lists end with NULL or
+ * {0}. */
 typedef struct {
-    const char *const *gradients;            /* options for check_gradients */
-    void (*ready)(Golf *m, size_t N);        /* before each of these, or NULL */
-    const char *const *files;                /* options for check_export and check_corruption */
-    const char *const (*errors)[2];          /* options of a tiny run, words of its message */
-    const Test *tests;                       /* of its own */
+    const char *const *gradients;     /* options for check_gradients */
+    void (*ready)(Golf *m, size_t N); /* before each of these, or NULL */
+    const char *const *files;         /* options for check_export and check_corruption */
+    const char *const (*errors)[2];   /* options of a tiny run, words of its message */
+    const Test *tests;                /* of its own */
 } SystemTests;
 
 MAYBE void run_test(const char *name, void (*run)(void)) {
@@ -643,7 +667,7 @@ MAYBE void start_tests(void) {
 }
 
 MAYBE int end_tests(const char *what) {
-    printf("%s, %s numbers: %d passed, %d failed\n", what, DOUBLE ? "double" : "float", passed,
-           failed);
+    printf("%s, %s numbers: %d passed, %d failed\n", what, DOUBLE ? "double" : "float",
+           passed, failed);
     return failed != 0 || passed == 0;
 }

@@ -1,32 +1,57 @@
 #!/bin/sh
-# golden.sh [-r] [PATTERN]: does the program still train the same models, bit for bit? Every arm of golden.tsv, or those
-# with PATTERN (a regular expression) in their names, trains for 25 steps in a temporary folder; then the checksum of
-# what `info` says of its tensors (name, bytes, crc32; by name) is compared with the table. -r writes it there instead.
-# Environment: GOLF=./train_golf, the program; SUBSET=1: arms with options that this build lacks are skipped, not failed.
+# golden.sh [-r] [PATTERN]: does the program still train the same models, bit for bit? Every arm of
+# golden.tsv, or those with PATTERN (a regular expression) in their names, trains for 25 steps in a
+# temporary folder. Three things are compared with the table; -r writes them there instead:
+#   tensors   checksum of what `info` says of each in model.golf: name, bytes, crc32; by name
+#   numbers   sum of the weights and moments in ckpt.bin, taken as 32-bit integers: model.golf
+#             rounds, this sees the last bit
+#   bpb       the score of model.golf
+# Environment: GOLF=./train_golf, the program (from the project's folder); SUBSET=1: arms with
+# options that this build lacks are skipped, not failed.
 #
-# golden.tsv: arm, options, checksum, separated by tabs. A row * starts a group: its options come before those of the
-# arms below it. =@ARM is the run folder of an arm further up. Checksums hold for the instruction set and the kind of
-# compiler in the first line, as others round differently; the number of threads does not matter.
+# golden.tsv: arm, options, tensors, numbers, bpb, with tabs between. A row * starts a group: its
+# options come before those of the arms below it. =@ARM: the run folder of an arm further up.
+# The table is of one instruction set, compiler (gcc or clang) and optimization, which its first
+# line and the Makefile say: others round differently. Threads do not matter.
 set -uf
 cd "$(dirname "$0")/../.." || exit 1
-golf=${GOLF:-./train_golf} table=dev/check/golden.tsv common="--steps=25 --val_tokens=4096 --ckpt_every=0"
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin at barriers are slow beside other work
-fail() { echo "golden.sh: error: $*" >&2; exit 1; }
+golf=${GOLF:-./train_golf}
+table=dev/check/golden.tsv
+common="--steps=25 --val_tokens=4096 --ckpt_every=0"
+tab=$(printf '\t')
+# Threads that spin while they wait are slow beside other work.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
+fail() {
+    echo "golden.sh: error: $*" >&2
+    exit 1
+}
+
 record=
-[ "${1:-}" != -r ] || { record=1; shift; }
+if [ "${1:-}" = -r ]; then
+    record=1
+    shift
+fi
 pattern=${1:-}
 [ -x "$golf" ] || fail "no $golf here: make it first"
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# The arms to train: arm, 1 if it was asked for (else another one starts from it), options, checksum.
+# The arms to train, one a line: arm, 1 if PATTERN asks for it (0: another arm starts from it),
+# options, what to expect.
 awk -F'\t' -v OFS='\t' -v pattern="$pattern" '
     /^#/ || NF < 2 { next }
     $1 == "*" { group = $2; next }
-    { arm[++n] = $1; row[$1] = n; options[n] = group " " $2; checksum[n] = $3; asked[n] = $1 ~ pattern }
+    {
+        row[$1] = ++n
+        arm[n] = $1
+        options[n] = group " " $2
+        expected[n] = $3 OFS $4 OFS $5
+        asked[n] = $1 ~ pattern
+    }
     END {
-        for (i = n; i > 0; i--) { # upwards: donors stand above those that start from them
+        for (i = n; i > 0; i--) { # upwards: an arm stands above those that start from it
             needed[i] += asked[i]
             if (!needed[i]) continue
             rest = options[i]
@@ -35,11 +60,12 @@ awk -F'\t' -v OFS='\t' -v pattern="$pattern" '
                 rest = substr(rest, RSTART + RLENGTH)
             }
         }
-        for (i = 1; i <= n; i++) if (needed[i]) print arm[i], asked[i], options[i], checksum[i]
+        for (i = 1; i <= n; i++)
+            if (needed[i]) print arm[i], asked[i], options[i], expected[i]
     }' $table > "$tmp/plan"
 [ -s "$tmp/plan" ] || fail "no arm of $table has '$pattern' in its name"
 
-find_data() { # OPTIONS
+need_data() { # OPTIONS
     data=$(echo "$1" | sed -n 's/.*--data=\([^ ]*\).*/\1/p')
     [ -f "$data/tokenizer.model" ] && return
     case $data in
@@ -47,78 +73,103 @@ find_data() { # OPTIONS
         *) fail "no $data here: run OUT=$data data/get.sh sotu" ;;
     esac
 }
-find_machine() { # FOLDER of a run: sets machine, in the words of the table's first line
-    isa=$(sed -n 's/^  "isa": "\(.*\)",$/\1/p' "$1/result.json")
-    case $(grep '^  "compiler":' "$1/result.json") in
-        *[Cc]lang*) machine="isa=$isa compiler=clang" ;;
-        *) machine="isa=$isa compiler=gcc" ;;
+
+train() { # ARM OPTIONS: into $tmp/ARM, which has a result.json when all went well
+    # The options are words: no quotes.
+    "$golf" train $common $(echo "$2" | sed "s|=@|=$tmp/|g") --out="$tmp/$1" \
+        > "$tmp/$1.log" 2>&1 < /dev/null
+    [ -f "$tmp/$1/result.json" ]
+}
+
+# ARM OPTIONS: which option this build lacks to train it; empty when none. A range that holds
+# words has a | in it.
+lacks() {
+    for donor in $(echo "$2" | grep -o '=@[^ /]*' | sed 's/=@//'); do
+        case " $skipped " in *" $donor "*) echo "it starts from $donor" ;; esac
+    done
+    [ ! -f "$tmp/$1.log" ] || sed -n '
+        s/.*error: \(unknown option --[^;]*\);.*/\1/p
+        s/.*error: \(unknown preset [^;]*\);.*/\1/p
+        s/.*error: \(--[^:=]*: expected .*|.*, found .*\); the default is.*/\1/p' "$tmp/$1.log"
+}
+
+machine_of() { # ARM: in the words of the table's first line
+    isa=$(sed -n 's/^  "isa": "\(.*\)",$/\1/p' "$tmp/$1/result.json")
+    case $(grep '^  "compiler":' "$tmp/$1/result.json") in
+        *[Cc]lang*) echo "isa=$isa compiler=clang" ;;
+        *) echo "isa=$isa compiler=gcc" ;;
     esac
 }
-# ARM: what this build lacks to train it; nothing when it lacks nothing. A range of words has a | in it.
-lacks() {
-    sed -n 's/.*error: \(unknown option --[^;]*\);.*/\1/p; s/.*error: \(unknown preset [^;]*\);.*/\1/p
-            s/.*error: \(--[^:=]*: expected .*|.*, found .*\); the default is.*/\1/p' "$tmp/$1.log"
-}
-checksum_of() { # ARM: the tensor rows stand between the line with the names of the columns and an empty one
+
+tensors_of() { # ARM: rows between the line that names the columns and an empty one
     "$golf" info "$tmp/$1/model.golf" | awk '
         $1 == "tensor" && $NF == "crc32" { table = 1; next }
         !NF { table = 0 }
         table { print $1, $(NF - 2), $NF }' | LC_ALL=C sort > "$tmp/$1.tensors"
-    [ -s "$tmp/$1.tensors" ] && cksum < "$tmp/$1.tensors" | tr ' ' -
+    [ -s "$tmp/$1.tensors" ] || echo "no column crc32 in info"
+    cksum < "$tmp/$1.tensors" | tr ' ' -
 }
 
-recorded=$(sed -n '1s/^# \(isa=[^ ]* compiler=[^ ]*\).*/\1/p' $table)
+# ARM: ckpt.bin ends with 3 n numbers of 4 bytes (n: 8 bytes at 32) and 4 bytes more. A sum does
+# not mind in which order the tensors stand.
+numbers_of() {
+    n=$(od -An -t u8 -j 32 -N 8 "$tmp/$1/ckpt.bin" | tr -d ' ')
+    tail -c $((12 * n + 4)) "$tmp/$1/ckpt.bin" | head -c $((12 * n)) | od -An -v -t u4 -w64 | awk '
+        { for (i = 1; i <= NF; i++) sum += $i; sum %= 4294967296 }
+        END { printf "%.0f\n", sum }'
+}
+
+bpb_of() { # ARM
+    sed -n 's/^  "val_bpb": \(.*\),$/\1/p' "$tmp/$1/result.json"
+}
+
+recorded=$(sed -n '1s/^# \(isa=[^ ]* compiler=[^ ]*\)$/\1/p' $table)
 passed=0 failed=0 skipped='' machine=''
-tab=$(printf '\t')
 while IFS=$tab read -r arm asked options want; do
-    find_data "$options"
-    why=
-    for donor in $(echo "$options" | grep -o '=@[^ /]*' | sed 's/=@//'); do
-        case " $skipped " in *" $donor "*) why="it starts from $donor" ;; esac
-    done
-    if [ -z "$why" ]; then
-        # $options is a list of words
-        "$golf" train $common $(echo "$options" | sed "s|=@|=$tmp/|g") --out="$tmp/$arm" > "$tmp/$arm.log" 2>&1 < /dev/null
-        [ -f "$tmp/$arm/result.json" ] || [ -z "${SUBSET:-}" ] || why=$(lacks "$arm")
-    fi
-    if [ "$why" ]; then
-        skipped="$skipped $arm"
-        printf '%-16s skipped: %s\n' "$arm" "$why"
+    need_data "$options"
+    if ! train "$arm" "$options"; then
+        why=
+        [ -z "${SUBSET:-}" ] || why=$(lacks "$arm" "$options")
+        if [ "$why" ]; then
+            skipped="$skipped $arm"
+            printf '%-16s skipped: %s\n' "$arm" "$why"
+        else
+            failed=$((failed + asked))
+            printf '%-16s FAILED: %s\n' "$arm" "$(tail -n 1 "$tmp/$arm.log")"
+        fi
         continue
     fi
-    if [ -z "$machine" ] && [ -f "$tmp/$arm/result.json" ]; then
-        find_machine "$tmp/$arm"
-        [ "$machine" = "$recorded" ] || if [ -z "$record" ]; then
-            echo "skipped: the checksums are those of $recorded, $golf has $machine and rounds differently"
+    if [ -z "$machine" ]; then # the first arm that trained
+        machine=$(machine_of "$arm")
+        if [ "$machine" != "$recorded" ] && [ -z "$record" ]; then
+            echo "skipped: the table is of $recorded, $golf of $machine: it rounds differently"
             echo "0 passed, 0 failed"
             exit 0
-        elif [ "$pattern" ]; then
-            fail "$table is of $recorded, $golf has $machine: -r without a PATTERN replaces all checksums"
+        elif [ "$machine" != "$recorded" ] && [ "$pattern" ]; then
+            fail "the table is of $recorded, $golf of $machine: only -r alone can replace it"
         fi
     fi
     [ "$asked" = 1 ] || continue
-    if [ ! -f "$tmp/$arm/result.json" ] || ! got=$(checksum_of "$arm"); then
-        failed=$((failed + 1))
-        printf '%-16s FAILED: %s\n' "$arm" "$(tail -n 1 "$tmp/$arm.log")"
-    elif [ "$record" ]; then
+    got=$(tensors_of "$arm")$tab$(numbers_of "$arm")$tab$(bpb_of "$arm")
+    if [ "$record" ]; then
         passed=$((passed + 1))
         printf '%-16s %s\n' "$arm" "$got"
-        printf '%s\t%s\n' "$arm" "$got" >> "$tmp/checksums"
+        printf '%s\t%s\n' "$arm" "$got" >> "$tmp/results"
     elif [ "$got" = "$want" ]; then
         passed=$((passed + 1))
         printf '%-16s ok\n' "$arm"
     else
         failed=$((failed + 1))
-        printf '%-16s FAILED: checksum %s, expected %s\n' "$arm" "$got" "${want:-none yet (-r)}"
+        printf '%-16s FAILED: %s\n%16s expected %s\n' "$arm" "$got" '' "$want"
     fi
 done < "$tmp/plan"
 
-if [ "$record" ] && [ $passed -gt 0 ]; then
+if [ -f "$tmp/results" ]; then
     awk -F'\t' -v OFS='\t' -v machine="$machine" '
-        NR == FNR { got[$1] = $2; next }
-        FNR == 1 { sub(/isa=[^ ]* compiler=[^ ]*/, machine) }
-        $1 in got { $3 = got[$1] }
-        { print }' "$tmp/checksums" $table > "$tmp/table" && cat "$tmp/table" > $table
+        NR == FNR { got[$1] = $2 OFS $3 OFS $4; next }
+        FNR == 1 { print "# " machine; next }
+        $1 in got { print $1, $2, got[$1]; next }
+        { print }' "$tmp/results" $table > "$tmp/table" && cat "$tmp/table" > $table
 fi
 [ -z "$skipped" ] || echo "skipped, as this build lacks their options:$skipped"
 echo "$passed passed, $failed failed"

@@ -1,5 +1,6 @@
-/* systems.c - the tests of the further systems, which stand in their files (dev/systems): for each,
- * gradients and files with its options, error messages, and tests of its own. */
+/* systems.c - the tests of the further systems, which stand in their files
+ * (dev/systems): for each, gradients and files with its options, error messages, and
+ * tests of its own. */
 #include "check.h"
 
 #define TESTS
@@ -38,7 +39,8 @@ static void test_files(void) {
 static void test_errors(void) {
     for (const char *const(*row)[2] = now_testing->errors; row && (*row)[0]; row++) {
         char line[512];
-        snprintf(line, sizeof line, "train --preset=tiny --data=@/export --out=@/new %s", (*row)[0]);
+        snprintf(line, sizeof line, "train --preset=tiny --data=@/export --out=@/new %s",
+                 (*row)[0]);
         expect_message(STATUS(command_line(line)), line, expanded((*row)[1]));
     }
 }
