@@ -1,24 +1,25 @@
-/* bench.h - part of train_golf.c: the bench command. */
-
-/* What the machine can do, what the kernels make of it, where a training step spends its
+/* bench.h - part of train_golf.c: the bench command.
+ *
+ * What the machine can do, what the kernels make of it, where a training step spends its
  * time. A timing is paired with a probe of the fp32 peak right before it: this machine at
  * that moment. The figures are medians of BENCH_RUNS. */
-enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14 };
+enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14, PROBE_ROUNDS = 200000 };
 
-static int by_value(const void *a, const void *b) {
+static int by_value(const void *a, const void *b) { /* for qsort */
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
+
 static double median(const double *x, int n) {
     double sorted[64];
     memcpy(sorted, x, (size_t)n * sizeof *x);
     qsort(sorted, (size_t)n, sizeof *sorted, by_value);
     return sorted[n / 2];
 }
+
 /* Multiply-adds per second on all threads, in registers: 28 independent sums hide the
  * latency. */
 static double fp32_peak(void) {
-    enum { ROUNDS = 200000 };
     real keep = 0;
     const double t = now();
     int threads = 0;
@@ -26,37 +27,42 @@ static double fp32_peak(void) {
     {
         vec s[PROBE_SUMS], a = (vec){0} + (real)1e-3, b = (vec){0} + (real)0.5;
         for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * (real)i;
-        for (int k = 0; k < ROUNDS; k++)
-            UNROLL for (int i = 0; i < 14; i++) s[i] = s[i] * b + a,
-                                                s[i + 14] = s[i + 14] * b + a;
+        for (int k = 0; k < PROBE_ROUNDS; k++) {
+            UNROLL for (int i = 0; i < 14; i++) {
+                s[i] = s[i] * b + a;
+                s[i + 14] = s[i + 14] * b + a;
+            }
+        }
         for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0];
         threads += 1;
     }
-    const double rate = 2.0 * LANES * PROBE_SUMS * ROUNDS * threads / (now() - t);
+    const double rate = 2.0 * LANES * PROBE_SUMS * PROBE_ROUNDS * threads / (now() - t);
     return keep == 1 ? 0 : rate; /* the sums must be wanted */
 }
+
 /* The same for 4-term dot products of bytes; an operation is a multiplication or an
  * addition. */
 static double int8_peak(void) {
-    enum { ROUNDS = 200000 };
     int keep = 0, threads = 0;
     const double t = now();
 #pragma omp parallel reduction(+ : keep, threads)
     {
         ivec s[PROBE_SUMS], a = (ivec){0} + 0x01010101, b = a + a;
         for (int i = 0; i < PROBE_SUMS; i++) s[i] = a * i;
-        for (int k = 0; k < ROUNDS; k++) {
-            UNROLL for (int i = 0; i < 14; i++) s[i] = dot4(s[i], a, b),
-                                                s[i + 14] = dot4(s[i + 14], b, a);
-            __asm__ volatile(""
-                             : "+r"(k)); /* or 200,000 rounds would become one product */
+        for (int k = 0; k < PROBE_ROUNDS; k++) {
+            UNROLL for (int i = 0; i < 14; i++) {
+                s[i] = dot4(s[i], a, b);
+                s[i + 14] = dot4(s[i + 14], b, a);
+            }
+            __asm__ volatile("" : "+r"(k)); /* or all rounds would become one product */
         }
         for (int i = 0; i < PROBE_SUMS; i++) keep += s[i][0] & 1;
         threads += 1;
     }
-    const double rate = 2.0 * VB * PROBE_SUMS * ROUNDS * threads / (now() - t);
+    const double rate = 2.0 * VB * PROBE_SUMS * PROBE_ROUNDS * threads / (now() - t);
     return keep == -1 ? 0 : rate;
 }
+
 /* Bytes per second read by all threads from memory that no cache holds. */
 static double read_bandwidth(const real *x, size_t n) {
     const double t = now();
@@ -65,67 +71,120 @@ static double read_bandwidth(const real *x, size_t n) {
     for (size_t i = 0; i < n; i += 4096) keep += inner(x + i, x + i, 4096);
     return keep < 0 ? 0 : (double)(n * sizeof(real)) / (now() - t);
 }
-/* Products of M tokens with W (N,K), cut into chunks as the model does it. */
+
+/* ---- Products of BENCH_TOKENS tokens with W (N,K), cut into chunks as the model does. */
+enum { BENCH_TOKENS = 4096 };
 enum { BENCH_Y, BENCH_DX, BENCH_DW, BENCH_INT, BENCH_KINDS };
+
 typedef struct {
     int N, K;
-    real *x, *y, *w, *inv; /* (M,K), (M,N), (N,K), (M) */
-    int8_t *q, *code;      /* (M,K), (N,K) */
+    real *x, *y, *w, *inv; /* (tokens,K), (tokens,N), (N,K), (tokens) */
+    int8_t *q, *code;      /* (tokens,K), (N,K) */
     Panels forward, back;
     IntWeights ints;
 } Product;
-static void product(const Product *b, int kind, int M) {
+
+static void product_chunk(const Product *b, int kind, size_t n0, int n) {
     const size_t N = (size_t)b->N, K = (size_t)b->K;
+    real *x = b->x + n0 * K, *y = b->y + n0 * N;
+    if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
+    if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
+    if (kind == BENCH_INT)
+        gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
+}
+
+static void product(const Product *b, int kind) {
     if (kind == BENCH_DW) {
-        gemm(b->w, K, mat_t(b->y, N), mat(b->x, K), b->N, b->K, M, 0);
+        gemm(b->w, b->K, mat_t(b->y, b->N), mat(b->x, b->K), b->N, b->K, BENCH_TOKENS, 0);
         return;
     }
 #pragma omp parallel for schedule(dynamic)
-    for (int n0 = 0; n0 < M; n0 += CHUNK) {
-        const int n = MIN(M - n0, CHUNK);
-        real *x = b->x + n0 * K, *y = b->y + n0 * N;
-        if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
-        if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
-        if (kind == BENCH_INT)
-            gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
-    }
+    for (int n0 = 0; n0 < BENCH_TOKENS; n0 += CHUNK)
+        product_chunk(b, kind, (size_t)n0, MIN(BENCH_TOKENS - n0, CHUNK));
 }
-static void bench_products(const char *name, int N, int K) {
-    enum { M = 4096 };
-    Product b = {.N = N,
-                 .K = K,
-                 .x = xcalloc((size_t)M * K, sizeof(real)),
-                 .y = xcalloc((size_t)M * N, sizeof(real)),
-                 .inv = xcalloc(M, sizeof(real)),
-                 .w = xcalloc((size_t)N * K, sizeof(real)),
-                 .q = xcalloc((size_t)M * K, 1),
-                 .code = xcalloc((size_t)N * K, 1)};
-    for (int i = 0; i < M; i++) b.inv[i] = (real)1e-2;
-    for (size_t i = 0; i < (size_t)M * K; i++)
-        b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
-    for (size_t i = 0; i < (size_t)N * K; i++) {
+
+static Product product_new(int N, int K) {
+    const size_t M = BENCH_TOKENS, in = M * (size_t)K, weights = (size_t)N * (size_t)K;
+    Product b = {.N = N, .K = K};
+    b.x = xcalloc(in, sizeof(real));
+    b.y = xcalloc(M * (size_t)N, sizeof(real));
+    b.w = xcalloc(weights, sizeof(real));
+    b.inv = xcalloc(M, sizeof(real));
+    b.q = xcalloc(in, 1);
+    b.code = xcalloc(weights, 1);
+    for (size_t i = 0; i < M; i++) b.inv[i] = (real)1e-2;
+    for (size_t i = 0; i < in; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
+    for (size_t i = 0; i < weights; i++) {
         b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
         b.w[i] = (real)1e-2 * b.code[i];
     }
     panels_pack(&b.forward, mat_t(b.w, (size_t)K), K, N);
     panels_pack(&b.back, mat(b.w, (size_t)K), N, K);
     int_pack(&b.ints, b.code, N, K);
+    return b;
+}
+
+static void product_free(Product *b) {
+    free(b->x);
+    free(b->y);
+    free(b->inv);
+    free(b->w);
+    free(b->q);
+    free(b->code);
+    free(b->forward.panel);
+    free(b->back.panel);
+    free(b->ints.panel);
+}
+
+static void bench_products(const char *name, int N, int K) {
+    Product b = product_new(N, K);
     printf("%-10s %5d %5d", name, N, K);
     for (int kind = BENCH_KINDS; kind-- > 0;) { /* integers first: they fill y */
         double rate[BENCH_RUNS], share[BENCH_RUNS];
         for (int run = 0; run < BENCH_RUNS; run++) {
             const double peak = fp32_peak(), t = now();
             int times = 0;
-            for (; now() - t < 0.02 || !times; times++) product(&b, kind, M);
-            rate[run] = 2e-9 * times * M * N * K / (now() - t);
+            do {
+                product(&b, kind);
+                times++;
+            } while (now() - t < 0.02);
+            rate[run] = 2e-9 * times * BENCH_TOKENS * N * K / (now() - t);
             share[run] = 1e11 * rate[run] / peak;
         }
         printf("   %7.0f %4.0f%%", median(rate, BENCH_RUNS), median(share, BENCH_RUNS));
     }
     puts("");
-    free(b.x), free(b.y), free(b.inv), free(b.w), free(b.q), free(b.code);
-    free(b.forward.panel), free(b.back.panel), free(b.ints.panel);
+    product_free(&b);
 }
+
+/* ---- A training step, and what its parts take. */
+typedef struct {
+    double all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
+} StepTimes;
+
+static void time_steps(Golf *m, StepTimes *s) {
+    const Config *c = &m->config;
+    const double flops = flops_per_token(c) * (double)m->N;
+    int *x = xcalloc(2 * m->N, sizeof(int)), *y = x + m->N;
+    double norm;
+    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
+        for (size_t i = 0; i < 2 * m->N; i++)
+            x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
+        const double peak = fp32_peak(), t = now();
+        part_since = t;
+        memset(part_seconds, 0, sizeof part_seconds);
+        part_timing = 1;
+        golf_step(m, x, y, run + 2, &norm);
+        part_timing = 0;
+        if (run < 0) continue;
+        s->all[run] = now() - t;
+        s->share[run] = 100 * flops / s->all[run] / peak;
+        part_seconds[PART_REST] += now() - part_since;
+        for (int p = 0; p < PARTS; p++) s->part[p][run] = part_seconds[p];
+    }
+    free(x);
+}
+
 static void bench_step(const Config *c) {
     static const char *const names[] = {
 #define X(part, name) name,
@@ -133,39 +192,40 @@ static void bench_step(const Config *c) {
 #undef X
     };
     Golf m;
-    golf_init(&m, c, 1), golf_buffers(&m, (size_t)c->batch * c->seq);
-    int *x = xcalloc(2 * m.N, sizeof(int)), *y = x + m.N;
-    double norm, all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
-    const double flops = flops_per_token(c) * (double)m.N;
-    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
-        for (size_t i = 0; i < 2 * m.N; i++)
-            x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
-        const double peak = fp32_peak(), t = part_since = now();
-        memset(part_seconds, 0, sizeof part_seconds);
-        part_timing = 1;
-        golf_step(&m, x, y, run + 2, &norm);
-        part_timing = 0;
-        if (run < 0) continue;
-        all[run] = now() - t, share[run] = 100 * flops / all[run] / peak;
-        part_seconds[PART_REST] += now() - part_since;
-        for (int p = 0; p < PARTS; p++) part[p][run] = part_seconds[p];
-    }
-    const double ms = 1e3 * median(all, BENCH_RUNS);
+    StepTimes s;
+    golf_init(&m, c, 1);
+    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    time_steps(&m, &s);
+    const double ms = 1e3 * median(s.all, BENCH_RUNS);
     printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
            1e3 * (double)m.N / ms);
     printf("%.2f MFLOP per token: %.0f GFLOP/s, %.0f%% of the fp32 peak\n",
-           1e-6 * flops_per_token(c), 1e-6 * flops / ms, median(share, BENCH_RUNS));
+           1e-6 * flops_per_token(c), 1e-6 * flops_per_token(c) * (double)m.N / ms,
+           median(s.share, BENCH_RUNS));
     double sum = 0;
     for (int p = 1; p <= PARTS; p++) { /* the rest last */
-        const double part_ms = 1e3 * median(part[p % PARTS], BENCH_RUNS);
+        const double part_ms = 1e3 * median(s.part[p % PARTS], BENCH_RUNS);
         printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms,
                100 * part_ms / ms);
         if (p > PART_ATTENTION) sum += part_ms;
     }
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
-    golf_free(&m), free(x);
+    golf_free(&m);
 }
-/* The artifact of a fresh model: its bytes, how long it takes to write and to read. */
+
+/* ---- The artifact of a fresh model: its bytes, how long it takes to write and to read. */
+static double time_decoding(const Golf *loaded, const char *path) {
+    size_t at;
+    uint8_t *file = read_file(path, &at);
+    const double t = now();
+    for (const Tensor *u = loaded->tensor + N_TENSORS - 1; u >= loaded->tensor; u--) {
+        at -= u->coded; /* a payload as long as packed is not coded */
+        if (u->coded < u->bytes) read_coded(loaded, u, file + at, u->coded);
+    }
+    free(file);
+    return now() - t;
+}
+
 static void bench_file(const Config *c) {
     char path[] = "/tmp/golf_bench_XXXXXX";
     double save[BENCH_RUNS], load[BENCH_RUNS], decode[BENCH_RUNS];
@@ -175,71 +235,77 @@ static void bench_file(const Config *c) {
     close(fd);
     golf_init(&m, c, 1);
     for (int run = 0; run < BENCH_RUNS; run++) {
-        double t = now();
+        const double started = now();
         golf_save(&m, path, 0);
-        save[run] = now() - t, t = now();
+        const double saved = now();
         golf_load(&loaded, path);
-        load[run] = now() - t;
-        size_t at;
-        uint8_t *file = read_file(path, &at);
-        t = now();
-        for (const Tensor *u = loaded.tensor + N_TENSORS - 1; u >= loaded.tensor; u--) {
-            at -= u->coded; /* a payload as long as packed is not coded */
-            if (u->coded < u->bytes) read_coded(&loaded, u, file + at, u->coded);
-        }
-        decode[run] = now() - t;
-        free(file), golf_free(&loaded);
+        save[run] = saved - started;
+        load[run] = now() - saved;
+        decode[run] = time_decoding(&loaded, path);
+        golf_free(&loaded);
     }
     remove(path);
     printf(
-        "\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s, of which the "
-        "coder %.2f s\n",
+        "\nthe file: %zu bytes, packed %zu; written in %.2f s, read in %.2f s, of which "
+        "the coder %.2f s\n",
         ledger_of(&m).total, artifact_bytes(c), median(save, BENCH_RUNS),
         median(load, BENCH_RUNS), median(decode, BENCH_RUNS));
     golf_free(&m);
 }
-int bench_main(const char *what, int argc, char **argv) {
+
+/* ---- The machine. */
+static void bench_machine(void) {
+    double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
+    const size_t n = (size_t)1 << 26;
+    real *big = xcalloc(n, sizeof(real));
+    for (int run = 0; run < BENCH_RUNS; run++) {
+        fp[run] = 1e-9 * fp32_peak();
+        i8[run] = 1e-9 * int8_peak();
+        memory[run] = 1e-9 * read_bandwidth(big, n);
+    }
+    free(big);
+    printf("fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n",
+           median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
+           median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS));
+}
+
+static void bench_all_products(const Config *c) {
     static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
+    Golf m;
+    printf("\nproducts of %d tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
+           "%-10s %5s %5s   %12s   %12s   %12s   %12s\n",
+           BENCH_TOKENS, "", "N", "K", "integer y", "dW", "dX", "y");
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        bench_products("", shapes[i][0], shapes[i][1]);
+    golf_layout(&m, c);
+    EACH_TENSOR(t, &m) {
+        if (t->role == PROJ && t->n) bench_products(t->name, t->rows, t->cols);
+    }
+}
+
+int bench_main(const char *what, int argc, char **argv) {
     Config config, *c = &config;
     const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
     const int file = what && !strcmp(what, "file");
     if (what && strcmp(what, "step") && !file)
         die("bench: expected nothing, 'step' or 'file', found '%s'", what);
-    double fp[BENCH_RUNS], i8[BENCH_RUNS], memory[BENCH_RUNS];
-    const size_t n = (size_t)1 << 26;
     if (!c->width) fit_width(c);
     config_check(c);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
            BENCH_RUNS);
     if (!what) {
-        real *big = xcalloc(n, sizeof(real));
-        for (int run = 0; run < BENCH_RUNS; run++) {
-            fp[run] = 1e-9 * fp32_peak(), i8[run] = 1e-9 * int8_peak();
-            memory[run] = 1e-9 * read_bandwidth(big, n);
-        }
-        free(big);
-        printf(
-            "fp32 peak %.0f GFLOP/s, int8 peak %.0f GOP/s (%.1f x), memory %.1f GB/s\n\n"
-            "products of 4096 tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-            "%-10s %5s %5s   %12s   %12s   %12s   %12s\n",
-            median(fp, BENCH_RUNS), median(i8, BENCH_RUNS),
-            median(i8, BENCH_RUNS) / median(fp, BENCH_RUNS), median(memory, BENCH_RUNS),
-            "", "N", "K", "integer y", "dW", "dX", "y");
-        for (size_t i = 0; i < COUNT(shapes); i++)
-            bench_products("", shapes[i][0], shapes[i][1]);
-        Golf m;
-        golf_layout(&m, c);
-        EACH_TENSOR(t, &m) {
-            if (t->role == PROJ && t->n) bench_products(t->name, t->rows, t->cols);
-        }
+        bench_machine();
+        bench_all_products(c);
     }
     printf("\n%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, V=%d, T=%d", preset,
            c->width, c->heads, hidden_width(c), block_count(c), phase_count(c), c->vocab,
            c->seq);
-    if (file) return bench_file(c), 0;
+    if (file) {
+        bench_file(c);
+        return 0;
+    }
     bench_step(c);
     if (what)
-        printf("peak memory %.0f MB\n",
-               peak_memory_mb()); /* the other probes need more */
+        printf("peak memory %.0f MB\n", peak_memory_mb()); /* the others need more */
     return 0;
 }
