@@ -18,7 +18,7 @@ mkdir -p "$tmp/runs" "$tmp/data"
 # Indented blocks of both files, comments cut off; and what stands in backticks in the table of systems.
 commands() {
     sed -n 's/^    \(\.\/train_golf .*\)$/\1/p; s/^    \([A-Z0-9a-z/=_ ]*data\/get\.sh .*\)$/\1/p' README.md
-    grep -o '`\./train_golf train [^`]*`' dev/systems/README.md | tr -d '`'
+    grep -oE "`\./train_golf (train|eval) [^`]*`" dev/systems/README.md | tr -d '`'
 }
 while IFS= read -r command; do
     command=$(echo "$command" | sed 's/ *#.*//')
