@@ -3,6 +3,7 @@
 # runs the tests that this changes, and trains the default model for 25 steps, whose tensors must be those
 # of the full build. Works on copies. Environment: CC. Ends with `N passed, N failed`.
 set -u
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-cc}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_alone_XXXXXX") || exit 1

@@ -40,6 +40,8 @@ enum { DOUBLE = sizeof(real) == 8 };
 MAYBE const double EPS = DOUBLE ? 1e-12 : 1e-5; /* "equal up to rounding" */
 
 MAYBE int near(double a, double b, double tolerance) { return fabs(a - b) <= tolerance; }
+/* The larger, NaN if one is: fmax would forget that. */
+MAYBE double worse(double a, double b) { return isnan(a) || a >= b ? a : b; }
 MAYBE real noise(uint64_t key, size_t i) { return (real)normal01(key, i); }
 MAYBE int bf16_exact(real x) { return from_bf16(to_bf16(x)) == x; }
 

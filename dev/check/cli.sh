@@ -3,6 +3,7 @@
 # not been fetched; works in a folder of its own and removes it.
 # Environment: KILLS (50) tries of kill -9 while saving.
 set -u
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
 [ -x ./train_golf ] || { echo "no ./train_golf here: make it first"; exit 1; }
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_cli_XXXXXX") || exit 1

@@ -1,5 +1,6 @@
-/* commands.c - the program as its user meets it: command lines in child processes, what they print,
- * and every message when something is wrong: one line, exit status 1, nothing half-written. */
+/* commands.c - the program as its user meets it: command lines in child processes,
+ * what they print, and every message when something is wrong: one line, exit status 1,
+ * nothing half-written. */
 #include "check.h"
 
 #define RUN "train --preset=tiny --width=16 --seq=16 --steps=2 --data=@/d --out=@/run"
@@ -23,7 +24,8 @@ static void write_inputs(void) {
     write_data("wide", 900, 100, 300); /* ids that the tokenizer does not have */
     write_data("few", 20, 10, HAND_VOCAB);
     write_data("cut", 900, 100, HAND_VOCAB);
-    if (truncate(IN("cut/x_train_000000.bin"), 1100) || truncate(IN("cut/x_val_000000.bin"), 1100))
+    if (truncate(IN("cut/x_train_000000.bin"), 1100) ||
+        truncate(IN("cut/x_val_000000.bin"), 1100))
         die("truncate: %s", strerror(errno));
     put_file(IN("text"), "some text\n", 10);
     mkdir(IN("empty"), 0777);
@@ -40,8 +42,10 @@ static void write_inputs(void) {
 static void write_outputs(void) {
     size_t n;
     uint8_t *b = read_file(IN("run/model.golf"), &n);
-    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4), payload = table + 8 * get_u(b + 24, 4) + 4;
-    damaged_copy("bad.golf", "run/model.golf", payload + get_u(b + table, 4) + 50, 4); /* wqkv */
+    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4),
+                 payload = table + 8 * get_u(b + 24, 4) + 4;
+    damaged_copy("bad.golf", "run/model.golf", payload + get_u(b + table, 4) + 50,
+                 4); /* wqkv */
     damaged_copy("head.golf", "run/model.golf", 40, 4);
     damaged_copy("next.golf", "run/model.golf", 8, 1);
     put_file(IN("cut.golf"), b, n - 1);
@@ -53,7 +57,8 @@ static void write_outputs(void) {
     free(b);
 
     b = read_file(IN("run/ckpt.bin"), &n);
-    const size_t at[] = {n / 2, 3, 12, 0}; /* a number, the magic, the size of numbers, nothing */
+    const size_t at[] = {n / 2, 3, 12,
+                         0}; /* a number, the magic, the size of numbers, nothing */
     const char *const folders[] = {"run3", "run4", "run5", "run6"};
     for (int i = 0; i < 4; i++) {
         char file[32];
@@ -70,15 +75,16 @@ static void test_run(void) {
     const int status = STATUS(command_line(RUN));
     CHECK(status == 0 && !*message, "a tiny run: exit status %d: %s", status, message);
     if (status) exit(end_tests("commands"));
-    CHECK(exists("run/model.golf") && exists("run/ckpt.bin") && exists("run/result.json") &&
-              exists("run/log.tsv") && exists("run/tokenizer.model"),
+    CHECK(exists("run/model.golf") && exists("run/ckpt.bin") &&
+              exists("run/result.json") && exists("run/log.tsv") &&
+              exists("run/tokenizer.model"),
           "a run folder lacks a file");
 }
 
-/* ------------------------------------------------------------------------------------------
- * What cannot work
- * ------------------------------------------------------------------------------------------ */
-static const char *const errors[][2] = { /* a line, and words of its message; @/: our folder */
+/* ------------------------------------------------------------------------------------
+ * What cannot work */
+static const char *const errors[][2] = {
+    /* a line, and words of its message; @/: our folder */
     /* data and tokenizer */
     {"train --data=@/none", "@/none|tokenizer.model|found none|data/get.sh"},
     {"train --data=@/none --tokenizer=@/d/tokenizer.model", "@/none|data folder|get.sh"},
@@ -96,7 +102,8 @@ static const char *const errors[][2] = { /* a line, and words of its message; @/
     {TINY "--width=34 --heads=4", "--width=34|--heads=4|multiple"},
     {TINY "--heads=4 --kv_heads=3", "--kv_heads=3|divisor|--heads=4"},
     {TINY "--batch=65536 --seq=65536", "--batch=65536|--seq=65536"},
-    {TINY "--cap=2000000000 --width=16384 --hidden=1048576", "--width=16384|1048576|2^30"},
+    {TINY "--cap=2000000000 --width=16384 --hidden=1048576",
+     "--width=16384|1048576|2^30"},
     /* options */
     {"train --widht=3", "unknown option --widht|nearest|--width|8 to 16384"},
     {"train --vocab=3", "unknown option --vocab"},
@@ -123,7 +130,8 @@ static const char *const errors[][2] = { /* a line, and words of its message; @/
     {RUN "4 --resume=1", "run4/ckpt.bin|expected a checkpoint"},
     {RUN "5 --resume=1", "run5/ckpt.bin|-byte numbers"},
     {RUN "6 --resume=1", "run6/ckpt.bin|tokenizer of this data|found another"},
-    {RUN " --resume=1 --data=@/other", "run/ckpt.bin|tokenizer of this data|found another"},
+    {RUN " --resume=1 --data=@/other",
+     "run/ckpt.bin|tokenizer of this data|found another"},
     {TINY "--out=@/text/x", "@/text|cannot make the folder|--out"},
     {TINY "--out=@/odd --overwrite=1", "odd/log.tsv|cannot write|--out"},
     /* artifacts */
@@ -136,8 +144,10 @@ static const char *const errors[][2] = { /* a line, and words of its message; @/
     {"eval @/cut.golf", "cut.golf|its header says|cut"},
     {"eval @/next.golf", "next.golf|version 2, found 3"},
     {"eval @/other.golf", "other.golf|seq=1x|another version"},
-    {"eval @/run/model.golf --data=@/d --tokenizer=@/t2.model", "t2.model|CRC-32|--tokenizer"},
-    {"eval @/run/model.golf --data=@/other", "other/tokenizer.model|run/tokenizer.model|together"},
+    {"eval @/run/model.golf --data=@/d --tokenizer=@/t2.model",
+     "t2.model|CRC-32|--tokenizer"},
+    {"eval @/run/model.golf --data=@/other",
+     "other/tokenizer.model|run/tokenizer.model|together"},
     {"eval @/run/model.golf --data=@/d --stride=17", "--stride=17|16"},
     {"eval @/run/model.golf --data=@/few", "--seq=16|10 tokens"},
     {"eval @/run/model.golf --data=@/cut", "cut/x_val_000000.bin|expected|found"},
@@ -148,19 +158,24 @@ static const char *const errors[][2] = { /* a line, and words of its message; @/
     {"info", "usage|info MODEL.golf"},
     {"prepare", "usage|--out=DIR|--train FILES"},
     {"prepare --out=@/p --name=n --train @/text", "usage|--val FILES"},
-    {"prepare --out=@/p --name=n --vocab=9 --train @/text --val @/text", "--vocab=9|300..65535"},
+    {"prepare --out=@/p --name=n --vocab=9 --train @/text --val @/text",
+     "--vocab=9|300..65535"},
     {"prepare --out=@/p --name=n --fly --train @/text", "--fly|--tokenizer="},
-    {"prepare --out=@/d --name=n --train @/text --val @/text", "@/d|exists already|--out"},
-    {"prepare --out=@/p --name=n --train @/text --val @/text", "vocabulary of 1024|10 bytes"},
+    {"prepare --out=@/d --name=n --train @/text --val @/text",
+     "@/d|exists already|--out"},
+    {"prepare --out=@/p --name=n --train @/text --val @/text",
+     "vocabulary of 1024|10 bytes"},
 };
 
 static void test_messages(void) {
     for (size_t i = 0; i < COUNT(errors); i++)
-        expect_message(STATUS(command_line(errors[i][0])), errors[i][0], expanded(errors[i][1]));
+        expect_message(STATUS(command_line(errors[i][0])), errors[i][0],
+                       expanded(errors[i][1]));
     CHECK(!exists("new") && !exists("p"), "a command that cannot work made its folder");
     DIES("token", "found 2|vocabulary of 266|tokenizer",
          command_line(TINY "--data=@/wide --steps=9 --tokenizer=@/d/tokenizer.model"));
-    CHECK(!exists("new/model.golf") && !exists("new/result.json"), "a failed run left a result");
+    CHECK(!exists("new/model.golf") && !exists("new/result.json"),
+          "a failed run left a result");
     DIES("overflow", "more than memory can address", xcalloc(SIZE_MAX / 2, 16));
 }
 
@@ -169,11 +184,13 @@ static void test_locks(void) {
     size_t n;
     uint8_t *before = read_file(IN("run/ckpt.bin"), &n);
     const int log = open(IN("run/log.tsv"), O_RDWR);
+
     CHECK(log >= 0 && !flock(log, LOCK_EX), "lock");
     DIES("second run", "another run|--out", command_line(RUN " --overwrite=1"));
     DIES("second run", "another run|--out", command_line(RUN " --resume=1"));
     close(log);
-    CHECK(same_file(IN("run/ckpt.bin"), before, n), "a refused run changed the checkpoint");
+    CHECK(same_file(IN("run/ckpt.bin"), before, n),
+          "a refused run changed the checkpoint");
     free(before);
 }
 
@@ -192,10 +209,12 @@ static void test_full_disk(void) {
          ckpt_save(&m, IN("full.bin"), 1));
     DIES("full disk", "full.bin|cannot write|make room", limit_files(100),
          golf_save(&m, IN("full.bin"), 1));
-    CHECK(same_file(IN("full.bin"), "what was there before", 21), "the old file is damaged");
+    CHECK(same_file(IN("full.bin"), "what was there before", 21),
+          "the old file is damaged");
     DIES("full disk", "cannot write", limit_files(9000),
          command_line(TINY "--out=@/full --steps=2"));
-    CHECK(!exists("full.bin.tmp") && !exists("full/ckpt.bin") && !exists("full/ckpt.bin.tmp"),
+    CHECK(!exists("full.bin.tmp") && !exists("full/ckpt.bin") &&
+              !exists("full/ckpt.bin.tmp"),
           "a full disk left files");
     golf_free(&m);
 }
@@ -206,17 +225,18 @@ static void test_locked_folder(void) {
         return;
     }
     mkdir(IN("locked"), 0555);
-    DIES("unwritable", "locked|cannot|--out", command_line(TINY "--out=@/locked --steps=1"));
+    DIES("unwritable", "locked|cannot|--out",
+         command_line(TINY "--out=@/locked --steps=1"));
     DIES("unwritable", "locked/x|cannot write", write_file(IN("locked/x"), "x", 1));
 }
 
-/* ------------------------------------------------------------------------------------------
- * What works, and what it prints
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * What works, and what it prints */
 /* What a command prints; it must end well and without complaint. */
 static const char *output_of(const char *line) {
     size_t n;
-    const int st = STATUS(freopen(IN("stdout"), "w", stdout) ? 0 : exit(9), exit(command_line(line)));
+    const int st = STATUS(freopen(IN("stdout"), "w", stdout) ? 0 : exit(9),
+                          exit(command_line(line)));
     CHECK(st == 0 && !*message, "%s: exit status %d: %s", line, st, message);
     return (char *)read_file(IN("stdout"), &n);
 }
@@ -224,18 +244,23 @@ static const char *output_of(const char *line) {
 static void test_usage(void) {
     static char *no_words[] = {"train_golf", NULL};
     const int status = STATUS(exit(golf_main(1, no_words)));
+
     CHECK(status == 1 && strstr(message, "usage: ./train_golf train") == message &&
-              strstr(message, "./train_golf prepare") && strstr(message, "./train_golf help"),
+              strstr(message, "./train_golf prepare") &&
+              strstr(message, "./train_golf help"),
           "no command: status %d: %s", status, message);
     const char *help = output_of("help");
-    CHECK(!strcmp(help, output_of("--help")) && !strcmp(help, output_of("-h")), "other help");
+    CHECK(!strcmp(help, output_of("--help")) && !strcmp(help, output_of("-h")),
+          "other help");
     EACH_OPTION(o) {
         char line[128];
         snprintf(line, sizeof line, "  --%s=%s  ", o->name, o->def);
-        CHECK((strstr(help, line) != NULL) == !(o->mask & FIXED), "--%s in help", o->name);
+        CHECK((strstr(help, line) != NULL) == !(o->mask & FIXED), "--%s in help",
+              o->name);
     }
     for (size_t i = 0; i < COUNT(presets); i++)
-        CHECK(strstr(help, presets[i].name) != NULL, "preset %s in help", presets[i].name);
+        CHECK(strstr(help, presets[i].name) != NULL, "preset %s in help",
+              presets[i].name);
 }
 
 /* The number behind a word at the start of a line. */
@@ -253,25 +278,35 @@ static void test_output(void) {
     size = (size_t)st.st_size;
     const char *result = (char *)read_file(IN("run/result.json"), &n);
     const char *text = output_of("eval @/run/model.golf --data=@/d");
-    CHECK(near(number_after(text, "val_bpb "), number_after(result, "  \"val_bpb\": "), 1e-9),
+    CHECK(near(number_after(text, "val_bpb "), number_after(result, "  \"val_bpb\": "),
+               1e-9),
           "bpb: %s", text);
-    CHECK(near(number_after(text, "tokens "), 96, 0), "96 tokens, six rows of 16: %s", text);
+    CHECK(near(number_after(text, "tokens "), 96, 0), "96 tokens, six rows of 16: %s",
+          text);
     text = output_of("eval @/run/model.golf --data=@/d --stride=3 --val_tokens=50");
-    CHECK(strstr(text, "mode sliding, stride 3") && near(number_after(text, "tokens "), 50, 0),
+    CHECK(strstr(text, "mode sliding, stride 3") &&
+              near(number_after(text, "tokens "), 50, 0),
           "sliding: %s", text);
 
     text = output_of("info @/run/model.golf --cap=100000");
     const double sum = number_after(text, "core ") + number_after(text, "embedding ") +
-                       number_after(text, "interface ") + number_after(text, "protected ") +
-                       number_after(text, "header ");
-    CHECK(near(sum, (double)size, 0) && near(number_after(text, "total "), sum, 0), "info: %s", text);
-    CHECK(near(number_after(text, "FITS by "), 100000.0 - (double)size, 0), "info: %s", text);
-    CHECK(strstr(output_of("info @/run/model.golf --cap=1000"), "\nOVER by ") != NULL, "over");
+                       number_after(text, "interface ") +
+                       number_after(text, "protected ") + number_after(text, "header ");
+    CHECK(near(sum, (double)size, 0) && near(number_after(text, "total "), sum, 0),
+          "info: %s", text);
+    CHECK(near(number_after(text, "FITS by "), 100000.0 - (double)size, 0), "info: %s",
+          text);
+    CHECK(strstr(output_of("info @/run/model.golf --cap=1000"), "\nOVER by ") != NULL,
+          "over");
 
     text = output_of("sample @/run/model.golf --prompt=ab --tokens=20");
-    CHECK(!strncmp(text, "ab", 2) && text[strlen(text) - 1] == '\n', "a sample: %s", text);
-    CHECK(!strcmp(text, output_of("sample @/run/model.golf --prompt=ab --tokens=20")), "seed 1");
-    CHECK(strcmp(text, output_of("sample @/run/model.golf --prompt=ab --tokens=20 --seed=2")) != 0,
+    CHECK(!strncmp(text, "ab", 2) && text[strlen(text) - 1] == '\n', "a sample: %s",
+          text);
+    CHECK(!strcmp(text, output_of("sample @/run/model.golf --prompt=ab --tokens=20")),
+          "seed 1");
+    CHECK(strcmp(text,
+                 output_of("sample @/run/model.golf --prompt=ab --tokens=20 --seed=2")) !=
+              0,
           "another seed, the same text: %s", text);
     output_of("sample @/run/model.golf");
 }
@@ -281,9 +316,11 @@ static void check_log(const char *name, int rows) {
     size_t n;
     char file[64];
     int found = 0;
+
     snprintf(file, sizeof file, "%s/log.tsv", name);
     const char *log = (char *)read_file(IN(file), &n);
-    const char *const head = "step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s\n";
+    const char *const head =
+        "step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s";
     CHECK(!strncmp(log, head, strlen(head)), "the log's header: %.80s", log);
     const char *line = strchr(log, '\n');
     while (line && line[1]) {
@@ -298,37 +335,42 @@ static void test_training(void) {
     size_t n;
     check_log("run", 2);
     uint8_t *model = read_file(IN("run/model.golf"), &n);
-    CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL, "finished");
+    CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
+          "finished");
     output_of(RUN " --overwrite=1");
     CHECK(same_file(IN("run/model.golf"), model, n), "the same run gives another model");
     check_log("run", 2);
     output_of(RUN "7 --resume=1"); /* nothing there: starts */
     CHECK(same_file(IN("run7/model.golf"), model, n), "in another folder: another model");
     output_of(RUN "8 --recompute=1 --val_every=1 --ckpt_every=1");
-    CHECK(same_file(IN("run8/model.golf"), model, n), "recomputed, looked at: another model");
+    CHECK(same_file(IN("run8/model.golf"), model, n),
+          "recomputed, looked at: another model");
     check_log("run8", 2);
     /* 12 ms: the schedule is cut to what fits */
     const char *text = output_of("train --preset=tiny --width=16 --seq=16 --steps=100000 "
                                  "--minutes=0.0002 --data=@/d --out=@/minutes");
-    CHECK(strstr(text, "--minutes=0.0002 at") && !strstr(text, "the schedule has 100000 steps"),
+    CHECK(strstr(text, "--minutes=0.0002 at") &&
+              !strstr(text, "the schedule has 100000 steps"),
           "minutes: %.400s", text);
     free(model);
 }
 
 /* Text to tokenizer and shards, and a run on them. */
 static void test_prepare(void) {
-    static const char *const said[] = {"the ",    "state ", "of ",       "union ",  "and ",
-                                       "people",  ". ",     "congress ", "nation ", "great ",
-                                       "country", "laws, ", "between\n", "shall "};
+    static const char *const said[] = {
+        "the ",      "state ",  "of ",    "union ",  "and ",   "people",    ". ",
+        "congress ", "nation ", "great ", "country", "laws, ", "between\n", "shall "};
     static char text[20000];
     size_t n = 0;
+
     while (n + 10 < sizeof text)
         n += (size_t)sprintf(text + n, "%s", said[dice(sizeof said / sizeof *said)]);
     put_file(IN("train.txt"), text, n);
     put_file(IN("val.txt"), text, n / 4);
     output_of("prepare --out=@/prepared --name=words --vocab=310 --train @/train.txt "
               "--val @/val.txt");
-    CHECK(exists("prepared/tokenizer.model") && exists("prepared/words_train_000000.bin") &&
+    CHECK(exists("prepared/tokenizer.model") &&
+              exists("prepared/words_train_000000.bin") &&
               exists("prepared/words_val_000000.bin") && exists("prepared/info.txt") &&
               !exists("prepared.part"),
           "prepare did not write all its files");
@@ -338,12 +380,14 @@ static void test_prepare(void) {
     size_t len;
     shards_read(val, 0, (int)val->tokens, ids);
     const char *back = tokenizer_decode(tok, ids, (size_t)val->tokens, &len);
-    CHECK(tok->vocab == 310 && ids[0] == tok->bos && len == n / 4 && !memcmp(back, text, len),
+    CHECK(tok->vocab == 310 && ids[0] == tok->bos && len == n / 4 &&
+              !memcmp(back, text, len),
           "%d pieces; %zu bytes come back of %zu", tok->vocab, len, n / 4);
     output_of("train --preset=tiny --steps=2 --data=@/prepared --out=@/words");
-    expect_message(STATUS(command_line("prepare --out=@/prepared --name=words --train @/train.txt "
-                                       "--val @/val.txt")),
-                   "twice", "prepared|exists already");
+    expect_message(
+        STATUS(command_line("prepare --out=@/prepared --name=words --train @/train.txt "
+                            "--val @/val.txt")),
+        "twice", "prepared|exists already");
 }
 
 int main(void) {

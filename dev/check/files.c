@@ -1,5 +1,5 @@
-/* files.c - the artifact and the checkpoint: every way to store a model, options as text, what is
- * refused, where the bytes go, and the widest model that fits a cap. */
+/* files.c - the artifact and the checkpoint: every way to store a model, options as
+ * text, what is refused, where the bytes go, and the widest model that fits a cap. */
 #include "check.h"
 
 static const char *const small_model =
@@ -21,9 +21,8 @@ static void load_checkpoint(const char *path) {
     ckpt_load(&m, path);
 }
 
-/* ------------------------------------------------------------------------------------------
- * The artifact
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * The artifact */
 static void test_exports(void) {
     static const char *const arms[] = {
         "",
@@ -41,7 +40,7 @@ static void test_exports(void) {
         "unique=2 order=sequence prelude=1 coda=1",
         "heads=1 kv_heads=0",
         "hidden=72 unique=2",
-        "width=96 hidden=8 extra_norm=each", /* F < C: no buffer may be F wide alone (make asan) */
+        "width=96 hidden=8 extra_norm=each", /* F < C: no buffer may be F wide alone */
         "wscale=row",
         "wscale=group hidden=200",
         "wq=int4 aq=int4",
@@ -56,23 +55,28 @@ static void test_exports(void) {
 static void test_layout(void) {
     static const char *const config =
         "vocab=266\nwidth=16\nheads=2\nmlp=4\nseq=16\nunique=1\nrepeat=2\norder=cycle\n"
-        "mix=vector\ngain=vector\ngate=vector\nqgain=vector\nextra_norm=out\nxgain=vector\n"
+        "mix=vector\ngain=vector\ngate=vector\nqgain=vector\nextra_norm=out\n"
+        "xgain=vector\n"
         "phase=1\nwq=ternary\naq=int8\nembed_bits=8\n";
     size_t size, sum = 0;
+
     write_files();
     uint8_t *b = read_file(IN("artifact"), &size);
     const size_t n = strlen(config), tensors = get_u(b + 24, 4);
     uint8_t *table = b + 28 + n, *payload = table + 8 * tensors + 4;
-    CHECK(!memcmp(b, "GOLF\r\n\x1a\n", 8) && get_u(b + 8, 4) == 2 && get_u(b + 12, 4) == size &&
-              get_u(b + 16, 4) == 1 && get_u(b + 20, 4) == n,
+    CHECK(!memcmp(b, "GOLF\r\n\x1a\n", 8) && get_u(b + 8, 4) == 2 &&
+              get_u(b + 12, 4) == size && get_u(b + 16, 4) == 1 && get_u(b + 20, 4) == n,
           "the fixed fields");
-    CHECK(!memcmp(b + 28, config, n), "its configuration: %.*s", (int)get_u(b + 20, 4), b + 28);
+    CHECK(!memcmp(b + 28, config, n), "its configuration: %.*s", (int)get_u(b + 20, 4),
+          b + 28);
     /* embedding, four matrices, nine vectors of a phase */
     CHECK(tensors == 14, "%zu tensors", tensors);
-    CHECK(get_u(payload - 4, 4) == crc32_of(0, b, (size_t)(payload - 4 - b)), "header's CRC-32");
+    CHECK(get_u(payload - 4, 4) == crc32_of(0, b, (size_t)(payload - 4 - b)),
+          "header's CRC-32");
     for (size_t i = 0; i < tensors; i++) {
         const size_t len = get_u(table + 8 * i, 4);
-        CHECK(get_u(table + 8 * i + 4, 4) == crc32_of(0, payload + sum, len), "CRC-32 %zu", i);
+        CHECK(get_u(table + 8 * i + 4, 4) == crc32_of(0, payload + sum, len),
+              "CRC-32 %zu", i);
         sum += len;
     }
     CHECK(payload + sum == b + size, "%zu bytes of payloads", sum);
@@ -83,6 +87,7 @@ static void test_layout(void) {
 static void test_packed_payloads(void) {
     Golf m, back;
     size_t size;
+
     write_files();
     golf_load(&m, IN("artifact"));
     uint8_t *b = read_file(IN("artifact"), &size);
@@ -107,7 +112,8 @@ static void test_packed_payloads(void) {
     put_u(row, crc32_of(0, loose, header - 4), 4);
     put_file(IN("packed"), loose, (size_t)(to - loose));
     golf_load(&back, IN("packed"));
-    CHECK(coded > 0 && (size_t)(to - loose) == artifact_bytes(&m.config) && (size_t)(to - loose) > size &&
+    CHECK(coded > 0 && (size_t)(to - loose) == artifact_bytes(&m.config) &&
+              (size_t)(to - loose) > size &&
               !memcmp(m.eff, back.eff, m.n_params * sizeof(real)),
           "%zu bytes packed, %zu coded: another model", (size_t)(to - loose), size);
     golf_free(&m);
@@ -116,22 +122,25 @@ static void test_packed_payloads(void) {
     free(loose);
 }
 
-/* ------------------------------------------------------------------------------------------
- * Options as text
- * ------------------------------------------------------------------------------------------ */
-/* Values of an option other than its default: words, and the ends of spans. Returns how many. */
+/* ------------------------------------------------------------------------------------
+ * Options as text */
+/* Values of an option other than its default: words, and the ends of spans. Returns
+ * how many. */
 static int other_values(const Option *o, char value[16][64]) {
     char range[256], *save;
     double lo, hi;
     int n = 0;
+
     if (o->type == TYPE_STR) {
         strcpy(value[0], "a text, with = and spaces");
         return 1;
     }
     range_text(o, range);
-    for (char *item = strtok_r(range, "|", &save); item; item = strtok_r(NULL, "|", &save)) {
+    for (char *item = strtok_r(range, "|", &save); item;
+         item = strtok_r(NULL, "|", &save)) {
         snprintf(value[n++], 64, "%.*s", (int)strcspn(item, " "), item);
-        if (sscanf(item, "%lf to %lf", &lo, &hi) == 2) snprintf(value[n++], 64, "%.17g", hi);
+        if (sscanf(item, "%lf to %lf", &lo, &hi) == 2)
+            snprintf(value[n++], 64, "%.17g", hi);
     }
     return n;
 }
@@ -152,11 +161,12 @@ static int has_line(const char *text, const char *line) {
     return !strncmp(text, want + 1, strlen(want + 1)) || strstr(text, want) != NULL;
 }
 
-/* Every value of every option: as text, and back; what is at its default and a system's is not
- * mentioned, what is not is there with its system. */
+/* Every value of every option: as text, and back; what is at its default and a
+ * system's is not mentioned, what is not is there with its system. */
 static void test_options_as_text(void) {
     char text[CONFIG_TEXT], line[256], value[16][64], name[64];
     Config c, back;
+
     EACH_OPTION(o) {
         if (!(o->mask & (MODEL | TRAIN))) continue;
         const int n = other_values(o, value);
@@ -165,14 +175,15 @@ static void test_options_as_text(void) {
             CHECK(option_set(&c, o, value[k]), "--%s=%s is refused", o->name, value[k]);
             const size_t len = config_text(&c, MODEL | TRAIN, text);
             config_parse(&back, "text", text, len, MODEL | TRAIN);
-            CHECK(same_config(&c, &back), "--%s=%s becomes another option", o->name, value[k]);
+            CHECK(same_config(&c, &back), "--%s=%s becomes another option", o->name,
+                  value[k]);
             snprintf(line, sizeof line, "%s=%s", o->name, option_text(&c, o, name));
             const int left = at_default(&c, o) && (o->mask & QUIET || of_system(o));
             CHECK(has_line(text, line) == !left, "--%s=%s: %s", o->name, value[k], text);
             const char *needs = system_of_value(&c, o, name);
             snprintf(line, sizeof line, "systems=%s", needs);
-            CHECK(*needs ? has_line(text, line) : !strstr(text, "systems="), "--%s=%s needs '%s': %s",
-                  o->name, value[k], needs, text);
+            CHECK(*needs ? has_line(text, line) : !strstr(text, "systems="),
+                  "--%s=%s needs '%s': %s", o->name, value[k], needs, text);
         }
     }
 }
@@ -181,10 +192,12 @@ static void test_options_as_text(void) {
 static void test_defaults_unmentioned(void) {
     char text[CONFIG_TEXT], copy[CONFIG_TEXT], *save;
     const Config c = config_of(small_model);
+
     config_text(&c, MODEL | TRAIN, text);
     CHECK(!strstr(text, "systems="), "the core needs systems: %s", text);
     strcpy(copy, text);
-    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
         char name[64];
         snprintf(name, sizeof name, "%.*s", (int)strcspn(line, "="), line);
         const Option *o = option_named(name);
@@ -192,7 +205,8 @@ static void test_defaults_unmentioned(void) {
     }
 }
 
-/* The configuration in a file, at byte `at`, with its length before it in the field `len_at`. */
+/* The configuration in a file, at byte `at`, with its length before it in the field
+ * `len_at`. */
 static char *config_in(const char *file, size_t at, size_t len_at) {
     size_t size;
     uint8_t *b = read_file(IN(file), &size);
@@ -201,14 +215,15 @@ static char *config_in(const char *file, size_t at, size_t len_at) {
     return text;
 }
 
-/* A copy of the artifact with another configuration; lengths and checksums are those of the new
- * one, so that only its text can be wrong. */
+/* A copy of the artifact with another configuration; lengths and checksums are those
+ * of the new one, so that only its text can be wrong. */
 static void artifact_with(const char *text) {
     size_t size;
     const uint8_t *b = read_file(IN("artifact"), &size);
     const size_t len = strlen(text), old = get_u(b + 20, 4), tail = size - 28 - old;
     const size_t table = 8 * get_u(b + 24, 4);
     uint8_t *out = xcalloc(size + len, 1);
+
     memcpy(out, b, 28);
     memcpy(out + 28, text, len);
     memcpy(out + 28 + len, b + 28 + old, tail);
@@ -222,8 +237,10 @@ static void artifact_with(const char *text) {
 static void checkpoint_with(const char *text) {
     size_t size;
     const uint8_t *b = read_file(IN("checkpoint"), &size);
-    const size_t len = strlen(text), old = get_u(b + 40, 4), numbers = size - 44 - old - 4;
+    const size_t len = strlen(text), old = get_u(b + 40, 4),
+                 numbers = size - 44 - old - 4;
     uint8_t *out = xcalloc(size + len, 1);
+
     memcpy(out, b, 44);
     put_u(out + 40, len, 4);
     memcpy(out + 44, text, len);
@@ -233,13 +250,15 @@ static void checkpoint_with(const char *text) {
     free(out);
 }
 
-/* The lines of text in reverse order, with a line instead of number `at`, which goes: NULL, or
- * both: "a\nb". at -1: added at the end. */
+/* The lines of text in reverse order, with a line instead of number `at`, which goes:
+ * NULL, or both: "a\nb". at -1: added at the end. */
 static char *edited(const char *text, int reverse, int at, const char *instead) {
     char *copy = strdup(text), *lines[256], *save;
     char *out = xcalloc(strlen(text) + 256, 1);
     int n = 0;
-    for (char *w = strtok_r(copy, "\n", &save); w; w = strtok_r(NULL, "\n", &save)) lines[n++] = w;
+
+    for (char *w = strtok_r(copy, "\n", &save); w; w = strtok_r(NULL, "\n", &save))
+        lines[n++] = w;
     for (int i = 0; i < n; i++) {
         const char *line = lines[reverse ? n - 1 - i : i];
         if (i == at) line = instead;
@@ -267,7 +286,8 @@ static int status_of(const Kind *kind, char *text) {
     return STATUS(kind->use(IN("edited")));
 }
 
-/* Lines in any order mean the same; a line that is missing, there twice or unknown is refused. */
+/* Lines in any order mean the same; a line that is missing, there twice or unknown is
+ * refused. */
 static void check_lines(const Kind *kind) {
     const char *text = config_in(kind->file, kind->config_at, kind->len_at);
     char line[128], want[256], *save, *copy = strdup(text);
@@ -279,7 +299,8 @@ static void check_lines(const Kind *kind) {
     int i = 0;
     for (char *w = strtok_r(copy, "\n", &save); w; w = strtok_r(NULL, "\n", &save)) {
         const int len = (int)strcspn(w, "=");
-        snprintf(want, sizeof want, "edited|lacks the option '%.*s'|another version", len, w);
+        snprintf(want, sizeof want, "edited|lacks the option '%.*s'|another version", len,
+                 w);
         snprintf(line, sizeof line, "%s, without %s", kind->file, w);
         expect_message(status_of(kind, edited(text, 0, i, NULL)), line, want);
         i++;
@@ -298,16 +319,19 @@ static void check_lines(const Kind *kind) {
     st = status_of(kind, edited(text, 0, last, "heads"));
     expect_message(st, "no value", "edited|option 'heads='");
     st = status_of(kind, edited(text, 0, 1, "width=7"));
-    expect_message(st, "out of range", "edited|option 'width=7' is unknown or out of range");
+    expect_message(st, "out of range",
+                   "edited|option 'width=7' is unknown or out of range");
     st = status_of(kind, edited(text, 0, 1, "width=15"));
     CHECK(st == 1, "%s of another width: status %d", kind->file, st);
 }
 
-/* A system that is not there is named, wherever its line stands, and before its options are. */
+/* A system that is not there is named, wherever its line stands, and before its
+ * options are. */
 static void check_systems_line(const Kind *kind) {
     const char *text = config_in(kind->file, kind->config_at, kind->len_at);
     const char *wanted = "edited|it needs the system 'none_such'|systems.h|build again";
     int st = status_of(kind, edited(text, 0, -1, "systems=none_such"));
+
     expect_message(st, "systems= at the end", wanted);
     st = status_of(kind, edited(text, 0, 0, "systems=none_such\nvocab=266"));
     expect_message(st, "systems= at the start", wanted);
@@ -342,9 +366,8 @@ static void test_systems_line(void) {
     for (size_t k = 0; k < COUNT(kinds); k++) check_systems_line(kinds + k);
 }
 
-/* ------------------------------------------------------------------------------------------
- * The checkpoint
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * The checkpoint */
 /* A resumed run may change what is marked so, and nothing else. */
 static void test_same_options(void) {
     char value[16][64];
@@ -359,8 +382,10 @@ static void test_same_options(void) {
             if (!at_default(&now_wanted, o)) break;
         }
         const int st = STATUS(same_options("run/ckpt.bin", &then, &now_wanted));
-        CHECK(st == (o->mask & RESUME ? 0 : 1), "--%s: status %d: %s", o->name, st, message);
-        CHECK(o->mask & (RESUME | FIXED) || strstr(message, o->name), "--%s: %s", o->name, message);
+        CHECK(st == (o->mask & RESUME ? 0 : 1), "--%s: status %d: %s", o->name, st,
+              message);
+        CHECK(o->mask & (RESUME | FIXED) || strstr(message, o->name), "--%s: %s", o->name,
+              message);
     }
 }
 
@@ -368,14 +393,16 @@ static void test_same_options(void) {
 static void test_checkpoint_layout(void) {
     Golf m;
     size_t size;
+
     new_model(&m, small_model, 32);
     run_steps(&m, 0, 1);
     m.flips = 77;
     ckpt_save(&m, IN("checkpoint"), 5);
     uint8_t *b = read_file(IN("checkpoint"), &size);
     const size_t n = get_u(b + 40, 4), bytes = m.n_params * sizeof(real);
-    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 1 && get_u(b + 12, 4) == sizeof(real) &&
-              get_u(b + 16, 8) == 5 && get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params,
+    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 1 &&
+              get_u(b + 12, 4) == sizeof(real) && get_u(b + 16, 8) == 5 &&
+              get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params,
           "the fixed fields");
     CHECK(size == 44 + n + 3 * bytes + 4 && !memcmp(b + 44 + n, m.master, bytes) &&
               !memcmp(b + 44 + n + bytes, m.moment1, bytes) &&
@@ -392,18 +419,20 @@ static void test_corruption(void) {
     check_corruption("checkpoint", strdup(IN("bad.bin")), load_checkpoint, 0);
 }
 
-/* ------------------------------------------------------------------------------------------
- * Bytes
- * ------------------------------------------------------------------------------------------ */
-/* Where they go, counted by hand: 2 bytes a scale; 266 rows of 16 codes of 8 bits; five trits a
- * byte of 48x16, 16x16, 64x16 and 16x64; and two phases of 178 numbers in bf16: eight vectors of
- * 16 but one of 64 (the norm before down) and a gain for each of 2 heads. */
+/* ------------------------------------------------------------------------------------
+ * Bytes */
+/* Where they go, counted by hand: 2 bytes a scale; 266 rows of 16 codes of 8 bits;
+ * five trits a byte of 48x16, 16x16, 64x16 and 16x64; and two phases of 178 numbers in
+ * bf16: eight vectors of 16 but one of 64 (the norm before down) and a gain for each
+ * of 2 heads. */
 static void test_ledger(void) {
     Golf m;
     new_model(&m, small_model, 0);
     Ledger l = ledger_of(&m);
-    CHECK(l.of[LEDGER_CORE] == 4 * 2 + 154 + 52 + 205 + 205, "core %zu", l.of[LEDGER_CORE]);
-    CHECK(l.of[LEDGER_EMBEDDING] == 266 * (2 + 16), "embedding %zu", l.of[LEDGER_EMBEDDING]);
+    CHECK(l.of[LEDGER_CORE] == 4 * 2 + 154 + 52 + 205 + 205, "core %zu",
+          l.of[LEDGER_CORE]);
+    CHECK(l.of[LEDGER_EMBEDDING] == 266 * (2 + 16), "embedding %zu",
+          l.of[LEDGER_EMBEDDING]);
     CHECK(l.of[LEDGER_INTERFACE] == 2 * 178 * 2, "interface %zu", l.of[LEDGER_INTERFACE]);
     CHECK(l.of[LEDGER_PROTECTED] == 0, "protected %zu", l.of[LEDGER_PROTECTED]);
     CHECK(l.total == artifact_bytes(&m.config), "packed, in all: %zu", l.total);
@@ -412,7 +441,8 @@ static void test_ledger(void) {
     l = ledger_of(&m);
     size_t size, of[LEDGER_LINES] = {0};
     uint8_t *b = read_file(IN("artifact"), &size);
-    const size_t config = get_u(b + 20, 4), header = 28 + config + 8 * get_u(b + 24, 4) + 4;
+    const size_t config = get_u(b + 20, 4),
+                 header = 28 + config + 8 * get_u(b + 24, 4) + 4;
     const uint8_t *row = b + 28 + config;
     EACH_TENSOR(t, &m) {
         if (!is_stored(t)) continue;
@@ -422,8 +452,9 @@ static void test_ledger(void) {
         row += 8;
     }
     CHECK(!memcmp(of, l.of, sizeof of) && l.header == header && l.total == size,
-          "coded: core %zu, embedding %zu, interface %zu, header %zu of %zu", l.of[LEDGER_CORE],
-          l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE], l.header, size);
+          "coded: core %zu, embedding %zu, interface %zu, header %zu of %zu",
+          l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE], l.header,
+          size);
     golf_free(&m);
     free(b);
 }
@@ -442,8 +473,8 @@ static void check_fit(const char *arm, int cap) {
     if (fixed) {
         CHECK(c.hidden == 64, "%s: hidden %d", text, c.hidden);
     } else {
-        CHECK(!c.hidden || (c.hidden > c.mlp * C && c.hidden % 8 == 0), "%s: hidden %d at width %d",
-              text, c.hidden, C);
+        CHECK(!c.hidden || (c.hidden > c.mlp * C && c.hidden % 8 == 0),
+              "%s: hidden %d at width %d", text, c.hidden, C);
         c.hidden = hidden_width(&c) + 8;
         CHECK(artifact_bytes(&c) > (size_t)cap, "%s: 8 more would fit", text);
         c.hidden = 0;
@@ -455,9 +486,10 @@ static void check_fit(const char *arm, int cap) {
 }
 
 static void test_fit(void) {
-    static const char *const arms[] = {
-        "heads=4 repeat=4 mlp=4", "heads=2 unique=4 repeat=1 mlp=4",
-        "heads=3 width=24 mlp=2 wq=int4 wscale=row", "unique=8 repeat=1 hidden=64 heads=1"};
+    static const char *const arms[] = {"heads=4 repeat=4 mlp=4",
+                                       "heads=2 unique=4 repeat=1 mlp=4",
+                                       "heads=3 width=24 mlp=2 wq=int4 wscale=row",
+                                       "unique=8 repeat=1 hidden=64 heads=1"};
     for (size_t a = 0; a < COUNT(arms); a++)
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
 }

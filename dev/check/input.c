@@ -1,10 +1,9 @@
-/* input.c - what is read from outside: tokenizers, shards of tokens, the order of training; and both
- * kinds of file with bytes changed at random. */
+/* input.c - what is read from outside: tokenizers, shards of tokens, the order of
+ * training; and both kinds of file with bytes changed at random. */
 #include "check.h"
 
-/* ------------------------------------------------------------------------------------------
- * Tokenizer
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * Tokenizer */
 static void expect_ids(const Tokenizer *t, const char *text, const char *want) {
     char got[1024] = "";
     size_t n, at = 0;
@@ -20,10 +19,12 @@ static void round_trip(const Tokenizer *t, const char *s, size_t n) {
     size_t k, len, sum = 0;
     int *ids = tokenizer_encode(t, s, n, &k);
     char *back = tokenizer_decode(t, ids, k, &len);
+
     for (size_t i = 0; i < k; i++)
         sum += (size_t)tokenizer_bytes(t, i ? ids[i - 1] : t->bos, ids[i]);
     if (k) sum += (size_t)t->piece[ids[0]].leading_space; /* not counted after BOS */
-    CHECK(len == n && !memcmp(back, s, n) && sum == n, "%zu bytes: %zu, counted %zu", n, len, sum);
+    CHECK(len == n && !memcmp(back, s, n) && sum == n, "%zu bytes: %zu, counted %zu", n,
+          len, sum);
     free(ids);
     free(back);
 }
@@ -64,6 +65,7 @@ static void test_encoding(void) {
         {"ccc", "265 103"},   /* of equal merges the left one; byte c is 4 + 0x63 = 103 */
         {"<s>", "64 119 66"}, /* control pieces are not made from text */
         {"\xc3\xa9", "199 173"}};
+
     write_hand_model(IN("t.model"));
     const Tokenizer *t = tokenizer_load(IN("t.model"));
     CHECK(t->vocab == HAND_VOCAB && t->bos == 1 && t->unk == 3, "special ids");
@@ -75,14 +77,16 @@ static void test_encoding(void) {
 static int naive_id(const Tokenizer *t, const uint8_t *text, int len) {
     for (int id = 0; id < t->vocab; id++) {
         const Piece *x = t->piece + id;
-        if (x->type == PIECE_NORMAL && x->len == len && !memcmp(x->text, text, (size_t)len))
+        if (x->type == PIECE_NORMAL && x->len == len &&
+            !memcmp(x->text, text, (size_t)len))
             return id;
     }
     return -1;
 }
 
-/* BPE by its definition: again and again, of all neighbours that make a piece, the pair with the
- * best score merges, the first of equals. Letters are one byte here; returns how many symbols. */
+/* BPE by its definition: again and again, of all neighbours that make a piece, the
+ * pair with the best score merges, the first of equals. Letters are one byte here;
+ * returns how many symbols. */
 static int naive_bpe(const Tokenizer *t, const uint8_t *s, int n, int *at, int *len) {
     int count = 0;
     for (int i = 0; i < n; i += len[count++]) {
@@ -128,11 +132,12 @@ static void test_encoding_naively(void) {
         int *ids = tokenizer_encode(t, text, (size_t)letters, &found);
         for (int i = 0; i < MIN(count, (int)found); i++) {
             int want = naive_id(t, escaped + at[i], len[i]);
-            if (want < 0) want = 4 + escaped[at[i]]; /* a letter that is no piece: its byte */
+            if (want < 0)
+                want = 4 + escaped[at[i]]; /* a letter that is no piece: its byte */
             good &= ids[i] == want;
         }
-        CHECK(good && (int)found == count, "\"%.*s\": %zu pieces, naively %d", letters, text, found,
-              count);
+        CHECK(good && (int)found == count, "\"%.*s\": %zu pieces, naively %d", letters,
+              text, found, count);
         free(ids);
     }
 }
@@ -141,20 +146,25 @@ static void test_encoding_naively(void) {
 static void test_byte_counts(void) {
     static const struct {
         int before, token, bytes;
-    } rows[] = {{1, SP_A, 1}, {AB, SP_A, 2}, {AB, SP, 1}, {1, SP, 0},   {AB, 1, 0}, {AB, 3, 0},
-                {SP_A, 4, 1}, {4, ABC, 3},   {2, SP_A, 1}, {3, SP_A, 1}, {0, AB, 2}, {99, 259, 1}};
+
+    } rows[] = {{1, SP_A, 1}, {AB, SP_A, 2}, {AB, SP, 1},  {1, SP, 0},
+                {AB, 1, 0},   {AB, 3, 0},    {SP_A, 4, 1}, {4, ABC, 3},
+                {2, SP_A, 1}, {3, SP_A, 1},  {0, AB, 2},   {99, 259, 1}};
     write_hand_model(IN("t.model"));
     const Tokenizer *t = tokenizer_load(IN("t.model"));
     for (size_t i = 0; i < COUNT(rows); i++) {
         const int got = tokenizer_bytes(t, rows[i].before, rows[i].token);
-        CHECK(got == rows[i].bytes, "bytes of %d after %d: %d", rows[i].token, rows[i].before, got);
+        CHECK(got == rows[i].bytes, "bytes of %d after %d: %d", rows[i].token,
+              rows[i].before, got);
     }
 }
 
-/* The library's default flags: a dummy prefix, spaces trimmed; runs of what is unknown. */
+/* The library's default flags: a dummy prefix, spaces trimmed; runs of what is
+ * unknown. */
 static void test_default_flags(void) {
     static Proto p;
     size_t len;
+
     pb_start(&p, 0);
     pb_piece(&p, SPACE "a", 0, 1); /* 4 */
     pb_piece(&p, SPACE, -1, 1);
@@ -168,7 +178,8 @@ static void test_default_flags(void) {
     CHECK(!strcmp(s, "a \xe2\x81\x87  a"), "decoded \"%s\"", s);
 }
 
-/* A model of the special pieces, the bytes and these, with ids from 260 on, is refused. */
+/* A model of the special pieces, the bytes and these, with ids from 260 on, is
+ * refused. */
 typedef struct {
     const char *what, *wanted; /* words of the message */
     int bytes;                 /* has it byte pieces? */
@@ -203,6 +214,7 @@ static void test_bad_models(void) {
     static Proto p;
     const char *path = strdup(IN("t.model"));
     size_t len;
+
     for (size_t i = 0; i < COUNT(bad_models); i++) {
         const BadModel *bad = bad_models + i;
         pb_start(&p, bad->bytes);
@@ -214,7 +226,8 @@ static void test_bad_models(void) {
         put_file(path, p.b, p.n);
         DIES(bad->what, bad->wanted, load_and_encode(path));
     }
-    DIES("no tokenizer", "nothere.model|cannot open", tokenizer_load(IN("nothere.model")));
+    DIES("no tokenizer", "nothere.model|cannot open",
+         tokenizer_load(IN("nothere.model")));
     put_file(path, "", 0);
     DIES("empty model", "t.model|found 0 pieces", tokenizer_load(path));
     put_file(path, "hello, world\n", 13);
@@ -232,9 +245,8 @@ static void test_bad_models(void) {
     DIES("unigram", "t.model|model_type 1", load_and_encode(path));
 }
 
-/* ------------------------------------------------------------------------------------------
- * Facts from the SentencePiece library, where the folder with them is there
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * Facts from the SentencePiece library, where the folder with them is there */
 #define FINEWEB "../shared/data/fineweb_1024_bpe"
 
 /* Every row of a table: id, bytes, leading space?, boundary? */
@@ -242,10 +254,12 @@ static void check_byte_table(const Tokenizer *t, const char *path) {
     char line[256];
     int rows = 0, id, bytes, space, boundary;
     FILE *f = fopen(path, "r");
+
     while (f && fgets(line, sizeof line, f)) {
         if (sscanf(line, "%d %d %d %d", &id, &bytes, &space, &boundary) != 4) continue;
         const Piece *x = t->piece + id;
-        CHECK(x->base_bytes == bytes && x->leading_space == space && x->boundary == boundary,
+        CHECK(x->base_bytes == bytes && x->leading_space == space &&
+                  x->boundary == boundary,
               "piece %d", id);
         rows++;
     }
@@ -257,6 +271,7 @@ static void check_byte_table(const Tokenizer *t, const char *path) {
 static int ids_of_line(char *line, int *ids, int most) {
     char *s = strstr(line, "\"ids\": [");
     int n = 0;
+
     if (!s) return 0;
     s += 8;
     while (n < most && isdigit((unsigned char)*s)) {
@@ -293,6 +308,7 @@ static void check_decoded_lines(const Tokenizer *t, const char *path) {
     char line[8192], want[4096] = "\"decoded\": ";
     int rows = 0, ids[512];
     FILE *f = fopen(path, "r");
+
     while (f && fgets(line, sizeof line, f)) {
         size_t len;
         const int n = ids_of_line(line, ids, 512);
@@ -315,23 +331,25 @@ static void test_shipped_tokenizers(void) {
         return;
     }
     const Tokenizer *t = tokenizer_load(FINEWEB ".model");
-    DIES("encoding with fineweb", "character map|fineweb", load_and_encode(FINEWEB ".model"));
+    DIES("encoding with fineweb", "character map|fineweb",
+         load_and_encode(FINEWEB ".model"));
     check_byte_table(t, FINEWEB ".bytes.tsv");
     check_decoded_lines(t, FINEWEB ".encode.jsonl");
 }
 
-/* ------------------------------------------------------------------------------------------
- * Shards and the order of training
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * Shards and the order of training */
 static void read_all(const char *dir, int vocab) {
     const Shards *s = shards_open(dir, "train", vocab);
     shards_read(s, 0, (int)s->tokens, tokens_below(2, (size_t)s->tokens, 1));
 }
 
-/* 1,000 tokens, each its own position, in three files; others lie about. Returns the folder. */
+/* 1,000 tokens, each its own position, in three files; others lie about. Returns the
+ * folder. */
 static const char *write_positions(void) {
     static char dir[600];
     int t[1000];
+
     snprintf(dir, sizeof dir, "%s", IN("s"));
     mkdir(dir, 0777);
     for (int i = 0; i < 1000; i++) t[i] = i;
@@ -346,7 +364,9 @@ static const char *write_positions(void) {
 static void test_shards(void) {
     const Shards *s = shards_open(write_positions(), "train", 1000);
     int all[1000], part[10], good = 1;
-    CHECK(s->count == 3 && s->tokens == 1000, "%d shards, %d tokens", s->count, (int)s->tokens);
+
+    CHECK(s->count == 3 && s->tokens == 1000, "%d shards, %d tokens", s->count,
+          (int)s->tokens);
     shards_read(s, 0, 1000, all);
     shards_read(s, 395, 10, part);
     for (int i = 0; i < 1000; i++) good &= all[i] == i;
@@ -354,8 +374,8 @@ static void test_shards(void) {
     CHECK(good, "tokens across shards");
 }
 
-/* An epoch visits each window once, whole, all of them moved by the same shift; without shuffling
- * it is the file's order; asked again, a row is the same. */
+/* An epoch visits each window once, whole, all of them moved by the same shift;
+ * without shuffling it is the file's order; asked again, a row is the same. */
 static void check_epoch(const Shards *s, int64_t epoch, int seq, int *other_order) {
     int row[1001], again[1001], good = 1, shift = -1;
     const int windows = 999 / seq;
@@ -372,7 +392,8 @@ static void check_epoch(const Shards *s, int64_t epoch, int seq, int *other_orde
         shards_train_row(s, 7, number, seq, 0, again);
         good &= again[0] == w * seq;
 
-        other_order[0] += row[0] / seq != w; /* than the file's, another seed's, the next epoch's */
+        other_order[0] +=
+            row[0] / seq != w; /* than the file's, another seed's, the next epoch's */
         shards_train_row(s, 8, number, seq, 1, again);
         other_order[1] += again[0] != row[0];
         shards_train_row(s, 7, number + windows, seq, 1, again);
@@ -389,26 +410,31 @@ static void test_training_order(void) {
         for (int64_t e = 0; e < 4; e++) check_epoch(s, e, seq, other);
         if (windows < 8) continue;
         for (int k = 0; k < 3; k++)
-            CHECK(other[k] > 2 * windows, "seq %d: %d of %d rows moved", seq, other[k], 4 * windows);
+            CHECK(other[k] > 2 * windows, "seq %d: %d of %d rows moved", seq, other[k],
+                  4 * windows);
     }
 }
 
 static void test_bad_shards(void) {
-    const char *dir = write_positions(), *last = strdup(path_of(dir, "x_train_000002.bin"));
+    const char *dir = write_positions(),
+               *last = strdup(path_of(dir, "x_train_000002.bin"));
     const Shards *s = shards_open(dir, "train", 1000);
     int row[1001];
     size_t n;
+
     DIES("short text", "train_000000.bin|at least 1000 + 1|found 1000|--seq",
          shards_train_row(s, 1, 0, 1000, 1, row));
     DIES("position", "within 1000 tokens|found 999 + 2", shards_read(s, 999, 2, row));
     DIES("negative position", "found -1 + 2", shards_read(s, -1, 2, row));
-    DIES("token", "train_000002.bin|vocabulary of 999|found 999 at position 599|tokenizer",
+    DIES("token",
+         "train_000002.bin|vocabulary of 999|found 999 at position 599|tokenizer",
          read_all(dir, 999));
     DIES("no folder", "nodir|cannot open|get.sh", shards_open(IN("nodir"), "train", 9));
     DIES("no shards", "NAME_test_|found none|get.sh", shards_open(dir, "test", 9));
     uint8_t *b = read_file(last, &n);
     put_file(last, b, n - 1);
-    DIES("cut shard", "train_000002.bin|2224 bytes|found 2223|get.sh", read_all(dir, 1000));
+    DIES("cut shard", "train_000002.bin|2224 bytes|found 2223|get.sh",
+         read_all(dir, 1000));
     put_file(last, b, 7);
     DIES("cut header", "train_000002.bin|expected a token shard", read_all(dir, 1000));
     b[0] ^= 1;
@@ -416,11 +442,11 @@ static void test_bad_shards(void) {
     DIES("magic", "train_000002.bin|magic 20240520", read_all(dir, 1000));
 }
 
-/* ------------------------------------------------------------------------------------------
- * Single bytes changed at random: refused or used, never a crash or a hang
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * Single bytes changed at random: refused or used, never a crash or a hang */
 static void use_tokenizer(const char *path) {
-    static const char text[] = "  The State of the Union: abc ab \xc3\xa9 \xff\xfe a a\n\n";
+    static const char text[] =
+        "  The State of the Union: abc ab \xc3\xa9 \xff\xfe a a\n\n";
     const Tokenizer *t = tokenizer_load(path);
     size_t n, len;
     const int *all = tokens_below(t->vocab, (size_t)t->vocab, 1);

@@ -1,23 +1,29 @@
-/* kernels.c - what is fast against what is plain: numbers and their bits, products of matrices, exp,
- * the range coder. */
+/* kernels.c - what is fast against what is plain: numbers and their bits, products of
+ * matrices, exp, the range coder. */
 #include "check.h"
 
-/* ------------------------------------------------------------------------------------------
- * Numbers
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * Numbers */
 static void test_bits(void) {
-    CHECK(crc32_of(0, "123456789", 9) == 0xCBF43926u && crc32_of(0, "", 0) == 0, "CRC-32");
-    CHECK(crc32_of(crc32_of(0, "1234", 4), "56789", 5) == 0xCBF43926u, "CRC-32 in two parts");
+    CHECK(crc32_of(0, "123456789", 9) == 0xCBF43926u && crc32_of(0, "", 0) == 0,
+          "CRC-32");
+    CHECK(crc32_of(crc32_of(0, "1234", 4), "56789", 5) == 0xCBF43926u,
+          "CRC-32 in two parts");
     uint8_t raw[8];
     put_u(raw, 0x0123456789ABCDEFu, 8);
-    CHECK(raw[0] == 0xEF && raw[7] == 1 && get_u(raw, 8) == 0x0123456789ABCDEFu, "little-endian");
+    CHECK(raw[0] == 0xEF && raw[7] == 1 && get_u(raw, 8) == 0x0123456789ABCDEFu,
+          "little-endian");
 }
 
 /* bf16 keeps 8 bits: 1 + 1/256 and 1 + 3/256 are ties, to the even neighbour. */
 static void test_bf16(void) {
-    CHECK(to_bf16(1 + (real)0x1p-8) == 0x3F80 && to_bf16(1 + 3 * (real)0x1p-8) == 0x3F82, "ties");
-    CHECK(to_bf16(1 + (real)0x1.02p-8) == 0x3F81 && to_bf16(-1 - (real)0x1.02p-8) == 0xBF81, "up");
-    CHECK(to_bf16((real)INFINITY) == 0x7F80 && to_bf16((real)3.4e38) == 0x7F80, "infinity");
+    CHECK(to_bf16(1 + (real)0x1p-8) == 0x3F80 && to_bf16(1 + 3 * (real)0x1p-8) == 0x3F82,
+          "ties");
+    CHECK(to_bf16(1 + (real)0x1.02p-8) == 0x3F81 &&
+              to_bf16(-1 - (real)0x1.02p-8) == 0xBF81,
+          "up");
+    CHECK(to_bf16((real)INFINITY) == 0x7F80 && to_bf16((real)3.4e38) == 0x7F80,
+          "infinity");
     CHECK(isnan(from_bf16(to_bf16((real)NAN))), "NaN stays NaN");
     int same = 1;
     for (unsigned b = 0; b < 65536; b++) {
@@ -31,7 +37,8 @@ static void test_bf16(void) {
 static void test_randomness(void) {
     enum { DRAWS = 100000 };
     /* hash64(s, i) is output i+1 of splitmix64 seeded with s; these two are published */
-    CHECK(hash64(1234567, 0) == 6457827717110365317u && hash64(1234567, 1) == 3203168211198807973u,
+    CHECK(hash64(1234567, 0) == 6457827717110365317u &&
+              hash64(1234567, 1) == 3203168211198807973u,
           "splitmix64");
     double u1 = 0, u2 = 0, z1 = 0, z2 = 0, lo = 1, hi = 0;
     for (uint64_t i = 0; i < DRAWS; i++) {
@@ -44,21 +51,22 @@ static void test_randomness(void) {
         hi = fmax(hi, u);
     }
     /* standard deviations of these four means: 0.0009, 0.0009, 0.003, 0.0045 */
-    CHECK(near(u1, 0.5, 0.005) && near(u2, 1.0 / 3, 0.005) && lo > 0 && hi < 1, "uniform %g", u1);
+    CHECK(near(u1, 0.5, 0.005) && near(u2, 1.0 / 3, 0.005) && lo > 0 && hi < 1,
+          "uniform %g", u1);
     CHECK(near(z1, 0, 0.015) && near(z2, 1, 0.02), "normal %g %g", z1, z2);
 }
 
 static void test_exp(void) {
     double worst = 0, worst_cap = 0;
     for (double x = -87; x <= 88; x += 0.0137) {
-        const double e = fabs((double)fast_exp((real)x) / exp((double)(real)x) - 1);
-        if (!(e <= worst)) worst = e;
+        worst = worse(worst, fabs((double)fast_exp((real)x) / exp((double)(real)x) - 1));
     }
     CHECK(worst <= (DOUBLE ? 1e-15 : 3e-7), "fast_exp: relative error %.3g", worst);
-    CHECK(fast_exp(0) == 1 && fast_exp(-1000) >= 0 && (double)fast_exp(-1000) < 2e-38, "ends");
+    CHECK(fast_exp(0) == 1 && fast_exp(-1000) >= 0 && (double)fast_exp(-1000) < 2e-38,
+          "ends");
     for (double z = -300; z <= 300; z += 0.0731) {
-        const double e = fabs((double)softcap((real)z) - 30 * tanh((double)(real)z / 30));
-        if (!(e <= worst_cap)) worst_cap = e;
+        worst_cap = worse(
+            worst_cap, fabs((double)softcap((real)z) - 30 * tanh((double)(real)z / 30)));
     }
     CHECK(worst_cap <= (DOUBLE ? 1e-13 : 1e-5), "softcap: error %.3g", worst_cap);
     CHECK(softcap(0) == 0 && near((double)softcap((real)1e30), 30, 1e-5) &&
@@ -66,14 +74,14 @@ static void test_exp(void) {
           "softcap ends");
 }
 
-/* ------------------------------------------------------------------------------------------
- * Products against their definitions, in memory of exactly the right size
- * ------------------------------------------------------------------------------------------ */
-static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14, 15,  16,  17,
+/* ------------------------------------------------------------------------------------
+ * Products against their definitions, in memory of exactly the right size */
+static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14,  15,  16,  17,
                             28, 29, 31, 32, 33, 47, 63, 64, 65, 100, 257, 300, 530};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-static void *exactly(size_t n, size_t size) { /* not rounded up, so that ASan sees the end */
+static void *exactly(size_t n,
+                     size_t size) { /* not rounded up, so that ASan sees the end */
     void *p = malloc(n * size);
     if (!p) die("out of memory");
     return p;
@@ -91,6 +99,7 @@ static void fill_steps(real *x, int n) {
 static Mat operand(int r, int c, int trans, int codes) {
     Mat v = {.trans = trans};
     const int rows = trans ? c : r, cols = trans ? r : c;
+
     v.ld = (size_t)cols + (size_t)dice(3) * 5;
     const size_t len = ((size_t)rows - 1) * v.ld + (size_t)cols;
     if (codes) {
@@ -139,11 +148,12 @@ static int parts_same(const Twins *p) {
     int same = 1;
     for (int z = 0; z < 4; z++) {
         const int i = dice(p->m), j = dice(p->n);
-        const int rows = z & 1 ? 1 : 1 + dice(p->m - i), cols = z & 2 ? 1 : 1 + dice(p->n - j);
+        const int rows = z & 1 ? 1 : 1 + dice(p->m - i),
+                  cols = z & 2 ? 1 : 1 + dice(p->n - j);
         const size_t at = (size_t)i * p->ldc + (size_t)j;
         memcpy(p->other, p->before, p->len * sizeof(real));
-        gemm(p->other + at, p->ldc, mat_at(p->a, (size_t)i, 0), mat_at(p->b, 0, (size_t)j), rows,
-             cols, p->k, p->acc);
+        gemm(p->other + at, p->ldc, mat_at(p->a, (size_t)i, 0),
+             mat_at(p->b, 0, (size_t)j), rows, cols, p->k, p->acc);
         for (size_t r = at; r < at + (size_t)rows * p->ldc; r += p->ldc)
             same &= !memcmp(p->other + r, p->serial + r, (size_t)cols * sizeof(real));
     }
@@ -176,8 +186,10 @@ static void check_gemm(int m, int n, int k, int kind, int acc) {
     gemm_serial(p.serial, p.ldc, p.a, p.b, NULL, m, n, k, acc);
     gemm(p.other, p.ldc, p.a, p.b, m, n, k, acc);
     gemm_naive(p.naive, p.ldc, p.a, p.b, m, n, k, acc);
-    CHECK(close_enough(&p), "gemm %d %d %d kind %d acc %d: wrong values", m, n, k, kind, acc);
-    CHECK(!memcmp(p.serial, p.other, p.len * sizeof(real)) && parts_same(&p) && panels_same(&p),
+    CHECK(close_enough(&p), "gemm %d %d %d kind %d acc %d: wrong values", m, n, k, kind,
+          acc);
+    CHECK(!memcmp(p.serial, p.other, p.len * sizeof(real)) && parts_same(&p) &&
+              panels_same(&p),
           "gemm %d %d %d kind %d: bits depend on what else is computed", m, n, k, kind);
     operand_free(p.a);
     operand_free(p.b);
@@ -186,8 +198,8 @@ static void check_gemm(int m, int n, int k, int kind, int acc) {
 
 static void test_gemm(void) {
     for (int z = 0; z < 256; z++)
-        check_gemm(sizes[dice(SIZES - 4)], sizes[dice(SIZES - 4)], sizes[dice(SIZES)], z & 15,
-                   z >> 4 & 1);
+        check_gemm(sizes[dice(SIZES - 4)], sizes[dice(SIZES - 4)], sizes[dice(SIZES)],
+                   z & 15, z >> 4 & 1);
     check_gemm(70, 1100, 260, 2, 1);
     check_gemm(300, 33, 530, 1, 1);
 }
@@ -198,6 +210,7 @@ static void check_precision(int k) {
     const Mat a = operand(M, k, 0, 0), b = operand(k, N, 0, 0);
     real c[M * N];
     double num = 0, den = 0;
+
     gemm(c, N, a, b, M, N, k, 0);
     for (int i = 0; i < M * N; i++) {
         double sum = 0;
@@ -207,7 +220,8 @@ static void check_precision(int k) {
         num += (sum - (double)c[i]) * (sum - (double)c[i]);
         den += sum * sum;
     }
-    CHECK(sqrt(num / den) <= (DOUBLE ? 1e-14 : 1e-6), "gemm, k %d: error %.3g", k, sqrt(num / den));
+    CHECK(sqrt(num / den) <= (DOUBLE ? 1e-14 : 1e-6), "gemm, k %d: error %.3g", k,
+          sqrt(num / den));
     operand_free(a);
     operand_free(b);
 }
@@ -216,15 +230,16 @@ static void test_precision(void) {
     for (int k = 64; k <= 4096; k *= 4) check_precision(k);
 }
 
-/* Cutting a product into tasks ends, at one tile, and loses nothing; several products in one loop
- * are what they are one by one. */
+/* Cutting a product into tasks ends, at one tile, and loses nothing; several products
+ * in one loop are what they are one by one. */
 static void test_tasks(void) {
     enum { M = 50, N = 90, K = 70 };
     for (int m = 1; m < 40; m++)
         for (int n = 1; n < 40; n++) {
             int mb, nb;
             const int tasks = cut(&(Gemm){.m = m, .n = n, .k = 9}, 1, &mb, &nb);
-            CHECK(mb > 0 && nb > 0 && mb <= MR && nb <= NR && tasks == CEIL(m, mb) * CEIL(n, nb),
+            CHECK(mb > 0 && nb > 0 && mb <= MR && nb <= NR &&
+                      tasks == CEIL(m, mb) * CEIL(n, nb),
                   "cut %d %d: %d tasks of %d %d", m, n, tasks, mb, nb);
         }
     const Mat a = operand(M, K, 0, 0), b = operand(K, N, 1, 0), at = operand(N, M, 1, 1);
@@ -246,8 +261,10 @@ static void test_tasks(void) {
 
 /* y = x codes^T for n tokens, m outputs, k inputs: exact. */
 static void check_gemm_int(int n, int m, int k, int extreme) {
-    int8_t *x = exactly((size_t)n * (size_t)k, 1), *codes = exactly((size_t)m * (size_t)k, 1);
-    const size_t ldy = (size_t)m + (size_t)dice(2) * 3, len = ((size_t)n - 1) * ldy + (size_t)m;
+    int8_t *x = exactly((size_t)n * (size_t)k, 1),
+           *codes = exactly((size_t)m * (size_t)k, 1);
+    const size_t ldy = (size_t)m + (size_t)dice(2) * 3,
+                 len = ((size_t)n - 1) * ldy + (size_t)m;
     real *inv = exactly((size_t)n, sizeof(real)), *y = exactly(len, sizeof(real));
     real *want = exactly(len, sizeof(real)), *one = exactly((size_t)m, sizeof(real));
     const real s = (real)(1 + dice(100)) / 77;
@@ -268,7 +285,8 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     CHECK(!memcmp(want, y, len * sizeof(real)) &&
               !memcmp(want + i * ldy, one, (size_t)m * sizeof(real)),
           "integer product %d %d %d differs from the exact sum", n, m, k);
-    for (int p = 0; p < k; p++) sum += (double)x[p] * (double)codes[p]; /* the naive twin itself */
+    for (int p = 0; p < k; p++)
+        sum += (double)x[p] * (double)codes[p]; /* the naive twin itself */
     CHECK(want[0] == (real)sum * (s * inv[0]), "naive integer product %d %d %d", n, m, k);
     free(x);
     free(codes);
@@ -282,7 +300,8 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
 
 static void test_gemm_int(void) {
     for (int z = 0; z < 150; z++)
-        check_gemm_int(sizes[dice(SIZES - 2)], sizes[dice(SIZES - 4)], sizes[dice(SIZES)], 0);
+        check_gemm_int(sizes[dice(SIZES - 2)], sizes[dice(SIZES - 4)], sizes[dice(SIZES)],
+                       0);
     for (int k = 1; k < 140; k += 3) check_gemm_int(1 + k % 17, 33, k, 1);
     check_gemm_int(20, 40, 4096, 1);
 }
@@ -293,6 +312,7 @@ static void test_gemm_int8(void) {
     int8_t *x = (int8_t *)reals(N * K, 0), *codes = (int8_t *)reals(M * K, 0);
     real inv[N], y[N * M], want[N * M];
     IntWeights w = {0};
+
     fill_steps(inv, N);
     for (int i = 0; i < N * K; i++) x[i] = (int8_t)(dice(255) - 127);
     for (int i = 0; i < M * K; i++) codes[i] = (int8_t)(dice(255) - 127);
@@ -307,9 +327,8 @@ static void test_gemm_int8(void) {
     free(w.panel);
 }
 
-/* ------------------------------------------------------------------------------------------
- * The range coder: within 1 % of the order-0 entropy, and back
- * ------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------
+ * The range coder: within 1 % of the order-0 entropy, and back */
 static double entropy_bytes(const int *count, int symbols, double n) {
     double bits = 0;
     for (int s = 0; s < symbols; s++)
@@ -334,6 +353,7 @@ static void check_decoding(Golf *m, uint8_t *buf, size_t bytes, const char *what
     const size_t n = t->copy_n, S = t->copy_scales;
     const int8_t *codes = memcpy(reals(n, 0), m->code, n);
     const real *scales = memcpy(reals(S, 0), m->scale, S * sizeof(real));
+
     memset(m->code, 0, n);
     memset(m->scale, 0, S * sizeof(real));
     CHECK(read_coded(m, t, buf, bytes) && !memcmp(m->code, codes, n) &&
@@ -345,11 +365,13 @@ static void check_decoding(Golf *m, uint8_t *buf, size_t bytes, const char *what
 static void test_coder(void) {
     static const struct {
         const char *options, *name;
+
         int rows, cols;
-    } rows[] = {{"wq=ternary", "wo", 300, 400},      {"wq=ternary wscale=group", "wo", 200, 300},
-                {"wq=int4", "wo", 200, 200},         {"wq=int8", "wo", 300, 300},
-                {"embed_bits=4", "embed", 4096, 48}, {"embed_bits=8", "embed", 3000, 64},
-                {"wq=ternary", "wo", 1100, 1000}}; /* two streams */
+    } rows[] = {
+        {"wq=ternary", "wo", 300, 400},      {"wq=ternary wscale=group", "wo", 200, 300},
+        {"wq=int4", "wo", 200, 200},         {"wq=int8", "wo", 300, 300},
+        {"embed_bits=4", "embed", 4096, 48}, {"embed_bits=8", "embed", 3000, 64},
+        {"wq=ternary", "wo", 1100, 1000}}; /* two streams */
     const real *w = reals(1100 * 1000, 90);
     for (size_t i = 0; i < COUNT(rows); i++) {
         const char *what = rows[i].options;
@@ -362,8 +384,8 @@ static void test_coder(void) {
         uint8_t *buf = (uint8_t *)reals(t.bytes, 0);
         const size_t bytes = write_coded(&m, m.tensor, buf, t.bytes);
         const double entropy = entropy_bytes(count, 256, (double)n);
-        printf("coder, %s: %zu bytes, packed %zu, order-0 entropy %.0f\n", what, bytes, t.bytes,
-               entropy);
+        printf("coder, %s: %zu bytes, packed %zu, order-0 entropy %.0f\n", what, bytes,
+               t.bytes, entropy);
         CHECK(bytes && (double)bytes <= 1.01 * entropy + 2.0 * (double)t.copy_scales + 8,
               "%s: %zu bytes, entropy %.0f", what, bytes, entropy);
         check_decoding(&m, buf, bytes, what);
@@ -376,11 +398,13 @@ static void test_coder_numbers(void) {
     const Tensor t = tensor_of("embed_bits=16", "embed", 100, 200);
     real *w = reals(N, 0);
     Golf m;
+
     for (size_t i = 0; i < N; i++) w[i] = (real)(1 + (int)(hash64(7, i) % 4)) / 8;
     one_tensor(&m, &t, w);
     uint8_t *buf = (uint8_t *)reals(t.bytes, 0);
     const size_t bytes = write_coded(&m, m.tensor, buf, t.bytes);
-    CHECK(bytes && bytes < N / 4 * 11 / 10, "numbers of 4 values: %zu bytes for %d", bytes, N);
+    CHECK(bytes && bytes < N / 4 * 11 / 10, "numbers of 4 values: %zu bytes for %d",
+          bytes, N);
     check_decoding(&m, buf, bytes, "numbers");
 }
 

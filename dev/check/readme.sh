@@ -4,6 +4,7 @@
 # folders of its own. Where runs/baseline has not been trained, a short stand-in takes its place. Needs
 # data/sotu. Ends with `N passed, N failed`.
 set -u
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_readme_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -18,7 +19,7 @@ mkdir -p "$tmp/runs" "$tmp/data"
 # Indented blocks of both files, comments cut off; and what stands in backticks in the table of systems.
 commands() {
     sed -n 's/^    \(\.\/train_golf .*\)$/\1/p; s/^    \([A-Z0-9a-z/=_ ]*data\/get\.sh .*\)$/\1/p' README.md
-    grep -oE "`\./train_golf (train|eval) [^`]*`" dev/systems/README.md | tr -d '`'
+    grep -oE '`\./train_golf (train|eval) [^`]*`' dev/systems/README.md | tr -d '`'
 }
 while IFS= read -r command; do
     command=$(echo "$command" | sed 's/ *#.*//')

@@ -2,6 +2,7 @@
 # run.sh PROGRAM...: runs test programs, two at a time, prints what they say in order, and adds up their
 # counts: the last line is `N passed, N failed`. A program that ends without its count has failed.
 set -u
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_run_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
