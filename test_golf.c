@@ -1449,8 +1449,7 @@ static void test_resume(void) {
     }
 }
 
-/* The file's model is the one in memory; all other ways to store it:
- * dev/check/files.c. */
+/* The model of the file is that in memory; all ways to store one: dev/check/files.c. */
 static void test_export(void) {
     check_export("");
     check_export("wq=none aq=none unique=2 embed_bits=16");
@@ -1477,6 +1476,7 @@ static void test_bpb(void) {
     Shards *val = validation_of(t, 12);
     new_model(&m, "vocab=266 width=16 heads=2 seq=8 repeat=2", 40);
     const double nll = 8 * golf_forward(&m, t, t + 1, 1, 8);
+
     Score s = golf_eval(&m, tok, val, 0, 0);
     CHECK(s.tokens == 8 && s.bytes == 11 && near(s.nll, nll, EPS) &&
               near(s.loss, nll / 8, EPS) &&
@@ -1507,6 +1507,7 @@ static void check_windows(Golf *m, Golf *one, const Tokenizer *tok, int n, int s
         sum += (double)m->loss[i - from];
         bytes += tokenizer_bytes(tok, r[i], r[i + 1]);
     }
+
     Score s = golf_eval(m, tok, val, stride, 0);
     CHECK(s.tokens == total && s.bytes == bytes && near(s.nll, sum, EPS * total),
           "%d tokens, stride %d: %d of %d tokens, nll %.9g of %.9g", n, stride,
@@ -1549,12 +1550,13 @@ static double cached_decode_error(const char *arm) {
         int at = 0;
         m.cached = 0;
         while (at < T) {
-            const int n = MIN(at == 0 ? 1 + 4 * round : 1 + at % 3, T - at);
+            const int wanted = at ? 1 + at % 3 : 1 + 4 * round, n = MIN(wanted, T - at);
             golf_forward(&m, x + at, NULL, 1, n);
             golf_forward(&full, x, NULL, 1, at + n);
-            for (int i = 0; i < n * V; i++)
-                worst =
-                    worse(worst, fabs((double)(m.logits[i] - full.logits[at * V + i])));
+            for (int i = 0; i < n * V; i++) {
+                const real e = m.logits[i] - full.logits[at * V + i];
+                worst = worse(worst, fabs((double)e));
+            }
             at += n;
         }
     }
@@ -1573,22 +1575,31 @@ static void test_cached_decode(void) {
 }
 
 /* 50 greedy tokens, three times the context: when it is full its last half is kept. */
-static void test_sampling(void) {
-    enum { T = 16, V = HAND_VOCAB };
-    Golf m, full;
-    write_hand_model(IN("t.model"));
-    const Tokenizer *tok = tokenizer_load(IN("t.model"));
+static char *sample_of(Golf *m, const Tokenizer *tok, size_t *len) {
+    char *out;
+    FILE *f = open_memstream(&out, len);
     Config how = config_of("");
     strcpy(how.prompt, "abc ab");
     how.tokens = 50;
     how.temperature = 0;
+    golf_cache(m);
+    golf_sample(m, tok, &how, f);
+    fclose(f);
+    return out;
+}
+
+static void test_sampling(void) {
+    enum { T = 16, V = HAND_VOCAB };
+    Golf m, full, loaded;
+
+    write_hand_model(IN("t.model"));
+    const Tokenizer *tok = tokenizer_load(IN("t.model"));
     new_model(&m, "vocab=266 width=32 heads=2 seq=16 repeat=2 seed=3", T);
     new_model(&full, "vocab=266 width=32 heads=2 seq=16 repeat=2 seed=3", T);
     for (size_t i = 0; i < m.n_params; i++) m.master[i] += (real)0.3 * noise(60, i);
     memcpy(full.master, m.master, m.n_params * sizeof(real));
     golf_quantize(&m);
     golf_quantize(&full);
-    golf_cache(&m);
 
     int ids[64] = {1, ABC, SP, AB}, n = 4, from = 0;
     while (n < 54) {
@@ -1598,22 +1609,26 @@ static void test_sampling(void) {
         if (ids[n] == tok->bos) break;
         n++;
     }
-    size_t len, out_len;
-    char *want = tokenizer_decode(tok, ids, (size_t)n, &len), *out;
-    FILE *f = open_memstream(&out, &out_len);
-    golf_sample(&m, tok, &how, f);
-    fclose(f);
-    CHECK(n > 30 && out_len == len + 1 && !memcmp(out, want, len),
-          "%d greedy tokens: %s, not %s", n, out, want);
+    size_t want_len, len;
+    const char *want = tokenizer_decode(tok, ids, (size_t)n, &want_len);
+    const char *text = sample_of(&m, tok, &len);
+    CHECK(n > 30 && len == want_len + 1 && !memcmp(text, want, want_len),
+          "%d greedy tokens: %s, not %s", n, text, want);
+
+    golf_save(&m, IN("sample.golf"), tok->crc); /* from the file: weights of 2 bits */
+    golf_load(&loaded, IN("sample.golf"));
+    golf_buffers(&loaded, T);
+    const char *again = sample_of(&loaded, tok, &len);
+    CHECK(!strcmp(text, again), "the file says %s, memory %s", again, text);
     golf_free(&m);
     golf_free(&full);
+    golf_free(&loaded);
 }
 
 /* p = .1 .2 .3 .4, best first: .4 up to u = .4, .3 up to .7, .2 up to .9 */
 static void test_pick(void) {
     static const struct {
         double temperature, top_p, u;
-
         int want;
     } rows[] = {{0, 1, 0.99, 3}, {1, 1, 0.05, 3},  {1, 1, 0.45, 2},  {1, 1, 0.75, 1},
                 {1, 1, 0.95, 0}, {1, 0.5, 0.5, 3}, {1, 0.5, 0.6, 2}, {1, 0.5, 0.99, 2},

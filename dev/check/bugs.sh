@@ -1,149 +1,246 @@
 #!/bin/sh
 # make test-bugs: would the tests notice? Each row plants one bug into a copy of the sources (a sed
-# script, no hooks in the program), builds the tests and demands that the named group FAILS. A bug
-# that goes unnoticed, does not compile, or no longer matches the source is a failure.
+# script, no hooks in the program), builds a test program and demands that a test FAILS. A bug that goes
+# unnoticed, does not compile, or no longer matches the source is a failure; so is an untouched source
+# that does not pass. The rows of a system stand in its file, behind `#elif defined BUGS`, and are built
+# with that system alone.
+#
+#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, commands
+#     bug NAME double|float PATTERN SED...            in a system's file
+#
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, JOBS (2 at a time).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2}
+CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2} BUGS=${BUGS:-}
+export OMP_NUM_THREADS=1
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-sources="train_golf.c golf.h data/tokens.h dev/studies/perturb.h"
-# plant NAME double|float GROUP SED-SCRIPT...; verdict in $tmp/NAME.verdict
-plant() {
-    name=$1 numbers=$2 group=$3 dir=$tmp/$1
-    shift 3
-    mkdir -p "$dir/dev/check" "$dir/dev/bench" "$dir/dev/studies" "$dir/data"
-    for file in $sources test_golf.c dev/bench/bench.h dev/check/test_*.h; do cp "$file" "$dir/$file"; done
-    for script; do
-        changed=
-        for file in $sources; do
-            sed "$script" "$dir/$file" > "$dir/new" && mv "$dir/new" "$dir/$file"
-            cmp -s "$file" "$dir/$file" || changed=1
-        done
-        if [ -z "$changed" ] && [ "$name" != none ]; then
-            echo "FAILED $name: the substitution no longer matches: $script" > "$dir.verdict"
-            return
-        fi
+in_() { echo "/^[A-Za-z].* \**$1(/,/^}/"; } # sed address: the body of function $1
+
+# What a bug may change: the core, and the files of one system.
+sources() { # SYSTEM or nothing
+    echo train_golf.c golf.h
+    [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
+}
+copy() { # DIR SYSTEM: a tree of its own, with this system or none
+    mkdir -p "$1/dev" "$1/data"
+    cp train_golf.c golf.h test_golf.c "$1" && cp data/prepare.c "$1/data"
+    cp -r dev/systems dev/check dev/bench "$1/dev"
+    { [ -z "$2" ] || grep "\"$2.h\"" dev/systems/systems.h; } > "$1/dev/systems/systems.h"
+}
+substitute() { # DIR SYSTEM SED: fails when nothing changes
+    changed=
+    for file in $(sources "$2"); do
+        sed "$3" "$1/$file" > "$1/new"
+        cmp -s "$1/new" "$1/$file" || changed=1
+        mv "$1/new" "$1/$file"
     done
-    [ "$numbers" = double ] && define=-DGOLF_DOUBLE || define=
+    [ -n "$changed" ]
+}
+build() { # DIR PROGRAM double|float
+    source=dev/check/$2.c define=
+    [ "$2" = golf ] && source=test_golf.c
+    [ "$3" = double ] && define=-DGOLF_DOUBLE
     # shellcheck disable=SC2086
-    if ! (cd "$dir" && $CC $FLAGS -O1 -w $define -o t test_golf.c -lm) > "$dir.log" 2>&1; then
-        echo "FAILED $name: does not compile: $(grep -m 1 error "$dir.log")" > "$dir.verdict"
+    (cd "$1" && $CC $FLAGS -O1 -w $define -o t "$source" -lm) > "$1.log" 2>&1
+}
+run() { # DIR PATTERN; output in DIR.log
+    (cd "$1" && GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$2 timeout 100 ./t) > "$1.log" 2>&1
+}
+
+verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
+    name=$1 numbers=$2 program=$3 pattern=$4 system=$5 dir=$tmp/$5.$1
+    shift 5
+    copy "$dir" "$system"
+    for script; do
+        substitute "$dir" "$system" "$script" && continue
+        echo "FAILED $name: the substitution no longer matches: $script"
+        return
+    done
+    if ! build "$dir" "$program" "$numbers"; then
+        echo "FAILED $name: does not compile: $(grep -m 1 error "$dir.log")"
         return
     fi
-    (cd "$dir" && OMP_NUM_THREADS=1 GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$group timeout 100 ./t) > "$dir.log" 2>&1
+    run "$dir" "$pattern"
     status=$?
     first=$(grep -m 1 '^FAILED' "$dir.log" | cut -c 8-110)
-    if [ "$name" = none ] && [ $status = 0 ]; then echo "ok     the untouched source passes"
-    elif [ "$name" = none ]; then echo "FAILED the untouched source fails: $first"
-    elif [ $status = 1 ] && [ -n "$first" ]; then echo "ok     $name: $first"
+    if [ $status = 1 ] && [ -n "$first" ]; then echo "ok     $name: $first"
     elif [ $status -gt 128 ]; then echo "ok     $name: crashed, status $status"
-    else echo "FAILED $name: went unnoticed by '$group' (exit status $status)"
-    fi > "$dir.verdict"
-    rm -rf "$dir"
+    else echo "FAILED $name: went unnoticed by '$pattern' of $program (exit status $status)"
+    fi
+}
+verdict_of_none() { # double|float PROGRAM SYSTEM: the untouched source
+    dir=$tmp/$3.none.$2.$1 what="${3:-the core}: $2, $1 numbers"
+    copy "$dir" "$3"
+    if build "$dir" "$2" "$1" && run "$dir" ""; then echo "ok     $what: untouched, passes"
+    else echo "FAILED $what: untouched, fails: $(grep -m 1 'FAILED\|error' "$dir.log")"
+    fi
 }
 
 running=0 planted=0
-bug() {
-    case $1 in *${BUGS:-}*) ;; *) return ;; esac
-    plant "$@" &
-    planted=$((planted + 1)) running=$((running + 1))
-    if [ $running -ge "$JOBS" ]; then wait; running=0; fi
+start() { # NAME VERDICT-FUNCTION ARGUMENTS...
+    case $1 in *$BUGS*) ;; *) return ;; esac
+    planted=$((planted + 1))
+    file=$tmp/$(printf %04d $planted).verdict
+    shift
+    { "$@" > "$file"; rm -rf "$dir"; } &
+    running=$((running + 1))
+    [ $running -lt "$JOBS" ] || { wait; running=0; }
+}
+untouched() { # double|float PROGRAM SYSTEM: once
+    case " $seen " in *" $1.$2.$3 "*) return ;; esac
+    seen="$seen $1.$2.$3"
+    start "none $2 $3" verdict_of_none "$1" "$2" "$3"
+}
+seen=
+bug() { # of the core: NAME double|float PROGRAM PATTERN SED...
+    name=$1 numbers=$2 program=$3 pattern=$4
+    shift 4
+    untouched "$numbers" "$program" ""
+    start "$name" verdict_of_bug "$name" "$numbers" "$program" "$pattern" "" "$@"
 }
 
-in_() { echo "/^[A-Za-z].* \**$1(/,/^}/"; } # sed address: the body of function $1
-
-bug none double "" ""
 # gradients
-bug dW-of-last-phase-only double gradients "$(in_ linear_dw)s/rows, K, N, 1}/rows, K, N, 0}/"
-bug interface-of-last-phase-only double gradients "$(in_ fold)s/ += m->dix/ = m->dix/"
-bug phase-vector-one-early double gradients \
-    "$(in_ block_forward)s/IX(gate_attn)/ix_of(m, T_gate_attn, p ? p - 1 : 0)/"
-bug rmsnorm-dot-term double "layer gradients" "$(in_ rmsnorm_backward)s/sum_lanes(sum) \*/0 * sum_lanes(sum) */"
-bug gate-gradient-2-percent double "layer gradients" \
-    "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
-bug qgain-gradient-2-percent double gradients "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
-bug masks-ignored double masks "$(in_ ste_identity)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
-bug rope-sign-backward double "layer gradients" "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/"
-bug rope-sign-both double "layer gradients" \
-    "$(in_ qk_forward)s/ + x2 \* d/ - x2 * d/; $(in_ qk_forward)s/ - x1 \* d/ + x1 * d/" \
-    "$(in_ qk_backward)s/d1 \* c - d2 \* d/d1 * c + d2 * d/; $(in_ qk_backward)s/d1 \* d + d2 \* c/d2 * c - d1 * d/"
-bug dW-from-unquantized-input double gradients \
-    "$(in_ linear_dw)s/^    return/if (m->freeze) for (int i = 0; i < N * K; i++) x->x[i] -= x->res[i]; &/"
-bug codes-without-their-step double gradients \
-    "$(in_ inputs_of)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
-bug embedding-without-x0-path double "model gradients" \
-    "$(in_ golf_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
-bug embedding-without-head double "model gradients" "$(in_ head)s/if (learn) gemm/if (0) gemm/"
-bug head-of-the-last-part-only double "large batch" "$(in_ head)s/part, h0 > 0/part, 0/"
-bug softcap-derivative double "layer gradients" "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
-bug gqa-head-mapping double "layer gradients" "$(in_ attention_forward)s|pack_a(kp, mat(k + (size_t)b \* Tk \* ldk + kv|pack_a(kp, mat(k + (size_t)b * Tk * ldk + (kv + 1) % KV|"
-bug attention-sees-the-next-token double "layer gradients" \
-    "$(in_ unseen)s/l < t - keys + rows/l < t - keys + rows - 1/"
-bug chunk-edge-lost double "model gradients" "$(in_ add_chunks)s/j < chunks; j++)/j < MIN(1, chunks); j++)/"
-bug recompute-of-another-phase double "large batch" "$(in_ golf_backward)s/block_forward(m, m->run\[i\], B, T)/block_forward(m, m->run[i + 1], B, T)/"
-bug muon-of-the-wide-side double muon "$(in_ orthogonal)s/tall = rows > cols/tall = rows < cols/"
-bug muon-without-nesterov double muon "$(in_ golf_muon)s/x\[e\] = mu \* mom\[e\] + (1 - mu) \* g/x[e] = mom[e]/"
-# everything else
-bug scale-not-bf16 float quantizers "$(in_ grid_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
-bug ties-away-from-zero float quantizers "$(in_ grid_code)s/rint(/round(/"
-bug adamw-without-bias-correction float adamw "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
-bug decay-of-everything float adamw "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
-bug clipping-ignored float adamw "s|c->clip / norm : 1|1 : 1|"
-bug epochs-in-file-order float shards "s/shuffled(row % windows, windows, key)/(row % windows)/"
-bug space-counted-after-bos float bpb "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
-bug sliding-counts-twice float bpb "$(in_ golf_eval)s/if (n % len < T - step/if (0/"
-bug resume-forgets-a-moment float training "$(in_ ckpt_load)s/i < 3; i++) memcpy/i < 2; i++) memcpy/"
-bug cache-rotates-from-0 float sampling "$(in_ block_forward)s/m->rope, pos, n0/m->rope, 0, n0/"
-bug merge-rightmost-first float tokenizer "s/e->sym\[r\].score > e->sym/e->sym[r].score >= e->sym/"
-bug row-scale-of-another-row double gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
-bug rotated-codes-on-plain-weights double gradients "$(in_ in_integers)s/t->quant == quantizers + Q_QUEST ? m->c.aq != AQ_QUEST || m->c.abits > 7/0 ? 0/"
-# systems
-bug quest-mask-at-the-edge float quest "$(in_ ste_mask)s| + s / 2;|;|"
-bug quest-gradient-not-rotated double masks "/^void quest_backward(/,/^}/s/hadamard(d, n, t->had);\$/;/"
-bug quest-without-half-step float quest "$(in_ choose_quantizer)s/(q == Q_QUEST \&\& c->wbits != 1.585)/0/"
-bug inputs-mask-forgotten double gradients "/^void quest_inputs_backward(/,/^}/s/quest_pass(dx + at, a->mask + at, K, block);/hadamard(dx + at, K, block);/"
-bug binary-without-mean float bitnet "/^void binary_quantize(/,/^}/s/w\[i\] - (real)mean/w[i]/"
-bug group-of-the-next-row float bitnet "$(in_ piece_at)s/return p \/ per_line \* line + at;/return p * group;/"
-bug alpha-without-its-weight double gradients "/^void hi_backward(/,/^}/s/\*DIX(alpha) += dw \* w;/*DIX(alpha) += dw;/"
-bug router-softmax-diagonal double gradients "/^void hi_backward(/,/^}/s/((e == chosen) - prob\[e\])/(e == chosen)/"
-bug codebook-sums-not-means double gradients "/^void cluster_average(/,/^}/s| / count\[k\]||"
-bug ramp-at-once float ramp "/^real lambda_of(/,/^}/s/each ? 4 \* x - turn : x/x/"
-bug coder-forgets-a-carry float coder "$(in_ coded_bit)s/for (uint8_t \*q = r->at - 1; ++\*q == 0;) q--;/;/"
-bug coder-never-learns float coder "$(in_ coded_bit)s/node->n += node->n < 255;/node->n = 0;/"
-bug noise-of-another-size float perturb "$(in_ golf_perturb)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
-bug fit-leaves-room float fit "$(in_ fit_width)s/c->hidden += 8)/c->hidden += 16)/"
-bug damaged-tensor-accepted float corruption "$(in_ golf_load)s/ || get_u(row + 4, 4) != crc32_of([^)]*)//"
-bug full-disk-leaves-tmp float errors "s/if (f) remove(tmp);//"
-# sharing
-body() { echo "/^[a-z].* \**$1(/,/^}/"; } # of a function that others declare
-bug unshared-by-block double "sharing: convert" "$(body unshared)s/return 1;/return 0;/"
-bug pair-of-another-phase double gradients "$(in_ lora_packed)s/copy_of(m, t, p)/0/"
-bug pair-without-dx double gradients "$(body lora_dx)s/->back, N, 1);/->back, N * 0, 1);/"
-bug pair-only-B-learns double gradients "$(body lora_dw)s/gemm(m->g + A, K.*;/;/"
-bug svd-without-singular-values double "low rank" "$(body low_rank)s/(x \* sigma)/x/; $(body low_rank)s/b\[k \* r + e\] = (real)sum;/b[k * r + e] = (real)(sum \/ sigma);/"
-bug average-of-the-first double "sharing: convert" "$(body convert)s/count = 1, last = first/last = first/; $(body convert)s/p <= last/p <= first/"
-bug stepwise-is-lower double "sharing: convert" "$(body convert)s/c->convert == CONVERT_STEPWISE/0/"
-bug pairs-of-the-average double "sharing: convert" "$(body lora_fit)s/v\[i\] - w\[i\]/v[i]/"
-bug teacher-without-softcap double gradients "$(body teacher_loss)s/ \* (1 - l\[k\] \* l\[k\] \* cap2)//"
-bug teacher-twice double gradients "$(body teacher_loss)s/(1 - W) \* m->loss/m->loss/"
-bug fips-U-from-up-alone double gradients "$(body fips_fold)s/gemm(m->g + at, C, mat(m->eff + v_down.*;/;/"
-bug pruned-weights-learn double "sharing: fips" "$(body ste_mask)s/nonzero ? z\[i\] != 0/nonzero ? 1/"
-bug prune-the-largest float "sharing: fips" "$(in_ by_size)s/(x > y) - (x < y)/(x < y) - (x > y)/"
-bug expert-of-the-first-choice double gradients "$(body moe_backward)s/z = token \* E + g->e/z = token * E/"
-bug expert-gate-not-learned double gradients "$(body moe_backward)s/ \* w \* (1 - w);/ * 0;/"
-bug experts-uneven double gradients "$(in_ sel_backward)s/log_p\[e\] - mean/log_p[e]/"
-bug rows-of-another-expert float "sharing: experts" "$(in_ moe_plan)s/const int row = at\[(int)s->moe_e\[i\]\]++;/const int row = i; (void)at;/"
-bug values-not-gated double gradients "$(body switch_values_backward)s/= w \* dv\[d\]/= dv[d]/"
-bug output-choice-not-learned double gradients "$(body switch_output_backward)s/inner(dx, u + i \* C + g \* D, D)/0/"
-bug skip-forgotten-backward double gradients "$(body unet_add)s/m->c.unet/0/"
-bug skips-in-order double "sharing: skips" "$(in_ unet_from)s/half - 1 - i/i/"
-bug new-phases-open double "sharing: depth" "$(body ramp_init)s/!used\[p\]/0/"
-bug backprop-one-more double "sharing: depth" "$(body golf_backward)s/m->runs - i == m->c.backprop/m->runs - i == m->c.backprop + 1/"
-bug cosine-of-streams double "sharing: depth" "$(body watch)s/ - m->prev\[p\]\[k\]//"
+bug dW-of-last-phase-only double golf gradients "$(in_ linear_dw)s/^\( *N,  *\)1}/\10}/"
+bug dW-from-another-input double golf gradients "$(in_ attention_dw)s/&s->in_o/\&s->in_q/"
+bug codes-without-their-step double golf gradients "$(in_ inputs_of)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
+bug interface-of-last-phase-only double golf gradients "$(in_ fold_interface)s/ += from/ = from/"
+bug phase-vector-one-early double golf gradients \
+    "$(in_ output_forward)s/vec_of(m, T_gate_attn, k)/phase_vector(m, T_gate_attn, k->p ? k->p - 1 : 0)/"
+bug rmsnorm-dot-term double golf layers "$(in_ rmsnorm_backward)s/sum_lanes(sum) \*/0 * sum_lanes(sum) */"
+bug gate-gradient-2-percent double golf layers "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
+bug qgain-gradient-2-percent double golf layers "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
+bug rope-sign-backward double golf layers "$(in_ rope_backward)s/d1 \* c - d2 \* s/d1 * c + d2 * s/"
+bug embedding-without-x0-path double golf model \
+    "$(in_ embed_chunk_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*;/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
+bug embedding-without-head double golf model "$(in_ head)s/gemm(dE, .*;/(void)dE;/"
+bug softcap-derivative double golf layers "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
+bug chunk-edge-lost double golf model "$(in_ add_chunks)s/j < m->rows_partial;/j < MIN(1, m->rows_partial);/"
+bug row-scale-of-another-row double golf gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
+bug each-norm-of-the-first double golf model "$(in_ qkv_backward)s/du, r > 0,/du, 0,/"
+bug masks-ignored float golf straight "$(in_ ste_backward)s/mask\[i\] ? dw\[i\] : 0/dw[i]/"
+# layers and the model
+bug rope-sign-both float golf RoPE \
+    "$(in_ rope_forward)s/x1 \* c + x2 \* s, x2 \* c - x1 \* s/x1 * c - x2 * s, x2 * c + x1 * s/" \
+    "$(in_ rope_backward)s/d1 \* c - d2 \* s, d1 \* s + d2 \* c/d1 * c + d2 * s, d2 * c - d1 * s/"
+bug rope-of-another-row float golf RoPE "$(in_ qk_forward)s/(pos0 + (n0 + n) % T)/(pos0 + n % T)/"
+bug gqa-head-mapping float golf attention "$(in_ attention_forward)s|pack_a(k_left, mat(k + (size_t)b \* Tk \* ldk + kv|pack_a(k_left, mat(k + (size_t)b * Tk * ldk + (kv + 1) % KV|"
+bug attention-sees-the-next-token float golf attention \
+    "$(in_ set_unseen)s/l < t - keys + rows/l < t - keys + rows - 1/"
+bug norm-with-another-floor double golf RMSNorm "$(in_ rmsnorm_forward)s/(real)1e-6/(real)1e-4/"
+bug target-of-the-next-token float golf cross "$(in_ loss_forward)s/l\[targets\[n\]\]/l[targets[(n + 1) % N]]/"
+bug order-exchanged float golf order "$(in_ block_of)s/c->order == ORDER_CYCLE/c->order != ORDER_CYCLE/"
+bug coda-is-the-prelude float golf order "$(in_ block_of)s/c->prelude + c->unique + (loop/(loop/"
+bug head-of-the-last-part-only double golf large "$(in_ head)s/E, part, 1)/E, part, 0)/"
+bug recompute-of-another-phase double golf large \
+    "$(in_ golf_backward)s/1) block_forward(m, p, B, T)/1) block_forward(m, m->run[i + 1], B, T)/"
+bug scalar-of-another-phase float golf definition "$(in_ copy_of)s/== m->phases ? p/== m->phases ? 0/"
+bug cache-rotates-from-0 float golf cached "$(in_ qkv_forward)s/m->cached/0/"
+# quantizers
+bug scale-not-bf16 float golf quantizers "$(in_ ternary_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug step-not-bf16 float golf quantizers "$(in_ int_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug ties-away-from-zero float golf quantizers "$(in_ grid_code)s/rint(/round(/"
+bug trits-highest-first float golf quantizers \
+    "$(in_ ternary_pack)s|out\[i / 5\] = .*|out[i / 5] += (uint8_t)((code[i] + 1) * (int[]){81, 27, 9, 3, 1}[i % 5]);|" \
+    "$(in_ ternary_unpack)s|code\[i\] = .*|code[i] = (int8_t)(byte / (size_t)(int[]){81, 27, 9, 3, 1}[i % 5] % 3) - 1;|; $(in_ ternary_unpack)s|byte /= 3;||"
+bug bits-highest-first float golf integers \
+    "$(in_ int_packed)s/u >> i % bits/u >> (bits - 1 - i % bits)/" "$(in_ int_unpacked)s/<< b;/<< (bits - 1 - b);/"
+bug infinite-scale-accepted float golf trits "$(in_ unpack_scales)s/ || !isfinite(scale\[g\])//"
+bug group-of-the-next-row float golf grids "$(in_ span_at)s|i / per_line \* line + at,|i * group,|"
+bug int4-everywhere float golf inputs "$(in_ inputs_for)s/ && tensor != T_wdown//"
+bug inputs-of-one-step float golf inputs "$(in_ act_quant)s/absmax_of(x + at, K)/absmax_of(x, K)/"
+# optimizers
+bug adamw-without-bias-correction float golf AdamW "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
+bug decay-of-everything float golf AdamW "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
+bug adamw-trains-all float golf "Muon and" "$(in_ golf_adamw)s/ && c->optimizer == OPT_MUON/ \&\& 0/"
+bug clipping-ignored float golf clipping "$(in_ golf_step)s|c->clip / norm : 1|1 : 1|"
+bug muon-of-the-wide-side double golf Muon "$(in_ orthogonal)s/if (tall) gemm(y/if (!tall) gemm(y/"
+bug muon-without-nesterov double golf Muon "$(in_ muon_matrix)s/x\[i\] = mu \* moment\[i\] + (1 - mu) \* g/x[i] = moment[i]/"
+bug muon-of-all-parts double golf Muon "$(in_ muon_matrix)s/parts = t->muon_parts ? t->muon_parts : 1/parts = 1/"
+bug decay-to-the-end float golf schedules "$(in_ wd_at)s/2.0 \* step >= c->steps/0/"
+bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ c->warmdown/(1 - done + 1.0 \/ c->steps) \/ c->warmdown/"
+bug divergence-unnoticed float golf learning "$(in_ golf_step)s/!isfinite(loss) || !isfinite(norm)/0/"
+bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
+bug sum-by-threads float golf threads "$(in_ block_sum)s/const size_t blocks = CEIL(n, BLOCK);/const size_t blocks = CEIL(n, BLOCK); n -= (size_t)omp_get_max_threads();/"
+bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
+# bits per byte, sampling
+bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
+bug sliding-counts-twice float golf sliding "$(in_ score_rows)s/if (earlier && /if (0 \&\& /"
+bug prefix-ignored float golf sliding "$(in_ tokens_to_score)s/limit > 0 && /0 \&\& /"
+bug temperature-upside-down float golf pick "$(in_ pick)s|/ temperature);|* temperature);|"
+bug top-p-cuts-nothing float golf pick "$(in_ pick)s/cut_at < top_p \* sum/1/"
+bug context-from-the-start float golf sampling "$(in_ golf_sample)s|have - T / 2;|have - T;|"
+# kernels
+bug block-overwrites-sum float kernels gemm "$(in_ gemm_serial)s/acc || k0 > 0/acc/"
+bug tile-of-the-other-height float kernels gemm "$(in_ height_of)s/(rows > HEIGHT_2)/(rows > HEIGHT_3)/"
+bug transposed-panel-cut float kernels gemm "$(in_ pack_transposed)s/depth - k)/depth - k - 1)/"
+bug cut-loses-a-row float kernels tasks "$(in_ cut)s/return CEIL(g->m, rows)/return g->m \/ rows/"
+bug stream-word-lost float kernels codes "$(in_ int_pack_stream)s/word % 4 \* 2/word % 2 * 2/"
+bug exp-one-constant float kernels exp "$(in_ fast_exp)s/2.12194440e-4f/2.12e-4f/"
+bug bf16-rounds-up float kernels bf16 "$(in_ to_bf16)s/0x7fff + (u >> 16 & 1)/0x8000/"
+bug crc-not-chained float kernels bits "$(in_ crc32_of)s/crc = ~crc;/crc = ~0u;/"
+bug normal-of-one-draw float kernels randomness "$(in_ normal01)s/2 \* i + 1/2 * i/"
+bug coder-forgets-a-carry float kernels coder "$(in_ coder_carry)s/while (++\*q == 0) q--;/(void)q;/"
+bug coder-never-learns float kernels coder "$(in_ coded_bit)s/node->n += node->n < 255;/node->n = 0;/"
+bug coder-takes-a-byte-less float kernels coder "$(in_ coded_stream)s/ && (!reading || r.at == r.end)//; $(in_ read_coded)s/int good = at\[n\] == len;/int good = at[n] <= len + 1;/"
+# input
+bug merge-rightmost-first float input encoding "$(in_ rescore)s/e->sym\[right\].score > e->sym/e->sym[right].score >= e->sym/"
+bug merge-forgets-its-left float input naively "$(in_ merge_with_next)s/if (left->prev >= 0) rescore(e, left->prev);//"
+bug spaces-kept float input default "$(in_ normalize)s/!t->trim_spaces || s\[i - 1\] != ' '/1/"
+bug every-unknown-letter float input default "$(in_ tokenizer_encode)s/!unk || !after_unk/1/"
+bug twins-accepted float input models "$(in_ add_piece)s/if (other >= 0)/if (0)/"
+bug epochs-in-file-order float input order "$(in_ shards_train_row)s/shuffled(row % windows, windows, key)/(row % windows)/"
+bug one-order-for-all-seeds float input order "$(in_ shards_train_row)s/hash64(seed, /hash64(1, /"
+bug ids-unchecked float input shards "$(in_ read_shard)s/out\[k\] >= vocab/0/"
+# files
+bug damaged-tensor-accepted float files corruption "$(in_ load_tensor)s/ || t->crc != crc32_of([^)]*)//"
+bug damaged-header-accepted float files corruption "$(in_ artifact_open)s/^    if (get_u(a.payload - 4, 4) != .*/    if (0)/"
+bug damaged-checkpoint-accepted float files corruption "$(in_ ckpt_open)s/^    if (get_u(file + size - 4, 4) != .*/    if (0)/"
+bug lines-in-one-order float files lines \
+    "$(in_ config_parse)s/if (seen\[i\])/if (seen[i] || (i \&\& !seen[i - 1] \&\& options[i - 1].mask \& mask \&\& !(options[i - 1].mask \& QUIET)))/"
+bug line-twice float files lines "$(in_ config_parse)s/if (seen\[i\])/if (0)/"
+bug quiet-line-twice float files lines "$(in_ config_parse)s/if (seen\[i\])/if (seen[i] \&\& !(options[i].mask \& QUIET))/"
+bug line-missing float files lines "$(in_ config_parse)s/ || seen\[o - options\])/ || 1)/"
+bug line-of-another-command float files lines "$(in_ config_line)s/ || !(o->mask & mask)//"
+bug systems-line-ignored float files systems= "$(in_ config_parse)s/demand_systems(path, list);/(void)list;/"
+bug systems-line-at-the-start float files systems= "$(in_ config_parse)s/: copy - 1;/: NULL;/"
+bug systems-line-elsewhere float files systems= "$(in_ config_parse)s/if (systems) {/if (systems == copy - 1) {/"
+bug quiet-options-written float files text "$(in_ left_out)s/at_default(c, o)/0/"
+bug option-loses-digits float files text "$(in_ number_text)s/digits <= 17/digits <= 6/"
+bug resume-with-any-option float files options "$(in_ same_options)s/!(o->mask & RESUME)/0/"
+bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->bytes)/t->coded <= t->bytes)/"
+bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
+bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
+bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1c->hidden += 16;/"
+bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
+# commands
+bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"
+bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c);\n&/"
+bug lock-ignored float commands locks "$(in_ open_log)s/if (flock(.*/if (0)/"
+bug usage-exits-well float commands usage "$(in_ usage)s/return 1;/return 0;/"
+bug fixed-options-in-help float commands usage "$(in_ print_options)s/ || o->mask & FIXED//"
+bug nearest-is-the-farthest float commands messages "$(in_ nearest_option)s/if (distance >= least) continue;//"
+bug another-tokenizer-resumed float commands messages "$(in_ train_main)s/same_tokenizer(tok, ckpt);//"
+bug shards-of-another-tokenizer float commands messages "$(in_ open_split)s/ != tok->crc/ == 0/"
+bug log-loses-a-row float commands training "$(in_ keep_rows)s/atoll(row) <= step/atoll(row) < step/"
+bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
+bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"
+
+# systems: their own rows
+bug() { # NAME double|float PATTERN SED...
+    name=$1 numbers=$2 pattern=$3
+    shift 3
+    untouched "$numbers" systems "$system"
+    start "$system: $name" verdict_of_bug "$name" "$numbers" systems "$pattern" "$system" "$@"
+}
+for file in dev/systems/*.h; do
+    system=$(basename "$file" .h)
+    awk '/^#e/ { on = 0 } on; /^#elif defined BUGS/ { on = 1 }' "$file" > "$tmp/rows"
+    # shellcheck disable=SC1091
+    . "$tmp/rows"
+done
 wait
 
 cat "$tmp"/*.verdict

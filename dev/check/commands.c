@@ -337,6 +337,7 @@ static void test_training(void) {
     uint8_t *model = read_file(IN("run/model.golf"), &n);
     CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
           "finished");
+    check_log("run", 2);
     output_of(RUN " --overwrite=1");
     CHECK(same_file(IN("run/model.golf"), model, n), "the same run gives another model");
     check_log("run", 2);

@@ -88,11 +88,14 @@ static int naive_id(const Tokenizer *t, const uint8_t *text, int len) {
  * pair with the best score merges, the first of equals. Letters are one byte here;
  * returns how many symbols. */
 static int naive_bpe(const Tokenizer *t, const uint8_t *s, int n, int *at, int *len) {
-    int count = 0;
-    for (int i = 0; i < n; i += len[count++]) {
-        at[count] = i;
-        len[count] = starts_with_space(s + i, n - i) ? 3 : 1;
+    int count = 0, next = 0;
+    while (next < n) {
+        at[count] = next;
+        len[count] = starts_with_space(s + next, n - next) ? 3 : 1;
+        next += len[count];
+        count++;
     }
+
     for (;;) {
         int best = -1;
         float score = -INFINITY;
@@ -121,19 +124,20 @@ static void test_encoding_naively(void) {
         uint8_t escaped[3 * MOST];
         int at[3 * MOST], len[3 * MOST], n = 0, good = 1;
         const int letters = dice(MOST);
+
         for (int i = 0; i < letters; i++) {
             text[i] = " abcc"[dice(5)];
             if (text[i] == ' ') memcpy(escaped + n, SPACE, 3);
             else escaped[n] = (uint8_t)text[i];
             n += text[i] == ' ' ? 3 : 1;
         }
+
         const int count = naive_bpe(t, escaped, n, at, len);
         size_t found;
         int *ids = tokenizer_encode(t, text, (size_t)letters, &found);
         for (int i = 0; i < MIN(count, (int)found); i++) {
             int want = naive_id(t, escaped + at[i], len[i]);
-            if (want < 0)
-                want = 4 + escaped[at[i]]; /* a letter that is no piece: its byte */
+            if (want < 0) want = 4 + escaped[at[i]]; /* no piece: the letter's byte */
             good &= ids[i] == want;
         }
         CHECK(good && (int)found == count, "\"%.*s\": %zu pieces, naively %d", letters,
@@ -146,7 +150,6 @@ static void test_encoding_naively(void) {
 static void test_byte_counts(void) {
     static const struct {
         int before, token, bytes;
-
     } rows[] = {{1, SP_A, 1}, {AB, SP_A, 2}, {AB, SP, 1},  {1, SP, 0},
                 {AB, 1, 0},   {AB, 3, 0},    {SP_A, 4, 1}, {4, ABC, 3},
                 {2, SP_A, 1}, {3, SP_A, 1},  {0, AB, 2},   {99, 259, 1}};
@@ -159,8 +162,7 @@ static void test_byte_counts(void) {
     }
 }
 
-/* The library's default flags: a dummy prefix, spaces trimmed; runs of what is
- * unknown. */
+/* The library's default flags, a dummy prefix and trimmed spaces; unknown letters. */
 static void test_default_flags(void) {
     static Proto p;
     size_t len;
@@ -178,8 +180,7 @@ static void test_default_flags(void) {
     CHECK(!strcmp(s, "a \xe2\x81\x87  a"), "decoded \"%s\"", s);
 }
 
-/* A model of the special pieces, the bytes and these, with ids from 260 on, is
- * refused. */
+/* A model of special pieces, bytes, and these from id 260 on, which is refused. */
 typedef struct {
     const char *what, *wanted; /* words of the message */
     int bytes;                 /* has it byte pieces? */
@@ -226,12 +227,14 @@ static void test_bad_models(void) {
         put_file(path, p.b, p.n);
         DIES(bad->what, bad->wanted, load_and_encode(path));
     }
+
     DIES("no tokenizer", "nothere.model|cannot open",
          tokenizer_load(IN("nothere.model")));
     put_file(path, "", 0);
     DIES("empty model", "t.model|found 0 pieces", tokenizer_load(path));
     put_file(path, "hello, world\n", 13);
     DIES("text as model", "t.model|SentencePiece", tokenizer_load(path));
+
     pb_start(&p, 1);
     PB_BPE(&p);
     put_file(path, p.b, p.n - 20);

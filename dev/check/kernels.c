@@ -25,6 +25,7 @@ static void test_bf16(void) {
     CHECK(to_bf16((real)INFINITY) == 0x7F80 && to_bf16((real)3.4e38) == 0x7F80,
           "infinity");
     CHECK(isnan(from_bf16(to_bf16((real)NAN))), "NaN stays NaN");
+
     int same = 1;
     for (unsigned b = 0; b < 65536; b++) {
         const real x = from_bf16((uint16_t)b);
@@ -40,6 +41,7 @@ static void test_randomness(void) {
     CHECK(hash64(1234567, 0) == 6457827717110365317u &&
               hash64(1234567, 1) == 3203168211198807973u,
           "splitmix64");
+
     double u1 = 0, u2 = 0, z1 = 0, z2 = 0, lo = 1, hi = 0;
     for (uint64_t i = 0; i < DRAWS; i++) {
         const double u = uniform01(5, i), z = normal01(6, i);
@@ -58,15 +60,15 @@ static void test_randomness(void) {
 
 static void test_exp(void) {
     double worst = 0, worst_cap = 0;
-    for (double x = -87; x <= 88; x += 0.0137) {
+    for (double x = -87; x <= 88; x += 0.0137)
         worst = worse(worst, fabs((double)fast_exp((real)x) / exp((double)(real)x) - 1));
-    }
     CHECK(worst <= (DOUBLE ? 1e-15 : 3e-7), "fast_exp: relative error %.3g", worst);
     CHECK(fast_exp(0) == 1 && fast_exp(-1000) >= 0 && (double)fast_exp(-1000) < 2e-38,
           "ends");
+
     for (double z = -300; z <= 300; z += 0.0731) {
-        worst_cap = worse(
-            worst_cap, fabs((double)softcap((real)z) - 30 * tanh((double)(real)z / 30)));
+        const double want = 30 * tanh((double)(real)z / 30);
+        worst_cap = worse(worst_cap, fabs((double)softcap((real)z) - want));
     }
     CHECK(worst_cap <= (DOUBLE ? 1e-13 : 1e-5), "softcap: error %.3g", worst_cap);
     CHECK(softcap(0) == 0 && near((double)softcap((real)1e30), 30, 1e-5) &&
@@ -80,8 +82,8 @@ static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14,  15,  16,  1
                             28, 29, 31, 32, 33, 47, 63, 64, 65, 100, 257, 300, 530};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-static void *exactly(size_t n,
-                     size_t size) { /* not rounded up, so that ASan sees the end */
+/* Not rounded up, so that ASan sees the end. */
+static void *exactly(size_t n, size_t size) {
     void *p = malloc(n * size);
     if (!p) die("out of memory");
     return p;
@@ -148,8 +150,8 @@ static int parts_same(const Twins *p) {
     int same = 1;
     for (int z = 0; z < 4; z++) {
         const int i = dice(p->m), j = dice(p->n);
-        const int rows = z & 1 ? 1 : 1 + dice(p->m - i),
-                  cols = z & 2 ? 1 : 1 + dice(p->n - j);
+        const int rows = z & 1 ? 1 : 1 + dice(p->m - i);
+        const int cols = z & 2 ? 1 : 1 + dice(p->n - j);
         const size_t at = (size_t)i * p->ldc + (size_t)j;
         memcpy(p->other, p->before, p->len * sizeof(real));
         gemm(p->other + at, p->ldc, mat_at(p->a, (size_t)i, 0),
@@ -242,6 +244,7 @@ static void test_tasks(void) {
                       tasks == CEIL(m, mb) * CEIL(n, nb),
                   "cut %d %d: %d tasks of %d %d", m, n, tasks, mb, nb);
         }
+
     const Mat a = operand(M, K, 0, 0), b = operand(K, N, 1, 0), at = operand(N, M, 1, 1);
     static real c[4][N * K];
     const Gemm both[] = {{c[0], N, a, b, M, N, K, 0}, {c[1], K, at, a, N, K, M, 0}};
@@ -261,14 +264,15 @@ static void test_tasks(void) {
 
 /* y = x codes^T for n tokens, m outputs, k inputs: exact. */
 static void check_gemm_int(int n, int m, int k, int extreme) {
-    int8_t *x = exactly((size_t)n * (size_t)k, 1),
-           *codes = exactly((size_t)m * (size_t)k, 1);
-    const size_t ldy = (size_t)m + (size_t)dice(2) * 3,
-                 len = ((size_t)n - 1) * ldy + (size_t)m;
+    int8_t *x = exactly((size_t)n * (size_t)k, 1);
+    int8_t *codes = exactly((size_t)m * (size_t)k, 1);
+    const size_t ldy = (size_t)m + (size_t)dice(2) * 3;
+    const size_t len = ((size_t)n - 1) * ldy + (size_t)m;
     real *inv = exactly((size_t)n, sizeof(real)), *y = exactly(len, sizeof(real));
     real *want = exactly(len, sizeof(real)), *one = exactly((size_t)m, sizeof(real));
     const real s = (real)(1 + dice(100)) / 77;
     double sum = 0;
+
     for (int i = 0; i < n * k; i++) x[i] = (int8_t)(extreme ? -128 : dice(256) - 128);
     for (int i = 0; i < m * k; i++) codes[i] = (int8_t)(extreme ? 1 : dice(3) - 1);
     fill_steps(inv, n);
@@ -285,8 +289,8 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     CHECK(!memcmp(want, y, len * sizeof(real)) &&
               !memcmp(want + i * ldy, one, (size_t)m * sizeof(real)),
           "integer product %d %d %d differs from the exact sum", n, m, k);
-    for (int p = 0; p < k; p++)
-        sum += (double)x[p] * (double)codes[p]; /* the naive twin itself */
+    /* the naive twin itself */
+    for (int p = 0; p < k; p++) sum += (double)x[p] * (double)codes[p];
     CHECK(want[0] == (real)sum * (s * inv[0]), "naive integer product %d %d %d", n, m, k);
     free(x);
     free(codes);
@@ -365,7 +369,6 @@ static void check_decoding(Golf *m, uint8_t *buf, size_t bytes, const char *what
 static void test_coder(void) {
     static const struct {
         const char *options, *name;
-
         int rows, cols;
     } rows[] = {
         {"wq=ternary", "wo", 300, 400},      {"wq=ternary wscale=group", "wo", 200, 300},
@@ -373,6 +376,7 @@ static void test_coder(void) {
         {"embed_bits=4", "embed", 4096, 48}, {"embed_bits=8", "embed", 3000, 64},
         {"wq=ternary", "wo", 1100, 1000}}; /* two streams */
     const real *w = reals(1100 * 1000, 90);
+
     for (size_t i = 0; i < COUNT(rows); i++) {
         const char *what = rows[i].options;
         const Tensor t = tensor_of(what, rows[i].name, rows[i].rows, rows[i].cols);

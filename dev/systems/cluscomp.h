@@ -71,9 +71,8 @@ static void cluscomp_check(const Config *c) {
             c->cluster);
 }
 
-/* ---- Codebooks. A tensor has G and N in extra[]; its scales are the codebook's
- * numbers. */
-enum { BOOK_SIZE, BOOK_ENTRIES };
+/* ---- Codebooks. The scales of a copy are the codebook's numbers, (N,G). */
+enum { BOOK_SIZE, BOOK_ENTRIES }; /* G and N in t->extra */
 
 /* A vector: where its first weight stands, and how far behind it the next one: a row. */
 typedef struct {
@@ -89,11 +88,11 @@ static BookVector book_vector(const Tensor *t, size_t v) { /* of a copy */
     return (BookVector){.at = v / K * G * K + v % K, .step = K};
 }
 
-static int index_of(const int8_t *code, BookVector v) {
+static int book_index(const int8_t *code, BookVector v) {
     return (uint8_t)code[v.at] | (uint8_t)code[v.at + v.step] << 8;
 }
 
-static void set_index(int8_t *code, BookVector v, int index) {
+static void set_book_index(int8_t *code, BookVector v, int index) {
     code[v.at] = (int8_t)index;
     code[v.at + v.step] = (int8_t)(index >> 8);
 }
@@ -106,14 +105,13 @@ static size_t book_bytes(const Tensor *t) {
     return 2 * book_scales(t) + CEIL(book_vectors(t) * (size_t)t->bits, 8);
 }
 
-/* Indices stay as they are; an entry becomes what the masters of its vectors, which are
- * equal, are. */
+/* Indices stay; an entry becomes what the masters of its vectors are, which are equal. */
 static void book_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
                           const Tensor *t) {
     const size_t G = (size_t)t->extra[BOOK_SIZE];
     for (size_t i = 0; i < book_vectors(t); i++) {
         const BookVector v = book_vector(t, i);
-        real *entry = scale + (size_t)index_of(code, v) * G;
+        real *entry = scale + (size_t)book_index(code, v) * G;
         for (size_t e = 0; e < G; e++)
             entry[e] = from_bf16(to_bf16(w[v.at + e * v.step]));
     }
@@ -125,7 +123,7 @@ static void book_dequantize(real *eff, const int8_t *code, const real *scale,
     const size_t G = (size_t)t->extra[BOOK_SIZE];
     for (size_t i = 0; i < book_vectors(t); i++) {
         const BookVector v = book_vector(t, i);
-        const real *entry = scale + (size_t)index_of(code, v) * G;
+        const real *entry = scale + (size_t)book_index(code, v) * G;
         for (size_t e = 0; e < G; e++) eff[v.at + e * v.step] = entry[e];
     }
 }
@@ -137,7 +135,7 @@ static void book_pack(uint8_t *out, const int8_t *code, const real *scale,
     out += 2 * S;
     memset(out, 0, book_bytes(t) - 2 * S);
     for (size_t i = 0; i < book_vectors(t) * bits; i++) {
-        const int index = index_of(code, book_vector(t, i / bits));
+        const int index = book_index(code, book_vector(t, i / bits));
         out[i / 8] |= (uint8_t)((index >> i % bits & 1) << i % 8);
     }
 }
@@ -156,23 +154,23 @@ static int book_unpack(int8_t *code, real *scale, const uint8_t *in, const Tenso
             index |= (in[at / 8] >> at % 8 & 1) << b;
         }
         if (index >= t->extra[BOOK_ENTRIES]) return 0;
-        set_index(code, book_vector(t, v), index);
+        set_book_index(code, book_vector(t, v), index);
     }
     return 1;
 }
 
 /* Indices of vectors [from,to) of a copy. Returns 0 when what was read cannot be. */
-static int coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from,
-                         size_t to) {
+static int book_coded_indices(Coder *r, const Tensor *t, int8_t *code, size_t from,
+                              size_t to) {
     const int first = 1 << t->bits; /* leaf of index 0 */
     Node *tree = xcalloc((size_t)first, sizeof(Node));
     int good = 1;
     for (size_t i = from; i < to; i++) {
         if (r->full) break;
         const BookVector v = book_vector(t, i);
-        const int index = coded_bits(r, tree, 1, t->bits, index_of(code, v)) - first;
+        const int index = coded_bits(r, tree, 1, t->bits, book_index(code, v)) - first;
         good &= index < t->extra[BOOK_ENTRIES];
-        set_index(code, v, index);
+        set_book_index(code, v, index);
     }
     free(tree);
     return good;
@@ -182,7 +180,7 @@ static int book_coded(struct Coder *r, const Tensor *t, int8_t *code, real *scal
                       size_t part, size_t parts) {
     const size_t S = t->copy_scales, V = book_vectors(t);
     int good = coded_numbers(r, scale, S * part / parts, S * (part + 1) / parts, 0);
-    good &= coded_indices(r, t, code, V * part / parts, V * (part + 1) / parts);
+    good &= book_coded_indices(r, t, code, V * part / parts, V * (part + 1) / parts);
     return good;
 }
 
@@ -197,8 +195,7 @@ static const Quantizer book_quantizer = {.name = "codebook",
                                          .unpack = book_unpack,
                                          .coded = book_coded};
 
-/* The number + 1 of the tensor whose codebooks t shares: the first that has any; 0: it is
- * t. */
+/* For t->shares: the number + 1 of the first tensor that has codebooks, 0 if it is t. */
 static int first_book(const Golf *m, const Tensor *t) {
     for (int k = 0; k < N_TENSORS; k++) {
         if (m->tensor[k].quant != &book_quantizer) continue;
@@ -221,8 +218,7 @@ static int cluscomp_store(const Golf *m, Tensor *t) {
     return 1;
 }
 
-/* ---- All vectors of one codebook: that of copy `copy` of its owner. They stand in the
- * arenas. */
+/* ---- All vectors of one codebook, that of copy `copy` of its owner, in the arenas. */
 typedef struct {
     BookVector *vector;
     size_t count;
@@ -232,9 +228,10 @@ static int owns_books(const Tensor *t) {
     return t->n && t->quant == &book_quantizer && !t->shares;
 }
 
-static BookList list_vectors(const Golf *m, const Tensor *owner, int copy) {
+static BookList book_list(const Golf *m, const Tensor *owner, int copy) {
     const int number = (int)(owner - m->tensor) + 1;
     BookList list = {0};
+
     EACH_TENSOR(t, m) {
         if (t == owner || t->shares == number) list.count += book_vectors(t);
     }
@@ -255,17 +252,18 @@ static BookList list_vectors(const Golf *m, const Tensor *owner, int copy) {
 static void average_entries(const Golf *m, real *x, const Tensor *owner, int copy) {
     const size_t G = (size_t)owner->extra[BOOK_SIZE];
     const size_t N = (size_t)owner->extra[BOOK_ENTRIES];
-    const BookList list = list_vectors(m, owner, copy);
+    const BookList list = book_list(m, owner, copy);
     double *sum = xcalloc(N * (G + 1), sizeof(double)), *members = sum + N * G;
+
     for (size_t i = 0; i < list.count; i++) {
         const BookVector v = list.vector[i];
-        const size_t k = (size_t)index_of(m->code, v);
+        const size_t k = (size_t)book_index(m->code, v);
         for (size_t e = 0; e < G; e++) sum[k * G + e] += (double)x[v.at + e * v.step];
         members[k]++;
     }
     for (size_t i = 0; i < list.count; i++) {
         const BookVector v = list.vector[i];
-        const size_t k = (size_t)index_of(m->code, v);
+        const size_t k = (size_t)book_index(m->code, v);
         for (size_t e = 0; e < G; e++)
             x[v.at + e * v.step] = (real)(sum[k * G + e] / members[k]);
     }
@@ -281,8 +279,7 @@ static void cluscomp_average(Golf *m, real *x) {
     }
 }
 
-/* ---- k-means: 20 rounds from vectors drawn at random; an entry that no vector chooses
- * stays. */
+/* ---- k-means, from vectors drawn at random. An entry that no vector chooses stays. */
 typedef struct {
     int size, entries; /* G, N */
     size_t count;
@@ -321,6 +318,7 @@ static void move_entries(KMeans *k) {
     const size_t G = (size_t)k->size, N = (size_t)k->entries;
     double *sum = xcalloc(N * G, sizeof(double));
     int *members = xcalloc(N, sizeof(int));
+
     for (size_t v = 0; v < k->count; v++) {
         const size_t entry = (size_t)k->chosen[v];
         members[entry]++;
@@ -335,7 +333,7 @@ static void move_entries(KMeans *k) {
 
 /* The indices of one codebook. */
 static void fit_indices(Golf *m, const Tensor *owner, int copy) {
-    const BookList list = list_vectors(m, owner, copy);
+    const BookList list = book_list(m, owner, copy);
     const size_t G = (size_t)owner->extra[BOOK_SIZE];
     const size_t N = (size_t)owner->extra[BOOK_ENTRIES];
     const uint64_t key = (uint64_t)m->config.seed + 77;
@@ -356,7 +354,7 @@ static void fit_indices(Golf *m, const Tensor *owner, int copy) {
         move_entries(&k);
     }
     for (size_t i = 0; i < list.count; i++)
-        set_index(m->code, list.vector[i], k.chosen[i]);
+        set_book_index(m->code, list.vector[i], k.chosen[i]);
 
     free(k.x);
     free(k.book);
@@ -417,8 +415,7 @@ static void test_codebooks(void) {
     static const struct {
         const char *text, *unique;
         int bits, numbers, shared;
-        double
-            miss; /* at most, of the power: Gaussian numbers leave about 0.37 and 0.1 */
+        double miss; /* at most; Gaussian numbers leave about 0.37 and 0.1 */
     } arms[] = {{"4,50,each", "", 6, 200, 0, 0.5},
                 {"2,20,shared", "unique=2", 5, 40, 1, 0.16}};
     for (size_t a = 0; a < COUNT(arms); a++) {
@@ -463,7 +460,7 @@ static void test_entries(void) {
         for (size_t i = 0; i < book_vectors(t); i++) {
             const BookVector v = book_vector(t, i);
             const real *w = fp.master + fp.tensor[k].at + t->copy_n + v.at;
-            const int index = index_of(m.code + at, v);
+            const int index = book_index(m.code + at, v);
             double far[20];
             int best = 0;
             for (int e = 0; e < 20; e++) {
@@ -514,6 +511,20 @@ static void test_training_codebooks(void) {
          load_other_codebooks());
 }
 
+/* Two codes hold any index. */
+static void test_indices(void) {
+    Golf m;
+    int good = 1;
+    new_model(&m, "vocab=20 width=16 heads=2 seq=8 cluster=2,9,each", 0);
+    const BookVector v = book_vector(m.tensor + T_wo, 19);
+    for (int index = 0; index < 65536; index++) {
+        set_book_index(m.code, v, index);
+        good &= book_index(m.code, v) == index;
+    }
+    CHECK(good, "an index is not what was set");
+    golf_free(&m);
+}
+
 /* Coded, indices take no more than 1 % over their order-0 entropy; and back. */
 static void test_coded_indices(void) {
     Golf m;
@@ -524,7 +535,7 @@ static void test_coded_indices(void) {
     int8_t *code = m.code + t->at, *codes = memcpy(reals(t->n, 0), code, t->n);
     const double vectors = (double)book_vectors(t);
     for (size_t i = 0; i < book_vectors(t); i++)
-        count[index_of(code, book_vector(t, i))]++;
+        count[book_index(code, book_vector(t, i))]++;
     for (int i = 0; i < 60; i++) {
         if (count[i]) bits -= count[i] * log2(count[i] / vectors);
     }
@@ -536,7 +547,7 @@ static void test_coded_indices(void) {
     CHECK(read_coded(&m, t, buf, bytes) && !memcmp(code, codes, t->n),
           "not what was coded");
     CHECK(!read_coded(&m, t, buf, bytes - 1), "a byte less was accepted");
-    set_index(code, book_vector(t, 5), 60); /* an entry that does not exist */
+    set_book_index(code, book_vector(t, 5), 60); /* an entry that does not exist */
     t->quant->pack(buf, code, scale_of(&m, t, 0), t);
     CHECK(!t->quant->unpack(code, scale_of(&m, t, 0), buf, t),
           "entry 60 of 60 was accepted");
@@ -560,6 +571,7 @@ static const SystemTests cluscomp_tests = {
     .tests = (const Test[]){{"codebooks", test_codebooks},
                             {"entries", test_entries},
                             {"training", test_training_codebooks},
+                            {"indices in codes", test_indices},
                             {"coded indices", test_coded_indices},
                             {NULL, NULL}}};
 
@@ -572,7 +584,7 @@ bug codebook-of-each-matrix float "cluscomp: entries" \
     "$(in_ cluscomp_store)s/o.shared ? first_book(m, t) : 0/0/"
 bug codebook-farthest-entry float "cluscomp: codebooks" \
     "$(in_ nearest_entry)s/real score = -k->square\[i\]/real score = k->square[i]/"
-bug codebook-indices-cut float "cluscomp: files" "$(in_ set_index)s/(index >> 8)/0/"
+bug codebook-indices-cut float "cluscomp: indices" "$(in_ set_book_index)s/(index >> 8)/0/"
 bug codebook-entry-beyond-the-last float "cluscomp: coded" \
     "$(in_ book_unpack)s/index >= /index > /"
 bug codebook-of-another-run float "cluscomp: training" \

@@ -33,13 +33,13 @@ X(MODEL, INT, hi_route, "phase", "phase|token",
   "which: its n-th phase, n % N | learned, top-1")
 
 #elif defined TENSORS
-X(hi_up, PER_OTHER, c->ffn_hi, c->ffn_hi ? c->width : 0, PROJ, MODE_VECTOR, init_in(c))
-X(hi_down, PER_OTHER, c->ffn_hi ? c->width : 0, c->ffn_hi, PROJ, MODE_VECTOR,
+X(hi_up, PER_OTHER, c->ffn_hi, (c->ffn_hi > 0) * c->width, PROJ, MODE_VECTOR, init_in(c))
+X(hi_down, PER_OTHER, (c->ffn_hi > 0) * c->width, c->ffn_hi, PROJ, MODE_VECTOR,
   init_out(c, 1) / sqrt(c->ffn_hi + 1e-9))
-X(alpha, PER_PHASE, 1, c->ffn_hi > 0, INTERFACE, c->ffn_hi ? MODE_SCALAR : MODE_NONE, 2)
-X(beta, PER_PHASE, 1, c->ffn_hi > 0, INTERFACE, c->ffn_hi ? MODE_SCALAR : MODE_NONE, 0.2)
-X(router, PER_PHASE, 1, c->ffn_hi && c->hi_route ? c->hi_experts * c->width : 0,
-  INTERFACE, c->ffn_hi ? MODE_VECTOR : MODE_NONE, 0)
+X(alpha, PER_PHASE, 1, c->ffn_hi > 0, INTERFACE, (c->ffn_hi > 0) * MODE_SCALAR, 2)
+X(beta, PER_PHASE, 1, c->ffn_hi > 0, INTERFACE, (c->ffn_hi > 0) * MODE_SCALAR, 0.2)
+X(router, PER_PHASE, 1, (c->ffn_hi && c->hi_route) * c->hi_experts * c->width, INTERFACE,
+  (c->ffn_hi > 0) * MODE_VECTOR, 0)
 
 #elif defined LIST
 X(pquant)
@@ -195,7 +195,7 @@ static void small_probabilities(const Config *c, real *prob, const real *router,
     for (int e = 0; e < E; e++) prob[e] = prob[e] / sum;
 }
 
-/* f and the quantized hidden numbers of the small MLPs, and which of them each token uses. */
+/* Of the small MLPs: f, who is chosen with which weight, quantized hidden numbers. */
 static void fill_small_hidden(Golf *m, const Chunk *k, PquantPhase *x, real *hidden) {
     const Config *c = &m->config;
     const int E = c->hi_experts, r = c->ffn_hi, n = k->n;

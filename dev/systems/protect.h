@@ -86,8 +86,8 @@ static void protect_check(const Config *c) {
         const int good = protect_item(p, &item) && protect_item_fits(&item);
         while (k < COUNT(names) && strcmp(names[k], item.name)) k++;
         if (!good || k == COUNT(names))
-            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, 4 "
-                "to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, "
+                "4 to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
                 "'%.40s'",
                 c->protect, p);
         if (seen[k]) die("--protect=%s: %s is there twice", c->protect, item.name);
@@ -106,15 +106,15 @@ static size_t rows_scales(const Tensor *t) { return 1 + (size_t)t->rows; }
 /* A row as a tensor of its own. */
 static Tensor row_tensor(const Tensor *t, int high) {
     const int K = t->stored_cols;
-    return (Tensor){.rows = 1,
-                    .cols = K,
-                    .stored_cols = K,
-                    .line = K,
-                    .group = K,
-                    .copy_n = (size_t)K,
-                    .copy_scales = 1,
-                    .bits = high ? t->bits : 2,
-                    .quant = quantizers + (high ? Q_INT : Q_TERNARY)};
+    Tensor row = {.rows = 1,
+                  .cols = K,
+                  .stored_cols = K,
+                  .stored_copies = 1,
+                  .copy_n = (size_t)K,
+                  .copy_scales = 1};
+    if (high) store_as(&row, quantizers + Q_INT, t->bits, SCALE_ROW);
+    else store_as(&row, quantizers + Q_TERNARY, 2, SCALE_ROW);
+    return row;
 }
 
 /* Its bytes in the file: a ternary row has no scale of its own. */
@@ -344,10 +344,12 @@ static void test_worst_rows(void) {
     t.quant->dequantize(eff, code, scale, &t);
     const double s = (double)scale[0];
     CHECK(near(s, mean, mean / 250) && bf16_exact(scale[0]), "step %g, mean %g", s, mean);
+
     for (int i = 0; i < ROWS * K; i++) {
         const double x = (double)w[i], e = x - s * fmax(-1, fmin(1, rint(x / s)));
         error[i / K] += e * e;
     }
+
     int high = 0, passing = 1, good = 1;
     for (int r = 0; r < ROWS; r++) {
         int worse = 0;
@@ -355,7 +357,8 @@ static void test_worst_rows(void) {
         for (int o = 0; o < ROWS; o++) worse += error[o] > error[r];
         for (int i = 0; i < K; i++) most = fmax(most, fabs((double)w[r * K + i]));
         const int is_high = worse < HIGH;
-        const double step = is_high ? (double)scale[1 + r] : s, top = is_high ? 15 : 1;
+        const double step = is_high ? (double)scale[1 + r] : s;
+        const double top = is_high ? 15 : 1;
         high += scale[1 + r] > 0;
         CHECK((scale[1 + r] > 0) == is_high, "row %d: %d are worse", r, worse);
         if (is_high)
@@ -370,8 +373,7 @@ static void test_worst_rows(void) {
           good ? "" : "not ");
 }
 
-/* Packed and coded, there and back; a file with another number of protected rows is
- * refused. */
+/* Packed and coded, there and back; another number of protected rows is refused. */
 static void test_rows_in_files(void) {
     const char *arms[] = {"protect=wup:8:20%", "protect=wup:4:60% hidden=1000"};
     for (size_t a = 0; a < COUNT(arms); a++) {
@@ -381,11 +383,12 @@ static void test_rows_in_files(void) {
         new_model(&m, text, 0);
         const Tensor *t = m.tensor + T_wup;
         real *scale = scale_of(&m, t, 0), *scales = reals(t->copy_scales, 0);
-        int8_t *code = m.code + t->at,
-               *codes = memcpy(reals(t->copy_n, 0), code, t->copy_n);
+        int8_t *code = m.code + t->at;
+        int8_t *codes = memcpy(reals(t->copy_n, 0), code, t->copy_n);
         uint8_t *plain = (uint8_t *)reals(t->bytes, 0);
         uint8_t *coded = (uint8_t *)reals(t->bytes + 1000, 0);
         memcpy(scales, scale, t->copy_scales * sizeof(real));
+
         t->quant->pack(plain, code, scale, t);
         const size_t bytes = write_coded(&m, t, coded, t->bytes);
         CHECK(bytes > 0 && bytes < t->bytes, "%s: %zu bytes coded, %zu packed", text,
@@ -400,6 +403,7 @@ static void test_rows_in_files(void) {
                   "%s: not what was %s", text, turn ? "coded" : "packed");
         }
         CHECK(!read_coded(&m, t, coded, bytes - 1), "%s: a byte less was accepted", text);
+
         int r = 0; /* a row without a scale of its own gets one */
         while (scale[1 + r] > 0) r++;
         scale[1 + r] = 1;
@@ -422,6 +426,7 @@ static void test_protected_fit(void) {
         c.width = 0;
         fit_width(&c);
         config_check(&c);
+
         CHECK(artifact_bytes(&c) <= (size_t)cap, "%s: %zu bytes", text,
               artifact_bytes(&c));
         c.hidden = hidden_width(&c) + 8;
@@ -464,7 +469,7 @@ static const SystemTests protect_tests = {
 bug best-rows-protected float "protect: worst" "$(in_ by_miss)s/? 1 : -1/? -1 : 1/"
 bug rows-at-the-wrong-step float "protect: worst" \
     "$(in_ rows_dequantize)s/(s > 0 ? s : scale\[0\])/scale[0]/"
-bug rows-mask-gradients double "protect: grad" \
+bug rows-mask-gradients float "protect: worst" \
     "$(in_ rows_quantize)s/memset(mask, 1,/memset(mask, 0,/"
 bug rows-without-their-map float "protect: rows" \
     "$(in_ rows_pack)s/(high << r % 8)/(high << r % 7)/"
@@ -473,5 +478,6 @@ bug rows-uncounted float "protect: rows" \
 bug rows-share-a-tree float "protect: rows" \
     "$(in_ rows_coded_codes)s/scale\[1 + i \/ K\] == 0/r->reading/"
 bug protected-at-the-core float "protect: sizes" \
-    "$(in_ store_in_high_bits)s/LEDGER_PROTECTED/LEDGER_CORE/"
+    "$(in_ protect_store)s/store_in_high_bits(&m->config, t,/store_as(t, quantizers + Q_INT,/" \
+    "$(in_ protect_store)s/item.bits);/item.bits, SCALE_ROW);/"
 #endif

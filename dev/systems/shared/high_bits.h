@@ -1,11 +1,10 @@
-/* high_bits.h - projections that stay in more bits than the others: shared by the systems
- * that have such. */
+/* high_bits.h - projections in more bits than the others, for the systems that have such. */
 #ifndef HIGH_BITS_H
 #define HIGH_BITS_H
 
-/* Integers of 4 to 8 bits with a scale per row (per group with --wscale=group), or bf16
- * numbers: 16. */
-__attribute__((unused)) static void store_in_high_bits(const Config *c, Tensor *t,
+/* Integers of 4 to 8 bits with a scale per row (with --wscale=group per group), or bf16
+ * numbers: 16. They count as protected bytes. */
+static __attribute__((unused)) void store_in_high_bits(const Config *c, Tensor *t,
                                                        int bits) {
     const int per = c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW;
     t->ledger = LEDGER_PROTECTED;
