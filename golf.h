@@ -4,7 +4,7 @@
  * One list per fact. A command-line option is one row of GOLF_OPTIONS, a parameter tensor
  * one row of GOLF_TENSORS. Parsing, help, config echo, allocation, initialisation, the
  * optimizer, the gradient test, checkpoints, artifacts and the byte ledger are loops over
- * these two lists. / */
+ * these two lists. */
 #ifndef GOLF_H
 #define GOLF_H
 

@@ -1192,7 +1192,8 @@ static void naive_round(double *x, int r, int c) {
 static void naive_orthogonal(double *u, int rows, int cols) {
     static double x[64 * 64];
     const int r = MIN(rows, cols), c = MAX(rows, cols);
-    const int down = rows > cols ? 1 : cols, across = rows > cols ? cols : 1; /* in u */
+    const int down = rows > cols ? 1 : cols; /* from row to row of x, in u */
+    const int across = rows > cols ? cols : 1;
     double norm = 0;
 
     for (int i = 0; i < rows * cols; i++) norm += u[i] * u[i];
@@ -1492,7 +1493,8 @@ static void test_bpb(void) {
 /* n tokens in windows of 8: every target once, from the first window that holds it. */
 static void check_windows(Golf *m, Golf *one, const Tokenizer *tok, int n, int stride) {
     const int *r = tokens_below(HAND_VOCAB, (size_t)n, (uint64_t)n);
-    const int step = stride ? stride : 8, total = stride ? n - 1 : (n - 1) / 8 * 8;
+    const int step = stride ? stride : 8;
+    const int total = stride ? n - 1 : (n - 1) / 8 * 8;
     Shards *val = validation_of(r, n);
     double sum = 0;
     int64_t bytes = 0;
@@ -1574,20 +1576,24 @@ static void test_cached_decode(void) {
     }
 }
 
-/* 50 greedy tokens, three times the context: when it is full its last half is kept. */
+/* What the program writes after "abc ab", 50 tokens drawn at temperature 1. */
 static char *sample_of(Golf *m, const Tokenizer *tok, size_t *len) {
     char *out;
     FILE *f = open_memstream(&out, len);
     Config how = config_of("");
     strcpy(how.prompt, "abc ab");
     how.tokens = 50;
-    how.temperature = 0;
+    how.temperature = 1;
+    how.top_p = 1;
+    how.seed = 4;
     golf_cache(m);
     golf_sample(m, tok, &how, f);
     fclose(f);
     return out;
 }
 
+/* The same from the full forward pass. That is three times the context: when it is full
+ * its last half is kept. */
 static void test_sampling(void) {
     enum { T = 16, V = HAND_VOCAB };
     Golf m, full, loaded;
@@ -1605,7 +1611,8 @@ static void test_sampling(void) {
     while (n < 54) {
         if (n - from > T) from = n - T / 2;
         golf_forward(&full, ids + from, NULL, 1, n - from);
-        ids[n] = pick(full.logits + (size_t)(n - from - 1) * V, V, 0, 1, 0);
+        const double u = uniform01(4, (uint64_t)(n - 4));
+        ids[n] = pick(full.logits + (size_t)(n - from - 1) * V, V, 1, 1, u);
         if (ids[n] == tok->bos) break;
         n++;
     }
@@ -1613,7 +1620,7 @@ static void test_sampling(void) {
     const char *want = tokenizer_decode(tok, ids, (size_t)n, &want_len);
     const char *text = sample_of(&m, tok, &len);
     CHECK(n > 30 && len == want_len + 1 && !memcmp(text, want, want_len),
-          "%d greedy tokens: %s, not %s", n, text, want);
+          "%d tokens: %s, not %s", n, text, want);
 
     golf_save(&m, IN("sample.golf"), tok->crc); /* from the file: weights of 2 bits */
     golf_load(&loaded, IN("sample.golf"));

@@ -3660,6 +3660,13 @@ static int word_value(const Option *o, const char *value) {
     return -1;
 }
 
+/* The word of a system that is this value of the option, or NULL. */
+static const Word *word_of(const Option *o, int value) {
+    const int i = value - FIRST_WORD - 1;
+    if (i < 0 || i >= (int)COUNT(words) - 1) return NULL;
+    return strcmp(words[i].option, o->name) ? NULL : words + i;
+}
+
 /* Is x one of the numbers, or in one of the spans, of the option's range? */
 static int in_range(const Option *o, double x) {
     for (const char *r = o->range; *r; r = next_item(r)) {
@@ -3710,9 +3717,8 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
     if (o->type == TYPE_STR) return field;
     if (o->type == TYPE_NUM) return number_text(*(const double *)field, text);
     const int code = *(const int *)field;
-    if (code > FIRST_WORD && code < END_WORDS &&
-        !strcmp(words[code - FIRST_WORD - 1].option, o->name))
-        return words[code - FIRST_WORD - 1].word;
+    const Word *w = word_of(o, code);
+    if (w) return w->word;
     const char *r = o->range;
     for (int i = 0; i < code; i++) r = next_item(r);
     if (isalpha((unsigned char)*r)) snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
@@ -3757,12 +3763,10 @@ static int left_out(const Config *c, const Option *o) {
 
 /* Which system the value of an option needs: its own, or the one whose word it is. */
 static const char *system_of_value(const Config *c, const Option *o, char name[64]) {
-    int code = 0;
     if (at_default(c, o)) return "";
-    if (o->type == TYPE_INT) code = *(const int *)((const char *)c + o->at);
-    if (code > FIRST_WORD && code < END_WORDS)
-        return system_name(words[code - FIRST_WORD - 1].file, name);
-    return system_name(o->file, name);
+    if (o->type != TYPE_INT) return system_name(o->file, name);
+    const Word *w = word_of(o, *(const int *)((const char *)c + o->at));
+    return system_name(w ? w->file : o->file, name);
 }
 
 enum { CONFIG_TEXT = 16384 };

@@ -17,7 +17,7 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
-in_() { echo "/^[A-Za-z].* \**$1(/,/^}/"; } # sed address: the body of function $1
+in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body of function $1
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
@@ -65,7 +65,7 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
     fi
     run "$dir" "$pattern"
     status=$?
-    first=$(grep -m 1 '^FAILED' "$dir.log" | cut -c 8-110)
+    first=$(LC_ALL=C grep -a -m 1 '^FAILED\|: error: ' "$dir.log" | sed 's/^FAILED //' | cut -c 1-100)
     if [ $status = 1 ] && [ -n "$first" ]; then echo "ok     $name: $first"
     elif [ $status -gt 128 ]; then echo "ok     $name: crashed, status $status"
     else echo "FAILED $name: went unnoticed by '$pattern' of $program (exit status $status)"
@@ -85,7 +85,7 @@ start() { # NAME VERDICT-FUNCTION ARGUMENTS...
     planted=$((planted + 1))
     file=$tmp/$(printf %04d $planted).verdict
     shift
-    { "$@" > "$file"; rm -rf "$dir"; } &
+    { "$@" > "$file"; rm -rf "$dir"; } 2> "$file.err" &
     running=$((running + 1))
     [ $running -lt "$JOBS" ] || { wait; running=0; }
 }
@@ -163,7 +163,7 @@ bug decay-to-the-end float golf schedules "$(in_ wd_at)s/2.0 \* step >= c->steps
 bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ c->warmdown/(1 - done + 1.0 \/ c->steps) \/ c->warmdown/"
 bug divergence-unnoticed float golf learning "$(in_ golf_step)s/!isfinite(loss) || !isfinite(norm)/0/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
-bug sum-by-threads float golf threads "$(in_ block_sum)s/const size_t blocks = CEIL(n, BLOCK);/const size_t blocks = CEIL(n, BLOCK); n -= (size_t)omp_get_max_threads();/"
+bug sums-of-a-thread float golf threads "$(in_ phase_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
 bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
 # bits per byte, sampling
 bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
@@ -196,7 +196,7 @@ bug one-order-for-all-seeds float input order "$(in_ shards_train_row)s/hash64(s
 bug ids-unchecked float input shards "$(in_ read_shard)s/out\[k\] >= vocab/0/"
 # files
 bug damaged-tensor-accepted float files corruption "$(in_ load_tensor)s/ || t->crc != crc32_of([^)]*)//"
-bug damaged-header-accepted float files corruption "$(in_ artifact_open)s/^    if (get_u(a.payload - 4, 4) != .*/    if (0)/"
+bug damaged-header-accepted float commands messages "$(in_ artifact_open)s/^    if (get_u(a.payload - 4, 4) != .*/    if (0)/"
 bug damaged-checkpoint-accepted float files corruption "$(in_ ckpt_open)s/^    if (get_u(file + size - 4, 4) != .*/    if (0)/"
 bug lines-in-one-order float files lines \
     "$(in_ config_parse)s/if (seen\[i\])/if (seen[i] || (i \&\& !seen[i - 1] \&\& options[i - 1].mask \& mask \&\& !(options[i - 1].mask \& QUIET)))/"

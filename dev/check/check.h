@@ -481,10 +481,17 @@ typedef struct {
     int x[80], y[80], B, T;
 } Probe;
 
+/* A system may move masters when they are quantized; here they stay where the caller put
+ * them. */
 static double probe_loss(void *arg) {
     Probe *p = arg;
-    golf_quantize(&p->m);
-    return golf_forward(&p->m, p->x, p->y, p->B, p->T);
+    Golf *m = &p->m;
+    const size_t bytes = m->n_params * sizeof(real);
+    real *masters = memcpy(xcalloc(m->n_params, sizeof(real)), m->master, bytes);
+    golf_quantize(m);
+    memcpy(m->master, masters, bytes);
+    free(masters);
+    return golf_forward(m, p->x, p->y, p->B, p->T);
 }
 
 /* Away from the start, where gates are 1 and many terms could hide each other. */

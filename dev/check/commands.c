@@ -27,6 +27,7 @@ static void write_inputs(void) {
     if (truncate(IN("cut/x_train_000000.bin"), 1100) ||
         truncate(IN("cut/x_val_000000.bin"), 1100))
         die("truncate: %s", strerror(errno));
+
     put_file(IN("text"), "some text\n", 10);
     mkdir(IN("empty"), 0777);
     mkdir(IN("odd"), 0777);
@@ -42,10 +43,11 @@ static void write_inputs(void) {
 static void write_outputs(void) {
     size_t n;
     uint8_t *b = read_file(IN("run/model.golf"), &n);
-    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4),
-                 payload = table + 8 * get_u(b + 24, 4) + 4;
-    damaged_copy("bad.golf", "run/model.golf", payload + get_u(b + table, 4) + 50,
-                 4); /* wqkv */
+    const size_t table = ARTIFACT_FIXED + get_u(b + 20, 4);
+    const size_t payload = table + 8 * get_u(b + 24, 4) + 4;
+    const size_t wqkv = payload + get_u(b + table, 4);
+
+    damaged_copy("bad.golf", "run/model.golf", wqkv + 50, 4);
     damaged_copy("head.golf", "run/model.golf", 40, 4);
     damaged_copy("next.golf", "run/model.golf", 8, 1);
     put_file(IN("cut.golf"), b, n - 1);
@@ -57,8 +59,8 @@ static void write_outputs(void) {
     free(b);
 
     b = read_file(IN("run/ckpt.bin"), &n);
-    const size_t at[] = {n / 2, 3, 12,
-                         0}; /* a number, the magic, the size of numbers, nothing */
+    /* a number, the magic, the size of numbers, nothing */
+    const size_t at[] = {n / 2, 3, 12, 0};
     const char *const folders[] = {"run3", "run4", "run5", "run6"};
     for (int i = 0; i < 4; i++) {
         char file[32];
@@ -196,6 +198,7 @@ static void test_locks(void) {
 
 static void limit_files(rlim_t bytes) { /* the disk is full from here on */
     const struct rlimit r = {bytes, bytes};
+
     signal(SIGXFSZ, SIG_IGN);
     if (setrlimit(RLIMIT_FSIZE, &r)) exit(9);
 }
@@ -203,6 +206,7 @@ static void limit_files(rlim_t bytes) { /* the disk is full from here on */
 /* The old file stays, nothing else does. */
 static void test_full_disk(void) {
     Golf m;
+
     new_model(&m, "vocab=266 width=32", 0);
     put_file(IN("full.bin"), "what was there before", 21);
     DIES("full disk", "full.bin|cannot write|too large|make room", limit_files(4000),
@@ -274,6 +278,7 @@ static double number_after(const char *text, const char *word) {
 static void test_output(void) {
     size_t n, size;
     struct stat st;
+
     if (stat(IN("run/model.golf"), &st)) die("no run/model.golf");
     size = (size_t)st.st_size;
     const char *result = (char *)read_file(IN("run/result.json"), &n);
@@ -304,10 +309,9 @@ static void test_output(void) {
           text);
     CHECK(!strcmp(text, output_of("sample @/run/model.golf --prompt=ab --tokens=20")),
           "seed 1");
-    CHECK(strcmp(text,
-                 output_of("sample @/run/model.golf --prompt=ab --tokens=20 --seed=2")) !=
-              0,
-          "another seed, the same text: %s", text);
+    const char *other =
+        output_of("sample @/run/model.golf --prompt=ab --tokens=20 --seed=2");
+    CHECK(strcmp(text, other) != 0, "another seed, the same text: %s", text);
     output_of("sample @/run/model.golf");
 }
 
@@ -319,7 +323,7 @@ static void check_log(const char *name, int rows) {
 
     snprintf(file, sizeof file, "%s/log.tsv", name);
     const char *log = (char *)read_file(IN(file), &n);
-    const char *const head =
+    const char *const head = /* systems may add columns */
         "step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s";
     CHECK(!strncmp(log, head, strlen(head)), "the log's header: %.80s", log);
     const char *line = strchr(log, '\n');
@@ -333,8 +337,9 @@ static void check_log(const char *name, int rows) {
 
 static void test_training(void) {
     size_t n;
-    check_log("run", 2);
     uint8_t *model = read_file(IN("run/model.golf"), &n);
+
+    check_log("run", 2);
     CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
           "finished");
     check_log("run", 2);
@@ -347,6 +352,7 @@ static void test_training(void) {
     CHECK(same_file(IN("run8/model.golf"), model, n),
           "recomputed, looked at: another model");
     check_log("run8", 2);
+
     /* 12 ms: the schedule is cut to what fits */
     const char *text = output_of("train --preset=tiny --width=16 --seq=16 --steps=100000 "
                                  "--minutes=0.0002 --data=@/d --out=@/minutes");
@@ -375,6 +381,7 @@ static void test_prepare(void) {
               exists("prepared/words_val_000000.bin") && exists("prepared/info.txt") &&
               !exists("prepared.part"),
           "prepare did not write all its files");
+
     const Tokenizer *tok = tokenizer_load(IN("prepared/tokenizer.model"));
     Shards *val = shards_open(IN("prepared"), "val", tok->vocab);
     int *ids = xcalloc((size_t)val->tokens, sizeof(int));
@@ -384,6 +391,7 @@ static void test_prepare(void) {
     CHECK(tok->vocab == 310 && ids[0] == tok->bos && len == n / 4 &&
               !memcmp(back, text, len),
           "%d pieces; %zu bytes come back of %zu", tok->vocab, len, n / 4);
+
     output_of("train --preset=tiny --steps=2 --data=@/prepared --out=@/words");
     expect_message(
         STATUS(command_line("prepare --out=@/prepared --name=words --train @/train.txt "

@@ -100,7 +100,8 @@ static void fill_steps(real *x, int n) {
 /* A random operand with elements (i,j), i < r, j < c. */
 static Mat operand(int r, int c, int trans, int codes) {
     Mat v = {.trans = trans};
-    const int rows = trans ? c : r, cols = trans ? r : c;
+    const int rows = trans ? c : r;
+    const int cols = trans ? r : c;
 
     v.ld = (size_t)cols + (size_t)dice(3) * 5;
     const size_t len = ((size_t)rows - 1) * v.ld + (size_t)cols;

@@ -45,6 +45,48 @@ static void test_errors(void) {
     }
 }
 
+/* dev/check/combined.txt: options of several systems together. */
+static int
+known_options(const char *text) { /* to this build: else a system is not there */
+    const int status = STATUS(config_of(text));
+    return status == 0 ||
+           !(strstr(message, "unknown option") || strstr(message, "expected none"));
+}
+
+static void midway(Golf *m, size_t N) { /* where a ramp has begun and not ended */
+    (void)N;
+    m->step = m->config.steps / 8;
+}
+
+static void test_line(const char *kind, const char *arm, const char *wanted) {
+    char line[512];
+    const int both = !strcmp(kind, "both");
+    if (!strcmp(kind, "errors")) {
+        snprintf(line, sizeof line, "train --preset=tiny --data=@/export --out=@/new %s",
+                 arm);
+        const int status = STATUS(command_line(line));
+        const int there =
+            !strstr(message, "unknown option") && !strstr(message, "expected none");
+        if (there) expect_message(status, line, wanted);
+        return;
+    }
+    if (!known_options(arm)) return;
+    if (DOUBLE && (both || !strcmp(kind, "gradients"))) check_gradients(arm, midway);
+    if (!DOUBLE && (both || !strcmp(kind, "files"))) check_export(arm);
+}
+
+static void test_combined(void) {
+    size_t len;
+    char *save, *rest, *text = (char *)read_file("dev/check/combined.txt", &len);
+    for (char *line = strtok_r(text, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
+        const char *kind = strtok_r(line, "\t", &rest),
+                   *arm = strtok_r(NULL, "\t", &rest);
+        if (*kind != '#') test_line(kind, arm, strtok_r(NULL, "\t", &rest));
+    }
+    free(text);
+}
+
 int main(void) {
     start_tests();
     write_data("export", 900, 333, HAND_VOCAB);
@@ -63,5 +105,6 @@ int main(void) {
             run_test(name, t->run);
         }
     }
+    run_test("combined", test_combined);
     return end_tests("systems");
 }

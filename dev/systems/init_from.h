@@ -127,7 +127,7 @@ static void take_from(Golf *m, const char *path) {
     for (int k = 0; k < N_TENSORS; k++)
         if (is_stored(m->tensor + k) && is_stored(from.tensor + k))
             take_tensor(m, &from, k, path);
-    EACH_SYSTEM (s, m) {
+    EACH_SYSTEM(s, m) {
         if ((*s)->start) (*s)->start(m, &from, m->converted);
     }
     free(from.master);
@@ -141,7 +141,7 @@ static void take_from(Golf *m, const char *path) {
 static void init_from_open(Golf *m, const Tokenizer *tok, int resumes) {
     const char *path = m->config.init_from;
     int wanted = 0;
-    EACH_SYSTEM (s, m) wanted |= (*s)->wants & RES_DONOR;
+    EACH_SYSTEM(s, m) wanted |= (*s)->wants & RES_DONOR;
     if (resumes && !wanted && access(path, R_OK)) return;
     same_tokenizer(tok, path);
     take_from(m, path);

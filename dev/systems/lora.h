@@ -159,7 +159,7 @@ static void lora_shape(Golf *m) {
     m->addition = &lora_addition;
 }
 
-/* B A of phase p: what is nearest, at this rank, to the donor's projection there less W. */
+/* B A of phase p: at this rank the nearest to the donor's projection there, less W. */
 static void fit_pair(Golf *m, const Golf *from, int k, int p) {
     const Tensor *t = m->tensor + k, *a = pair_of(m, k);
     const int A = (int)(a - m->tensor), B = A + 1;
@@ -352,7 +352,7 @@ static void test_lora_storage(void) {
     size_t bytes = 0;
 
     new_model(&m, text, 16);
-    EACH_TENSOR (t, &m) {
+    EACH_TENSOR(t, &m) {
         if (!is_of_pair(t)) continue;
         bytes += t->bytes;
         CHECK(t->stored_copies == 2 && t->copy_bytes == 2 + (t->copy_n * 5 + 7) / 8,
@@ -366,7 +366,7 @@ static void test_lora_storage(void) {
         double worst = 0;
         set_all(m.grad, m.n_params, step ? -0.25 : 0.5);
         golf_adamw(&m, step, 1);
-        EACH_TENSOR (t, &m) {
+        EACH_TENSOR(t, &m) {
             if (!is_of_pair(t)) continue;
             for (size_t i = t->at; i < t->at + t->n; i++)
                 worst = fmax(worst, fabs((double)m.master[i] - want[step]));

@@ -74,6 +74,7 @@ enum { OF_MLP, OF_VALUES, OF_OUTPUTS, CHOICES };
 
 typedef struct {
     int tensor;            /* its rows give the logits */
+    int reads;             /* the projection whose inputs it sees */
     int groups, size, top; /* in each group, `top` of `size` experts are chosen */
 } Choice;
 
@@ -116,9 +117,9 @@ static int is_peri(const Golf *m) { return m->config.norm == NORM_PERI; }
 
 static Choice choice_of(const Config *c, int which) {
     const Choice choices[CHOICES] = {
-        [OF_MLP] = {T_sel_mlp, 1, c->experts, c->topk},
-        [OF_VALUES] = {T_sel_v, kv_heads(c), c->attn_experts, c->attn_topk},
-        [OF_OUTPUTS] = {T_sel_o, c->heads, c->attn_experts, c->attn_topk}};
+        [OF_MLP] = {T_sel_mlp, T_wup, 1, c->experts, c->topk},
+        [OF_VALUES] = {T_sel_v, T_wqkv, kv_heads(c), c->attn_experts, c->attn_topk},
+        [OF_OUTPUTS] = {T_sel_o, T_wqkv, c->heads, c->attn_experts, c->attn_topk}};
     return choices[which];
 }
 
@@ -157,7 +158,8 @@ static void choice_forward(const Golf *m, const Chunk *k, int which, const Act *
     real *z = moeut_phase(m, k->p)->z[which] + n0 * L;
     int *chosen = moeut_phase(m, k->p)->chosen[which] + n0 * of.groups * of.top;
 
-    linear_forward(m, z, L, x, of.tensor, copy, 0, k->n);
+    gemm_panels(z, L, inputs_of(m, x, of.reads), &packed_of(m, of.tensor, copy, 0)->forward,
+                k->n, 0);
     if (which == OF_MLP) {
         const real *bias = vec_of(m, T_sel_bias, k);
         for (int n = 0; n < k->n; n++)
@@ -291,8 +293,10 @@ static void choice_dx(const Golf *m, real *dx, const Chunk *k, int which, int ac
 static Gemm choice_dw(const Golf *m, const Act *x, int p, int which, int N) {
     const int sel = choice_of(&m->config, which).tensor;
     const int copy = copy_of(m, m->tensor + sel, p);
-    return linear_dw(m, moeut_of(m)->dz[which], (size_t)choice_logits(&m->config, which),
-                     x, sel, copy, 0, N);
+    const size_t L = (size_t)choice_logits(&m->config, which);
+    Gemm w = linear_dw(m, moeut_of(m)->dz[which], L, x, sel, copy, 0, N);
+    w.b = inputs_of(m, x, choice_of(&m->config, which).reads);
+    return w;
 }
 
 /* ---- Experts in the MLP: mid -> out.
@@ -835,15 +839,15 @@ static int moeut_on(const Config *c) {
 
 static int moeut_takes(const Config *c) {
     int taken = 0;
-    if (c->experts) taken |= RES_MLP | RES_MLP_COPIES | RES_MLP_ADDITIONS | RES_INPUTS;
+    if (c->experts) taken |= RES_MLP | RES_MLP_COPIES | RES_MLP_ADDITIONS;
     if (c->attn_experts) taken |= RES_ATTENTION_COPIES | RES_ATTENTION_ADDITIONS;
-    if (c->attn_experts) taken |= RES_ATTENTION | RES_INPUTS;
+    if (c->attn_experts) taken |= RES_ATTENTION;
     if (c->norm == NORM_PERI) taken |= RES_ATTENTION;
     return taken;
 }
 
 static int moeut_uses(const Config *c) {
-    return c->experts || c->attn_experts ? RES_COPIES : 0;
+    return c->experts || c->attn_experts ? RES_COPIES | RES_INPUTS : 0;
 }
 
 static int moeut_wqkv_rows(const Config *c) {

@@ -38,9 +38,12 @@ enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
 static int qat_on(const Config *c) { return c->qat != QAT_ON || c->qat_ramp > 0; }
 
 static int qat_takes(const Config *c) {
-    const int ramp = c->qat_ramp > 0 ? RES_ESTIMATOR | RES_INPUTS : 0;
+    const int ramp = c->qat_ramp > 0 ? RES_ESTIMATOR : 0;
     return ramp | (c->qat == QAT_NOISE ? RES_PIECES : 0);
 }
+
+/* A mixture of numbers and their codes relies on gradients that pass straight through. */
+static int qat_uses(const Config *c) { return c->qat_ramp > 0 ? RES_INPUTS : 0; }
 
 static void qat_check(const Config *c) {
     option_needs(c, "qat_order", c->qat_ramp > 0, "qat_ramp");
@@ -176,6 +179,7 @@ static const System qat_system = {.name = "qat",
                                   .needs = "qat or --qat_ramp",
                                   .on = qat_on,
                                   .takes = qat_takes,
+                                  .uses = qat_uses,
                                   .check = qat_check,
                                   .estimator = qat_estimator,
                                   .start = qat_start,

@@ -49,8 +49,11 @@ enum { QUEST_DOMAIN = 1 + SYS_quest };
 
 static int quest_on(const Config *c) { return c->wq == wq_quest || c->aq == aq_quest; }
 
+static int quest_takes(const Config *c) { return c->aq == aq_quest ? RES_INPUTS : 0; }
+
 static int quest_uses(const Config *c) {
-    return c->aq == aq_quest ? RES_ESTIMATOR | RES_INPUTS : RES_ESTIMATOR;
+    (void)c;
+    return RES_ESTIMATOR;
 }
 
 static void quest_check(const Config *c) {
@@ -269,6 +272,7 @@ static void quest_shape(Golf *m) {
 static const System quest_system = {.name = "quest",
                                     .needs = "wq=quest or --aq=quest",
                                     .on = quest_on,
+                                    .takes = quest_takes,
                                     .uses = quest_uses,
                                     .check = quest_check,
                                     .shape = quest_shape,

@@ -36,7 +36,7 @@ static void teacher_shape(Golf *m) { m->loss_of = &teacher_system; }
 /* What a system makes of a donor is not in checkpoints: a run that is resumed makes it
  * again. */
 static void refuse_donors(const Golf *t, const char *path) {
-    EACH_SYSTEM (s, t) {
+    EACH_SYSTEM(s, t) {
         if ((*s)->wants & RES_DONOR)
             die("%s: a model with --%s (%s) is not whole in its checkpoint; give another "
                 "--teacher",
@@ -161,7 +161,7 @@ static void give_teacher(Golf *m, const char *text, size_t N) {
 }
 
 static void give_small_teacher(Golf *m, size_t N) {
-    give_teacher(m, "vocab=11 width=16 heads=2 mlp=1 seq=8 repeat=1", N);
+    give_teacher(m, "vocab=11 width=16 heads=2 mlp=1 seq=40 repeat=1", N);
 }
 
 static void shake(Golf *m, double size, uint64_t key) {

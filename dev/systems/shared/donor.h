@@ -4,7 +4,7 @@
 
 /* Tensor k of a model or of its donor: the masters (rows,cols) of the copy that phase p
  * uses. */
-__attribute__((unused)) static real *masters_of(const Golf *m, int k, int p) {
+static __attribute__((unused)) real *masters_of(const Golf *m, int k, int p) {
     const Tensor *t = m->tensor + k;
     return m->master + t->at + (size_t)copy_of(m, t, p) * t->copy_n;
 }

@@ -47,7 +47,7 @@ static inline void jacobi_rotate(double *s, double *v, int n, int p, int q) {
  * are left on the diagonal of s. A sweep turns every pair of axes once. What one turn
  * made 0 another may fill again, but the sum of squares beside the diagonal shrinks
  * with every turn, in the end very fast. */
-__attribute__((unused)) static void eigenvectors(double *s, double *v, int n) {
+static __attribute__((unused)) void eigenvectors(double *s, double *v, int n) {
     for (int i = 0; i < n * n; i++) v[i] = i % (n + 1) == 0;
     for (int sweep = 0; sweep < 40; sweep++) {
         if (is_diagonal(s, n)) return;
@@ -59,7 +59,7 @@ __attribute__((unused)) static void eigenvectors(double *s, double *v, int n) {
 
 /* pick (count): which of the n numbers on the diagonal of s (n,n) are the largest, the
  * largest first. count <= n */
-__attribute__((unused)) static void pick_largest(const double *s, int n, int count,
+static __attribute__((unused)) void pick_largest(const double *s, int n, int count,
                                                  int *pick) {
     uint8_t *used = xcalloc((size_t)n, 1);
 
@@ -107,7 +107,7 @@ static inline double product_along(const SmallerFirst *w, const double *v, int e
 
 /* b (rows,r) = U S and a (r,cols) = V^T of the r largest singular values of w
  * (rows,cols). Where there are no r of them, b has zeros and a stays as it was. */
-__attribute__((unused)) static void low_rank(real *b, real *a, const double *w, int rows,
+static __attribute__((unused)) void low_rank(real *b, real *a, const double *w, int rows,
                                              int cols, int r) {
     const int wide = cols > rows, n = MIN(rows, cols);
     const size_t step = wide ? (size_t)cols : 1;
@@ -127,17 +127,13 @@ __attribute__((unused)) static void low_rank(real *b, real *a, const double *w, 
         const double sigma = sqrt(fmax(s[column * n + column], 0));
         for (int i = 0; i < n; i++) { /* the side of the eigenvectors */
             const double at = v[i * n + column];
-            if (wide)
-                b[i * r + e] = (real)(at * sigma);
-            else
-                a[e * cols + i] = (real)at;
+            if (wide) b[i * r + e] = (real)(at * sigma);
+            else a[e * cols + i] = (real)at;
         }
         for (int k = 0; k < x.other; k++) { /* the other one */
             const double sum = product_along(&x, v, column, (size_t)k);
-            if (!wide)
-                b[k * r + e] = (real)sum;
-            else if (sigma > 0)
-                a[e * cols + k] = (real)(sum / sigma);
+            if (!wide) b[k * r + e] = (real)sum;
+            else if (sigma > 0) a[e * cols + k] = (real)(sum / sigma);
         }
     }
     free(s);
