@@ -1,21 +1,25 @@
-/* depth_schedule.h - depth that changes: how many times the blocks of the loop are used, in training and after.
+/* depth_schedule.h - depth that changes: how many times the blocks of the loop are used,
+ * in training and after.
  *
- *   --repeat_ramp=1@0,2@0.3,4@0.5  uses of each block from these fractions of the run on. Phases that
- *                                  are still to come start with closed gates: each begins as the
- *                                  identity (mix is (1,0) at the start).
- *   --repeat_random=1              at each step a number from 1 to that, the same for all rows.
- *   --backprop=N                   gradients through the last N phases only.
- *   eval --eval_repeat=R           another number of uses; those beyond --repeat have the last one's
- *                                  interface.
+ *   --repeat_ramp=1@0,2@0.3,4@0.5  uses of each block from these fractions of the run on.
+ *                                  Phases that are still to come start with closed
+ *                                  gates: each begins as the identity (mix starts as 1, 0)
+ *   --repeat_random=1              at each step a number from 1 to that
+ *   --backprop=N                   gradients through the last N phases only
+ *   eval --eval_repeat=R           another number of uses; those beyond --repeat have the
+ *                                  interface of the last one
  *
- * From Huginn (2502.05171: random depth, truncated backpropagation) and Parameter Golf's records
- * (loops that are switched on late). Nothing of it is stored. Differs from Huginn: the number is
- * uniform, not log-normal Poisson, and the input injection is that of the core. */
+ * From Huginn (2502.05171: random depth, truncated backpropagation) and Parameter Golf's
+ * records (loops that are switched on late). Nothing of it is stored. Differs from
+ * Huginn: the number is uniform, not log-normal Poisson, and the same for all rows; input
+ * injection is that of the core. */
 #ifdef OPTIONS
-X(TRAIN, STR, repeat_ramp, "", "", "uses of a block from which fraction of the run: 1@0,3@0.5")
+X(TRAIN, STR, repeat_ramp, "", "",
+  "uses of a block from which fraction of the run: 1@0,3@0.5")
 X(TRAIN, INT, repeat_random, "0", "0|1", "each step as many as chance says, up to that")
 X(TRAIN, INT, backprop, "0", "0 to 4096", "> 0: gradients through the last N phases")
-X(EVAL, INT, eval_repeat, "0", "0 to 64", "> 0: uses of a block, more or fewer than trained")
+X(EVAL, INT, eval_repeat, "0", "0 to 64",
+  "> 0: uses of a block, more or fewer than trained")
 
 #elif defined LIST
 X(depth_schedule)
@@ -37,7 +41,8 @@ static void depth_set(Golf *m, int r) {
     for (int i = 0; i < c->prelude; i++) m->run[m->runs++] = i;
     for (int q = 0; q < loop; q++) {
         const int turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
-        const int at = cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
+        const int at =
+            cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
         m->run[m->runs++] = c->prelude + at;
     }
     for (int i = 0; i < c->coda; i++) m->run[m->runs++] = c->prelude + loop_phases(c) + i;
@@ -81,13 +86,15 @@ static void depth_check(const Config *c) {
         if (!n || r <= last || r > c->repeat || !(from > before) || from >= 1 ||
             (first && from != 0))
             die("--repeat_ramp=%s: expected N@0,N@FRACTION,... with rising numbers up to "
-                "--repeat=%d, found '%.20s'", c->repeat_ramp, c->repeat, p);
+                "--repeat=%d, found '%.20s'",
+                c->repeat_ramp, c->repeat, p);
         last = r;
         before = from;
         p += n;
     }
     if (last && last != c->repeat)
-        die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp, c->repeat);
+        die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp,
+            c->repeat);
     if (last && (!c->gate || !c->phase))
         die("--repeat_ramp closes gates of single phases: expected --gate and --phase=1");
 }
@@ -104,7 +111,8 @@ static void depth_start(Golf *m, const Golf *from, int convert) {
         for (int k = 0; k < 2; k++) {
             const Tensor *t = m->tensor + (k ? T_gate_mlp : T_gate_attn);
             if (used[p]) continue;
-            memset(m->master + t->at + (size_t)p * t->copy_n, 0, t->copy_n * sizeof(real));
+            memset(m->master + t->at + (size_t)p * t->copy_n, 0,
+                   t->copy_n * sizeof(real));
         }
     free(used);
 }
@@ -120,26 +128,29 @@ static void depth_eval(Golf *m, const Config *how) {
     if (!how->eval_repeat) return;
     EACH_SYSTEM(s, m) {
         if (takes(*s, c) & RES_DEPTH && strcmp((*s)->name, "depth_schedule"))
-            die("--eval_repeat: the model's --%s (%s) needs all phases", (*s)->needs, (*s)->name);
+            die("--eval_repeat: the model's --%s (%s) needs all phases", (*s)->needs,
+                (*s)->name);
     }
     const int most = c->prelude + c->unique * how->eval_repeat + c->coda;
     m->run = owned(m, (size_t)most, sizeof(int));
     depth_set(m, how->eval_repeat);
 }
 
-static const System depth_schedule_system = {.name = "depth_schedule",
-                                    .needs = "repeat_ramp, --repeat_random or --backprop",
-                                    .on = depth_on,
-                                    .takes = depth_takes,
-                                    .check = depth_check,
-                                    .start = depth_start,
-                                    .step = depth_step,
-                                    .eval = depth_eval};
+static const System depth_schedule_system = {
+    .name = "depth_schedule",
+    .needs = "repeat_ramp, --repeat_random or --backprop",
+    .on = depth_on,
+    .takes = depth_takes,
+    .check = depth_check,
+    .start = depth_start,
+    .step = depth_step,
+    .eval = depth_eval};
 
 #elif defined TESTS
 /* The loss of a model that is not trained, at the depth that is set. */
 static double depth_loss(Golf *m) {
-    const int *x = tokens_below(20, 32, 80), *y = tokens_below(20, 32, 81), train = m->train;
+    const int *x = tokens_below(20, 32, 80), *y = tokens_below(20, 32, 81),
+              train = m->train;
     m->train = 0;
     golf_quantize(m);
     const double loss = golf_forward(m, x, y, 2, 16);
@@ -150,12 +161,15 @@ static double depth_loss(Golf *m) {
 /* Phases that a ramp adds are the identity at first. */
 static void test_ramp_start(void) {
     Golf m;
-    new_model(&m, "vocab=20 width=16 heads=2 mlp=2 seq=16 prelude=1 coda=1 unique=2 repeat=4 "
-                  "steps=100 repeat_ramp=1@0,2@0.25,4@0.5", 32);
+    new_model(&m,
+              "vocab=20 width=16 heads=2 mlp=2 seq=16 prelude=1 coda=1 unique=2 repeat=4 "
+              "steps=100 repeat_ramp=1@0,2@0.25,4@0.5",
+              32);
     const Config *c = &m.config;
     EACH_TENSOR(t, &m) { /* all but gates, which are closed, and mixes */
         if (t->role == INTERFACE) continue;
-        for (size_t i = t->at; i < t->at + t->n; i++) m.master[i] += (real)0.1 * noise(70, i);
+        for (size_t i = t->at; i < t->at + t->n; i++)
+            m.master[i] += (real)0.1 * noise(70, i);
     }
     CHECK(depth_at(c, 0) == 1 && depth_at(c, 24) == 1 && depth_at(c, 25) == 2 &&
               depth_at(c, 50) == 4 && depth_at(c, 99) == 4,
@@ -179,9 +193,10 @@ static void test_order_of_phases(void) {
         const int r = uses[i % 3], n = 2 + 2 * r;
         char text[128];
         Golf m;
-        snprintf(text, sizeof text,
-                 "vocab=20 width=16 heads=2 seq=16 prelude=1 coda=1 unique=2 repeat=4 order=%s",
-                 i < 3 ? "cycle" : "sequence");
+        snprintf(
+            text, sizeof text,
+            "vocab=20 width=16 heads=2 seq=16 prelude=1 coda=1 unique=2 repeat=4 order=%s",
+            i < 3 ? "cycle" : "sequence");
         new_model(&m, text, 0);
         depth_eval(&m, &(Config){.eval_repeat = r});
         CHECK(m.runs == n && !memcmp(m.run, want[i], sizeof(int) * (size_t)n),
@@ -190,9 +205,11 @@ static void test_order_of_phases(void) {
     }
 }
 
-/* A backward pass cut short has the gradients of the phases that it passed, and none of others. */
+/* A backward pass cut short has the gradients of the phases that it passed, and none of
+ * others. */
 static void test_backprop(void) {
-    static const char *const flat = "vocab=20 width=16 heads=2 mlp=2 seq=16 unique=4 repeat=1";
+    static const char *const flat =
+        "vocab=20 width=16 heads=2 mlp=2 seq=16 unique=4 repeat=1";
     const int *x = tokens_below(20, 32, 80), *y = tokens_below(20, 32, 81);
     Golf m, b;
     new_model(&m, flat, 32);
@@ -229,11 +246,14 @@ static void test_random_depth(void) {
 
 static const SystemTests depth_schedule_tests = {
     .gradients = (const char *const[]){"repeat=3 repeat_ramp=1@0,3@0.5", NULL},
-    .files = (const char *const[]){"repeat=4 repeat_ramp=1@0,4@0.1", "repeat_random=1", NULL},
-    .errors = (const char *const[][2]){{"--repeat_ramp=1@0,3@0.5", "--repeat_ramp|up to --repeat=2"},
-                                       {"--repeat_ramp=1@0.1,2@0.5", "--repeat_ramp|1@0.1"},
-                                       {"--repeat_ramp=1@0,2@0.5 --gate=none", "closes gates"},
-                                       {NULL, NULL}},
+    .files =
+        (const char *const[]){"repeat=4 repeat_ramp=1@0,4@0.1", "repeat_random=1", NULL},
+    .errors =
+        (const char *const[][2]){
+            {"--repeat_ramp=1@0,3@0.5", "--repeat_ramp|up to --repeat=2"},
+            {"--repeat_ramp=1@0.1,2@0.5", "--repeat_ramp|1@0.1"},
+            {"--repeat_ramp=1@0,2@0.5 --gate=none", "closes gates"},
+            {NULL, NULL}},
     .tests = (const Test[]){{"ramp", test_ramp_start},
                             {"order", test_order_of_phases},
                             {"backprop", test_backprop},
@@ -241,8 +261,10 @@ static const SystemTests depth_schedule_tests = {
                             {NULL, NULL}}};
 
 #elif defined BUGS
-bug new-phases-open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/"
-bug backprop-one-more double backprop "$(in_ depth_step)s/m->runs - c->backprop/m->runs - c->backprop - 1/"
-bug order-of-the-cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/"
-bug ramp-a-step-late float ramp "$(in_ ramp_at)s/<= step/< step/"
+bug new - phases -
+    open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/" bug backprop - one -
+    more double backprop
+    "$(in_ depth_step)s/m->runs - c->backprop/m->runs - c->backprop - 1/" bug order -
+    of - the - cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/" bug ramp - a -
+    step - late float ramp "$(in_ ramp_at)s/<= step/< step/"
 #endif

@@ -4,14 +4,17 @@
  *   zero            the part of the projections' codes that is 0
  *   flips_per_100   codes that changed since the last such row, per code
  *   masked          the part of the projections' weights whose gradient is masked
- *   scale_drift     how far their steps moved since the start, in powers of 2, mean of |log2|
+ *   scale_drift     how far their steps moved since the start: the mean of |log2|
  *   rms             of each phase: RMS of the stream behind it
  *   grad            RMS of its gradient
- *   cosine          of what the phase added with what the next one added; 0 for those that did not run
+ *   cosine          of what the phase added with what the next one added; 0 for phases
+ *                   that did not run
  *
- * Nothing of it is stored or changes a number of the training. Cost: under 1 % of every such step. */
+ * Nothing of it is stored or changes a number of the training. Cost: under 1 % of such a
+ * step. */
 #ifdef OPTIONS
-X(TRAIN | RESUME, INT, watch, "100", "0 to 1000000", "steps between measurements in log.tsv")
+X(TRAIN | RESUME, INT, watch, "100", "0 to 1000000",
+  "steps between measurements in log.tsv")
 
 #elif defined LIST
 X(instruments)
@@ -21,12 +24,13 @@ typedef struct {
     double *rms, *grad, *cosine; /* (phases) */
     real *first_scale;           /* (n_scales) at the start of training */
     uint64_t flips;              /* at the last row */
-    int watching, fresh;         /* is this step measured?; are masters new, and their scales? */
+    int watching, fresh; /* is this step measured?; are masters new, and their scales? */
 } Instruments;
 
 static int instruments_on(const Config *c) { return c->watch > 0; }
 
-/* Masters are new: random, or from a donor. Their scales come with the next quantization. */
+/* Masters are new: random, or from a donor. Their scales come with the next
+ * quantization. */
 static void instruments_start(Golf *m, const Golf *from, int convert) {
     (void)from;
     (void)convert;
@@ -63,11 +67,13 @@ static void instruments_step(Golf *m, int step) {
 
 static void instruments_leave_backward(Golf *m, int p, int N) { /* m->dh is d(out) */
     Instruments *s = m->own[SYS_instruments];
-    if (s->watching) s->grad[p] = (double)rms_of(m->dh, (size_t)N * (size_t)m->config.width);
+    if (s->watching)
+        s->grad[p] = (double)rms_of(m->dh, (size_t)N * (size_t)m->config.width);
 }
 
 /* The cosine of two differences a1 - a0 and b1 - b0 of n numbers. */
-static double cosine_of(const real *a1, const real *a0, const real *b1, const real *b0, size_t n) {
+static double cosine_of(const real *a1, const real *a0, const real *b1, const real *b0,
+                        size_t n) {
     double ab = 0, aa = 0, bb = 0;
     for (size_t k = 0; k < n; k++) {
         const double a = (double)(a1[k] - a0[k]), b = (double)(b1[k] - b0[k]);
@@ -92,7 +98,8 @@ static void measure_phases(const Golf *m, Instruments *s) {
     }
 }
 
-/* Of the projections that have codes on a grid: parts of all codes; mean |log2| of the steps. */
+/* Of the projections that have codes on a grid: parts of all codes; mean |log2| of the
+ * steps. */
 typedef struct {
     double codes, zero, masked, drift;
 } CodeCensus;
@@ -144,7 +151,8 @@ static void instruments_log_row(const Golf *m, FILE *f) {
 
 static void instruments_result(const Golf *m, FILE *f) {
     const CodeCensus d = measure_codes(m, m->own[SYS_instruments]);
-    fprintf(f, "  \"masked_fraction\": %.17g,\n  \"scale_drift\": %.17g,\n", d.masked, d.drift);
+    fprintf(f, "  \"masked_fraction\": %.17g,\n  \"scale_drift\": %.17g,\n", d.masked,
+            d.drift);
 }
 
 static const System instruments_system = {
@@ -200,7 +208,8 @@ static void test_codes(void) {
     for (size_t i = 0; i < m.n_scales; i++) m.scale[i] *= 2;
     const CodeCensus d = measure_codes(&m, m.own[SYS_instruments]);
     zeros = (double)t->n / codes;
-    CHECK(d.codes == codes && near(d.zero, zeros, 1e-12), "%g of %g at 0", d.zero, d.codes);
+    CHECK(d.codes == codes && near(d.zero, zeros, 1e-12), "%g of %g at 0", d.zero,
+          d.codes);
     CHECK(near(d.drift, 1, 1e-6) && d.masked == 0, "drift %g", d.drift);
     golf_free(&m);
 }
@@ -218,7 +227,8 @@ static void test_gradient_rms(void) {
     golf_forward(&m, x, y, 1, 8);
     const double want = (double)rms_of(m.dh, 64);
     golf_backward(&m, x, 1, 8);
-    CHECK(near(s->grad[1], want, 1e-9) && s->grad[0] > 0, "gradient %g, not %g", s->grad[1], want);
+    CHECK(near(s->grad[1], want, 1e-9) && s->grad[0] > 0, "gradient %g, not %g",
+          s->grad[1], want);
     golf_free(&m);
 }
 
@@ -229,7 +239,10 @@ static const SystemTests instruments_tests = {
                             {NULL, NULL}}};
 
 #elif defined BUGS
-bug cosine-of-streams float streams "$(in_ cosine_of)s/a1\[k\] - a0\[k\]/a1[k]/"
-bug drift-of-the-scales-now float codes "$(in_ measure_codes)s/s->first_scale\[i\]/m->scale[i]/"
-bug rms-of-every-step float phases "$(in_ instruments_step)s/(step + 1) % c->watch == 0/1/"
+bug cosine - of -
+    streams float streams "$(in_ cosine_of)s/a1\[k\] - a0\[k\]/a1[k]/" bug drift - of -
+    the - scales -
+    now float codes "$(in_ measure_codes)s/s->first_scale\[i\]/m->scale[i]/" bug rms -
+    of - every -
+    step float phases "$(in_ instruments_step)s/(step + 1) % c->watch == 0/1/"
 #endif

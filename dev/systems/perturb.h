@@ -1,9 +1,9 @@
-/* perturb.h - `eval --drift=EPS --noise=EPS`: errors of a chosen size in a loaded model, to see what
- * depth makes of them (dev/studies/4_drift).
+/* perturb.h - `eval --drift=EPS --noise=EPS`: errors of a chosen size in a loaded model,
+ * to see what depth makes of them (dev/studies/4_drift).
  *
- *   drift   the stream times (1 + drift) before every phase: h = mix0 * h + ... with the drift in mix0
- *   noise   W + noise * scale(W) * N(0,1), one draw per stored matrix, so that a shared block repeats
- *           its error in every phase. scale(W): ternary's step, or mean |W|.
+ *   drift   the stream times (1 + drift) before every phase: the factor joins mix0
+ *   noise   W + noise * scale(W) * N(0,1), one draw per stored matrix, so that a shared
+ *           block repeats its error in every phase. scale(W): ternary's step, or mean |W|
  *
  * An instrument of this project, not from a paper. Nothing of it is stored. */
 #ifdef OPTIONS
@@ -14,7 +14,8 @@ X(EVAL, NUM, noise, "0", "0 to 10", "projections + noise * their scale * N(0,1)"
 X(perturb)
 
 #elif defined CODE
-static int perturb_on(const Config *c) { /* of a model: never; it acts on one that is evaluated */
+static int
+perturb_on(const Config *c) { /* of a model: never; it acts on one that is evaluated */
     (void)c;
     return 0;
 }
@@ -74,9 +75,10 @@ static void check_drift(const char *text) {
     for (size_t i = 0; i < twin.tensor[T_mix0].n; i++)
         twin.eff[twin.tensor[T_mix0].at + i] *= (real)1.25;
     golf_pack(&twin);
-    const double want = golf_forward(&twin, x, y, 1, 16), drift = perturbed_loss(text, 0.25, 0);
-    CHECK(drift == want && drift != perturbed_loss(text, 0, 0), "%s: drift %g, not %g", text, drift,
-          want);
+    const double want = golf_forward(&twin, x, y, 1, 16),
+                 drift = perturbed_loss(text, 0.25, 0);
+    CHECK(drift == want && drift != perturbed_loss(text, 0, 0), "%s: drift %g, not %g",
+          text, drift, want);
     golf_free(&twin);
 }
 
@@ -100,7 +102,8 @@ static void check_noise(const char *text) {
             CHECK(square == 0, "%s: %s has noise", text, t->name);
             continue;
         }
-        const double s = is_ternary(t) ? (double)*scale_of(&m, t, 0) : mean, sd = sqrt(square / n);
+        const double s = is_ternary(t) ? (double)*scale_of(&m, t, 0) : mean,
+                     sd = sqrt(square / n);
         CHECK(fabs(sd / (0.5 * s) - 1) < 0.05 && fabs(sum / n) < 4 * sd / sqrt(n),
               "%s: %s: noise of %g %g, not %g", text, t->name, sum / n, sd, 0.5 * s);
     }
@@ -109,15 +112,17 @@ static void check_noise(const char *text) {
 }
 
 static void test_perturb(void) {
-    static const char *const arms[] = {"", "wq=none aq=none", "unique=2 repeat=1 wq=int8"};
+    static const char *const arms[] = {"", "wq=none aq=none",
+                                       "unique=2 repeat=1 wq=int8"};
     for (int a = 0; a < 3; a++) {
         char text[256];
-        snprintf(text, sizeof text,
-                 "vocab=266 width=64 heads=2 seq=16 repeat=3 mlp=4 %s", arms[a]);
+        snprintf(text, sizeof text, "vocab=266 width=64 heads=2 seq=16 repeat=3 mlp=4 %s",
+                 arms[a]);
         check_drift(text);
         check_noise(text);
         const double before = perturbed_loss(text, 0, 0);
-        const double little = perturbed_loss(text, 0, 1e-7), much = perturbed_loss(text, 0, 0.5);
+        const double little = perturbed_loss(text, 0, 1e-7),
+                     much = perturbed_loss(text, 0, 0.5);
         CHECK(fabs(little - before) < 1e-3, "%s: noise 1e-7 changes the loss by %g", text,
               little - before);
         CHECK(fabs(much - before) > 1e-4, "%s: noise 0.5 changes nothing", text);
@@ -128,6 +133,8 @@ static const SystemTests perturb_tests = {
     .tests = (const Test[]){{"drift and noise", test_perturb}, {NULL, NULL}}};
 
 #elif defined BUGS
-bug noise-of-another-size float drift "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
-bug drift-forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
+bug noise - of - another -
+    size float drift
+    "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/" bug drift -
+    forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
 #endif

@@ -1,7 +1,8 @@
-/* The further systems that are compiled in, one line each: delete a line, and the system is gone from
- * program, help, files and tests; add one, and it is there. In this order they are asked how a tensor is
- * stored, so that those with tensors of their own come first; their hooks run in this order, and their
- * tensors stand in it in files: put a new one at the end of its group. */
+/* The further systems that are compiled in, one line each: delete a line, and the system
+ * is gone from program, help, files and tests; add one, and it is there. In this order
+ * they are asked how a tensor is stored, so that those with tensors of their own come
+ * first; their hooks run in this order, and their tensors stand in it in files: put a new
+ * one at the end of its group. */
 #ifndef GOLF_CORE
 /* with tensors of their own */
 #include "protect.h"
