@@ -119,10 +119,9 @@ asan:
 	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all'
 	@rm -rf build
 
-C_FILES := train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch])
+C_FILES = train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
-	clang-format -i $(C_FILES)
-	dev/check/format_systems.sh
+	@dev/check/format.sh $(C_FILES)
 
 info:
 	@echo "compiler  $(CC): $(shell $(CC) --version | head -n 1)"

@@ -131,7 +131,6 @@ static const SystemTests binary_weights_tests = {
                             {"zeros", test_binary_zeros},
                             {"packed", test_binary_packed},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug binary-without-mean float formula "$(in_ binary_quantize)s/w\[i\] - (real)mean/w[i]/"
 bug binary-of-half-the-size float formula "$(in_ binary_step)s/2 \* (/(/"

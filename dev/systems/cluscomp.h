@@ -574,7 +574,6 @@ static const SystemTests cluscomp_tests = {
                             {"indices in codes", test_indices},
                             {"coded indices", test_coded_indices},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug codebook-sums-not-means double "cluscomp: grad" \
     "$(in_ average_entries)s| / members\[k\]||"

@@ -259,12 +259,9 @@ static const SystemTests depth_schedule_tests = {
                             {"backprop", test_backprop},
                             {"random", test_random_depth},
                             {NULL, NULL}}};
-
 #elif defined BUGS
-bug new - phases -
-    open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/" bug backprop - one -
-    more double backprop
-    "$(in_ depth_step)s/m->runs - c->backprop/m->runs - c->backprop - 1/" bug order -
-    of - the - cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/" bug ramp - a -
-    step - late float ramp "$(in_ ramp_at)s/<= step/< step/"
+bug new-phases-open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/"
+bug backprop-one-more double backprop "$(in_ depth_step)s/m->runs - c->backprop/m->runs - c->backprop - 1/"
+bug order-of-the-cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/"
+bug ramp-a-step-late float ramp "$(in_ ramp_at)s/<= step/< step/"
 #endif

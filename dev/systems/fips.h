@@ -502,7 +502,6 @@ static const SystemTests fips_tests = {
                             {"storage", test_fips_storage},
                             {"fit", test_fips_fit},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug fips-U-from-up-alone double "fips: grad" "$(in_ fips_fold)s/gemm(dU, C, mat(m->eff + at.v_down.*;/;/"
 bug fips-gradients-kept double "fips: products" "$(in_ fips_fold)s/memset(dup.*;//"

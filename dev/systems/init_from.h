@@ -375,7 +375,6 @@ static const SystemTests init_from_tests = {
                             {"resumed", test_donor_at_resume},
                             {"refused", test_donor_refused},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug average-of-the-first double "blocks taken" "$(in_ convert_copy)s/if (copy_of(m, t, p) == j)/if (p == first)/"
 bug mean-not-divided double "blocks taken" "$(in_ add_of_donor)s|v\[i\] / (real)count|v[i]|"

@@ -237,12 +237,8 @@ static const SystemTests instruments_tests = {
                             {"codes", test_codes},
                             {"gradients of phases", test_gradient_rms},
                             {NULL, NULL}}};
-
 #elif defined BUGS
-bug cosine - of -
-    streams float streams "$(in_ cosine_of)s/a1\[k\] - a0\[k\]/a1[k]/" bug drift - of -
-    the - scales -
-    now float codes "$(in_ measure_codes)s/s->first_scale\[i\]/m->scale[i]/" bug rms -
-    of - every -
-    step float phases "$(in_ instruments_step)s/(step + 1) % c->watch == 0/1/"
+bug cosine-of-streams float streams "$(in_ cosine_of)s/a1\[k\] - a0\[k\]/a1[k]/"
+bug drift-of-the-scales-now float codes "$(in_ measure_codes)s/s->first_scale\[i\]/m->scale[i]/"
+bug rms-of-every-step float phases "$(in_ instruments_step)s/(step + 1) % c->watch == 0/1/"
 #endif

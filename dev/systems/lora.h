@@ -397,7 +397,6 @@ static const SystemTests lora_tests = {
                             {"addition", test_lora_addition},
                             {"storage", test_lora_storage},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug pair-of-another-phase double "lora: grad" "$(in_ pair_packed)s/copy_of(m, t, p)/0/"
 bug pair-without-dx double "lora: grad" "$(in_ lora_dx)s/->back, n, 1);/->back, n * 0, 1);/"

@@ -148,14 +148,8 @@ static const SystemTests low_rank_embedding_tests = {
                                        {NULL, NULL}},
     .tests = (const Test[]){
         {"definition", test_definition}, {"width", test_width}, {NULL, NULL}}};
-
 #elif defined BUGS
-bug matrix - without - the -
-    head double grad
-    "$(in_ low_rank_narrow_dw)s/a->cols, n, 1)/a->cols, n * 0, 1)/" bug matrix -
-    without - the -
-    input double grad
-    "$(in_ low_rank_widen_backward)s/a->cols, N, 1)/a->cols, N * 0, 1)/" bug codes -
-    not -widened double definition
-        "$(in_ low_rank_up)s/->forward, n, 0/->forward, n - 1, 0/"
+bug matrix-without-the-head double grad "$(in_ low_rank_narrow_dw)s/a->cols, n, 1)/a->cols, n * 0, 1)/"
+bug matrix-without-the-input double grad "$(in_ low_rank_widen_backward)s/a->cols, N, 1)/a->cols, N * 0, 1)/"
+bug codes-not-widened double definition "$(in_ low_rank_up)s/->forward, n, 0/->forward, n - 1, 0/"
 #endif

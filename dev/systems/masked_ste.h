@@ -153,7 +153,6 @@ static const SystemTests masked_ste_tests = {
                             {"one bit", test_ste_one_bit},
                             {"which", test_ste_which},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug clip-masks-the-largest float largest "$(in_ clip_passes)s/largest ? edge \* (real)1.01 : edge/edge/"
 bug trust-at-the-edge float mask "$(in_ trust_passes)s| + s / 2;|;|"

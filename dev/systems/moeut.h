@@ -1390,7 +1390,6 @@ static const SystemTests moeut_tests = {
                             {"start", test_moeut_start},
                             {"costs", test_moeut_costs},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug expert-of-the-first-choice double "moeut: grad" "$(in_ expert_gates_backward)s/dz\[OF_MLP\]\[n \* E + task->e\]/dz[OF_MLP][n * E]/"
 bug expert-gate-not-learned double "moeut: grad" "$(in_ expert_gates_backward)s/ \* gate \* (1 - gate);/ * 0;/"

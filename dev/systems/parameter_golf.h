@@ -215,18 +215,10 @@ static const SystemTests parameter_golf_tests = {
                             {"init", test_baseline_init},
                             {"muon", test_split_muon},
                             {NULL, NULL}}};
-
 #elif defined BUGS
-bug skip - forgotten -
-    backward double grad
-    "$(in_ skip_leave_backward)s/if (u->dout\[p\])/if (0)/" bug skips -
-    in - order double skips "$(in_ skip_from)s/half - 1 - i/i/" bug skip - gradient - of -
-    another -
-    phase double grad
-    "$(in_ skip_enter_backward)s/phase_vector(m, T_skip, p)/phase_vector(m, T_skip, 0)/" bug
-        init -
-    normal float init
-    "$(in_ parameter_golf_start)s/(2 \* uniform01(key, i) - 1)/normal01(key, i)/" bug
-        muon -
-    not -split float muon "$(in_ parameter_golf_shape)s/muon_parts = 3/muon_parts = 1/"
+bug skip-forgotten-backward double grad "$(in_ skip_leave_backward)s/if (u->dout\[p\])/if (0)/"
+bug skips-in-order double skips "$(in_ skip_from)s/half - 1 - i/i/"
+bug skip-gradient-of-another-phase double grad "$(in_ skip_enter_backward)s/phase_vector(m, T_skip, p)/phase_vector(m, T_skip, 0)/"
+bug init-normal float init "$(in_ parameter_golf_start)s/(2 \* uniform01(key, i) - 1)/normal01(key, i)/"
+bug muon-not-split float muon "$(in_ parameter_golf_shape)s/muon_parts = 3/muon_parts = 1/"
 #endif

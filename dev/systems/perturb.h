@@ -131,10 +131,7 @@ static void test_perturb(void) {
 
 static const SystemTests perturb_tests = {
     .tests = (const Test[]){{"drift and noise", test_perturb}, {NULL, NULL}}};
-
 #elif defined BUGS
-bug noise - of - another -
-    size float drift
-    "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/" bug drift -
-    forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
+bug noise-of-another-size float drift "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
+bug drift-forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
 #endif

@@ -563,7 +563,6 @@ static const SystemTests pquant_tests = {
                             {"small codes", test_small_codes},
                             {"small figures", test_small_figures},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug alpha-without-its-weight double "pquant: grad" \
     "$(in_ small_backward)s/\*dalpha += dw \* w;/*dalpha += dw;/"

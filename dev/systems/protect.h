@@ -464,7 +464,6 @@ static const SystemTests protect_tests = {
                             {"rows in files", test_rows_in_files},
                             {"width that fits", test_protected_fit},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug best-rows-protected float "protect: worst" "$(in_ by_miss)s/? 1 : -1/? -1 : 1/"
 bug rows-at-the-wrong-step float "protect: worst" \

@@ -403,7 +403,6 @@ static const SystemTests qat_tests = {
                             {"noise", test_qat_noise},
                             {"estimators", test_qat_estimators},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug ramp-at-once float ramp "$(in_ qat_lambda)s/c->qat_order ? 4 \* done - qat_turn(k) : done/done/"
 bug ramp-of-the-embedding float ramp "$(in_ qat_lambda)s/ || k == T_embed//"

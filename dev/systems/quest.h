@@ -593,7 +593,6 @@ static const SystemTests quest_tests = {
                             {"packed", test_quest_packed},
                             {"coder", test_quest_coder},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug rotated-codes-on-plain-weights double grad "$(in_ in_integers)s/t->quant->domain != in->domain/0/"
 bug quest-mask-at-the-edge float gaussian "$(in_ trust_passes)s| + s / 2;|;|"

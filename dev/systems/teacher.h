@@ -298,7 +298,6 @@ static const SystemTests teacher_tests = {
                             {"opened", test_teacher_opened},
                             {"refused", test_teacher_refused},
                             {NULL, NULL}}};
-
 #elif defined BUGS
 bug teacher-without-softcap double "teacher: grad" "$(in_ teach_token)s/ \* (1 - l\[k\] \* l\[k\] \* cap2)//"
 bug teacher-twice double "teacher: grad" "$(in_ teacher_loss)s/(1 - W) \* f->loss/f->loss/"

@@ -143,7 +143,6 @@ static const SystemTests unshare_tests = {
                                        {NULL, NULL}},
     .tests = (const Test[]){
         {"copies", test_unshare_copies}, {"phases", test_unshare_phases}, {NULL, NULL}}};
-
 #elif defined BUGS
 bug unshared-by-block double "unshare: copies" "$(in_ unshare_shape)s/= m->phases;/= block_count(\&m->config);/"
 bug unshared-by-prefix double "unshare: copies" "$(in_ unshared)s/len == strlen(name) \&\& !strncmp(p, name, len)/*p == *name/"
