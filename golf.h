@@ -30,8 +30,9 @@ typedef float real;
 
 /* ------------------------------------------------------------------------------------------
  * Options: command mask, type, name, default, range, help. A range is a list of words,
- * numbers and spans "lo to hi". The i-th item, counted from 0, is the value of an INT row
- * when it is a word: the enumerators below, or 0 for "fit". MODEL rows are written into
+ * numbers and spans "lo to hi". An INT option
+ * given as a word has as its value the word's place in the range, from 0 on: the
+ * enumerators below. MODEL rows are written into
  * every artifact. */
 enum {
     MODEL = 1,
@@ -41,8 +42,8 @@ enum {
     INFO = 16,
     FIXED = 32,  /* set by the program, not by the user */
     RESUME = 64, /* may change when a run is resumed */
-    QUIET =
-        128 /* left out of files while at its default: means nothing, must not change */
+    QUIET = 128  /* for options that come later: left out of files while at its default,
+                   which must mean "off" and never change, so that old files stay valid */
 };
 
 /* clang-format off */
@@ -70,14 +71,14 @@ enum {
     X(MODEL, INT, wq, "ternary", "none|ternary|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
     X(MODEL | QUIET, INT, wscale, "tensor", "tensor|row|group", \
-      "a scale per; group: 128 of a row") \
-    X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of the projections, per token") \
+      "a scale per copy (integers: row), row, 128 of a row") \
+    X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
-    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "part of the bytes that coding leaves") \
+    X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, shuffle, "1", "0|1", "0: the text in its order") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
@@ -288,8 +289,7 @@ typedef struct Quantizer {
     void (*quantize)(int8_t *code, real *scale, uint8_t *mask, const real *w,
                      const Tensor *t);
     void (*dequantize)(real *eff, const int8_t *code, const real *scale, const Tensor *t);
-    /* d(eff) to d(w), in place, for a tensor that masks: the straight-through
-     * estimator */
+    /* d(eff) to d(w), in place; mask NULL: the identity, straight through */
     void (*backward)(real *dw, const uint8_t *mask, const Tensor *t);
     void (*pack)(uint8_t *out, const int8_t *code, const real *scale, const Tensor *t);
     int (*unpack)(int8_t *code, real *scale, const uint8_t *in,
@@ -335,8 +335,8 @@ enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
 #define die(...) golf_die(__FILE__, __LINE__, __VA_ARGS__) /* on stderr, exit status 1 */
-void *xcalloc(size_t n,
-              size_t size); /* zeroed, on a cache line, or dies; release with free() */
+/* zeroed, on a cache line, or dies; release with free() */
+void *xcalloc(size_t n, size_t size);
 uint8_t *read_file(const char *path, size_t *len); /* the whole file and a NUL, or dies */
 
 typedef struct {
@@ -495,12 +495,14 @@ typedef struct Inputs {
 typedef struct {
     PHASE_REALS(REAL_FIELD)
     PHASE_ACTS(ACT_FIELD)
-} Phase;
-typedef struct {
+} PhaseBuffers;
+
+typedef struct { /* buffers that exist once, whatever phase it is */
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
     ADAPTER_REALS(REAL_FIELD)
 } Flow;
+
 typedef struct {
     IntWeights codes;
     Panels forward, back;
@@ -509,7 +511,9 @@ typedef struct {
 enum {
     CHUNK = 42,      /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = 28, /* the same for the head, whose rows are V long */
-    HEAD = 1024      /* tokens whose logits exist at one time; a multiple of KC */
+    HEAD =
+        1024 /* tokens whose logits exist at one time; a multiple of KC, so that dE has the
+                        same blocks of sums as if all tokens were taken at once */
 };
 
 #define X(name) SYS_##name,
@@ -531,7 +535,7 @@ struct Golf {
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
-    uint64_t flips; /* codes of projections that changed since initialisation */
+    uint64_t flips; /* changes of projections' codes, summed over all steps */
     Packed *packed; /* per copy of a matrix, 3 row ranges (q, k, v) */
     Panels head, head_back;       /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
@@ -540,10 +544,10 @@ struct Golf {
     double momentum;              /* of Muon, at this step */
     int T;                        /* tokens of a row in this pass */
     size_t N;                     /* tokens that the buffers hold */
-    Phase *phase;                 /* (phases); all the same buffers unless training */
-    const real **prev; /* (phases+1) what a phase, and the head, starts from (N,C) */
-    int *run, runs;    /* phases of a forward pass, in order */
-    int learn_from;    /* gradients reach the phases of run[] from here on */
+    PhaseBuffers *phase;          /* (phases); all the same buffers unless training */
+    const real **prev;     /* (phases+1) what a phase, and the head, starts from (N,C) */
+    int *visits, n_visits; /* phases of a forward pass, in order */
+    int learn_from;        /* gradients reach visits[] from here on */
     FORWARD_REALS(REAL_FIELD)
     BACKWARD_REALS(REAL_FIELD)
     ADAPTER_REALS(REAL_FIELD)
@@ -571,15 +575,16 @@ void golf_init(Golf *m, const Config *c,
 void golf_free(Golf *m);
 void golf_buffers(Golf *m, size_t N); /* activations for N tokens at a time */
 void golf_cache(Golf *m);             /* key/value cache of seq tokens, B = 1 */
-void golf_quantize(Golf *m);          /* masters to codes, scales and eff */
+void golf_quantize(Golf *m);          /* masters to codes and scales, then golf_use */
 void golf_use(Golf *m);               /* codes and scales to eff, panels, interface */
 /* tokens (B,T), targets (B,T) or NULL. Token n leaves its logits in row n % HEAD of
- * m->logits until others come and, with targets, its loss in m->loss (N), in nats.
- * Returns the mean loss (0 without targets). With a cache: B = 1, T more tokens. In
- * training logits turn into their gradients. */
+ * m->logits until others come and, with targets, its loss in m->loss (N), in nats. Returns
+ * the mean loss (0 without targets). With a cache: B = 1, T more tokens. In training, with
+ * targets, it does the head's backward, too, as logits are not kept: it clears m->grad,
+ * adds the head's part of the embedding's gradient, and leaves d(last stream) in m->dh. */
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
-void golf_backward(Golf *m, const int *tokens, int B,
-                   int T); /* after it: fills m->grad */
+/* Goes on from m->dh: the phases, the embedding; then m->grad is that of the masters. */
+void golf_backward(Golf *m, const int *tokens, int B, int T);
 double golf_grad_norm(const Golf *m);
 void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not train */
 void golf_muon(Golf *m, int step,
@@ -623,10 +628,10 @@ typedef struct {
     int model_type, dummy_prefix, trim_spaces;
 } Tokenizer;
 
-Tokenizer *
-tokenizer_load(const char *path); /* dies when path is missing or not a valid model */
-void same_tokenizer(const Tokenizer *tok,
-                    const char *ckpt); /* dies if that beside it differs */
+/* Dies when path is missing or not a valid model. */
+Tokenizer *tokenizer_load(const char *path);
+/* Dies if the tokenizer beside a checkpoint differs. */
+void same_tokenizer(const Tokenizer *tok, const char *ckpt);
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the
  * SentencePiece library. Bytes that are not UTF-8 become byte pieces (the library would
  * write U+FFFD). Dies on a model with t->refuses: it still decodes and counts bytes. */
@@ -702,7 +707,7 @@ int help_main(void);
  * dev/systems/README.md says how one is written. */
 typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
-    Phase s;
+    PhaseBuffers s;
     Flow f;
 } Chunk;
 typedef void Stage(Golf *m, const Chunk *k);      /* one thread, one chunk */
@@ -710,8 +715,8 @@ typedef void Whole(Golf *m, int p, int B, int T); /* all tokens, all threads */
 
 enum { MOST_DW = 160 }; /* products dW of a phase */
 
-/* Attention takes h to mid, the MLP mid to out, both in stages. NULL: nothing to do
- * there. */
+/* Attention takes h to mid, the MLP mid to out, in stages. Attention has all of them; of
+ * the MLP `before` and `across` may be NULL, and then so are their backwards. */
 typedef struct Sublayer {
     Stage *before;
     Whole *across; /* where tokens meet */
@@ -773,7 +778,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
     int (*store)(const Golf *m, Tensor *t); /* 1: this tensor's quantizer is chosen */
-    void (*estimator)(const Golf *m, Tensor *t); /* t->passes, once all are chosen */
+    void (*estimator)(const Golf *m,
+                      Tensor *t); /* t->passes, once its quantizer is chosen */
     void (*buffers)(Golf *m, size_t N);
     /* masters: after random ones (from NULL), or those of a trained model; convert: it
      * has other copies, and what it computed is to be kept */

@@ -43,7 +43,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ==== 1. Errors, memory, files, numbers ============================================ */
+/* ==== 1. Errors, memory, files, numbers ============================================= */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define CEIL(a, b) (((a) + (b)-1) / (b)) /* a / b rounded up */
@@ -456,7 +456,7 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
 }
 #endif
 
-/* ==== 2. Matmul ==================================================================== */
+/* ==== 2. Matmul ===================================================================== */
 /* Nearly all time of a step is spent here. The model has products of two kinds: c = a b
  * in floating point, and y = x w^T of int8 codes, whose sums are exact integers. Each
  * comes in four pieces, in this order:
@@ -1592,10 +1592,9 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses
- * ============== */
+/* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ======= */
 /* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any
- * threads. */
+ * number of threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = CEIL(n, BLOCK);
@@ -1613,31 +1612,30 @@ static double block_sum(const real *x, size_t n, int squares) {
     return total;
 }
 
-/* A weight on a grid is step * code, and a group of weights has one step, stored in bf16.
- * A group is a whole copy of a matrix, a row of it, or t->group weights of a row. Systems
- * may shift the grid by half a step (t->half): it then has no zero. */
+/* A weight on a grid is scale * code, and a group of weights has one scale, stored in bf16. A
+ * group is a whole copy of a matrix, a row of it, or t->group weights of a row. Systems may
+ * shift the grid by half a code (t->half): it then has no zero. */
 static int is_ternary(const Tensor *t) { return t->bits == 2 && !t->half; }
 static int grid_top(const Tensor *t) {
     return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1;
 }
 
-/* Ternary, BitNet b1.58 (2402.17764): the step is the mean |w|, "absmean". */
-static real ternary_step(const real *w, size_t n, const Tensor *t) {
-    const double mean = block_sum(w, n, 0) / (double)n;
-    const double size =
-        mean > 0 ? mean : (double)absmax_of(w, (int)n); /* all 0, or NaN */
+/* Ternary, BitNet b1.58 (2402.17764): the scale is the mean |w|, "absmean". */
+static real ternary_scale(const real *w, size_t n, const Tensor *t) {
+    const double mean = block_sum(w, n, 0) / (double)n; /* 0: all are; NaN: one is */
+    const double size = mean > 0 ? mean : (double)absmax_of(w, (int)n);
     (void)t;
     return from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
 }
 
 /* Integers of t->bits bits: the largest |w| becomes the largest code. */
-static real int_step(const real *w, size_t n, const Tensor *t) {
+static real int_scale(const real *w, size_t n, const Tensor *t) {
     const double size = (double)absmax_of(w, (int)n);
     const real least = (real)(size > 1e-5 ? size : 1e-5);
     return from_bf16(to_bf16(least / (real)grid_top(t)));
 }
 
-/* The code of w at step s: rounded (ties to even, as torch.round), clipped. Ternary: -1,
+/* The code of w at scale s: rounded (ties to even, as torch.round), clipped. Ternary: -1,
  * 0, 1. */
 INLINE real grid_code(real w, real s, const Tensor *t) {
     const real top = (real)grid_top(t), low = -top - (real)t->half;
@@ -1654,7 +1652,7 @@ static size_t grid_scales(const Tensor *t) {
     return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
 }
 
-/* A copy as spans of n weights from `at` on that have one step, number `scale`: its
+/* A copy as spans of n weights from `at` on that have one scale, number `scale`: its
  * groups or, when it is one group, its rows, so that threads have something to share. */
 typedef struct {
     size_t at, scale;
@@ -1673,18 +1671,19 @@ static Span span_at(const Tensor *t, size_t i) {
                   .n = (int)MIN(group, line - at)};
 }
 
-/* The steps of w, and the codes of z: w itself, or what a system makes of it. */
-typedef real Step(const real *w, size_t n, const Tensor *t);
+/* How the scale of n weights follows from them. */
+typedef real ScaleRule(const real *w, size_t n, const Tensor *t);
 
+/* The scales of w, and the codes of z: w itself, or what a system makes of it. */
 static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const real *w,
-                             const real *z, const Tensor *t, Step *step) {
+                             const real *z, const Tensor *t, ScaleRule *scale_rule) {
     const int one =
         grid_scales(t) == 1; /* threads within threads cost more than they gain */
-    if (one) *scale = step(w, t->copy_n, t);
+    if (one) *scale = scale_rule(w, t->copy_n, t);
     PARALLEL(t->copy_n)
     for (size_t i = 0; i < spans(t); i++) {
         const Span g = span_at(t, i);
-        if (!one) scale[g.scale] = step(w + g.at, (size_t)g.n, t);
+        if (!one) scale[g.scale] = scale_rule(w + g.at, (size_t)g.n, t);
         grid_codes(code + g.at, z + g.at, g.n, scale[g.scale], t);
         if (mask) t->passes(mask + g.at, z + g.at, g.n, scale[g.scale], t);
     }
@@ -1692,15 +1691,15 @@ static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const rea
 
 static void ternary_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
                              const Tensor *t) {
-    grid_quantize_as(code, scale, mask, w, w, t, ternary_step);
+    grid_quantize_as(code, scale, mask, w, w, t, ternary_scale);
 }
 
 static void int_quantize(int8_t *code, real *scale, uint8_t *mask, const real *w,
                          const Tensor *t) {
-    grid_quantize_as(code, scale, mask, w, w, t, int_step);
+    grid_quantize_as(code, scale, mask, w, w, t, int_scale);
 }
 
-/* eff = step * code: what the forward pass multiplies with. */
+/* eff = scale * code: what the forward pass multiplies with. */
 static void grid_dequantize(real *eff, const int8_t *code, const real *scale,
                             const Tensor *t) {
     const real shift = (real)t->half / 2;
@@ -1888,10 +1887,10 @@ static void choose_quantizer(const Config *c, Tensor *t) {
     else store_as(t, quantizers + Q_INT, t->role == EMBED ? c->embed_bits : 8, SCALE_ROW);
 }
 
-/* Inputs of the projections as integers -top..top with one step per token: q = rint(x *
- * top/absmax),
- * which stands for q * inv, inv = max(absmax, 1e-5)/top.  x (N,K) -> a->q (N,K), a->inv (N). The
- * gradient passes straight through, as if nothing was rounded. */
+/* Inputs of the projections as integers -top..top with one scale per token: q = rint(x / inv),
+ * which stands for q * inv, inv = max(absmax, 1e-5) / top.
+ * x (N,K) -> a->q (N,K), a->inv (N). The gradient passes straight through: the backward
+ * takes dx for d(q * inv), as if nothing was rounded. */
 void act_quant(Act *a, const real *x, int N, int K, int top) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
@@ -1919,8 +1918,7 @@ static const Inputs inputs_kept = {.quantize = keep_inputs, .domain = -1, .has_x
 static const Inputs inputs_int8 = {.quantize = quantize_inputs, .top = 127, .has_q = 1};
 static const Inputs inputs_int4 = {.quantize = quantize_inputs, .top = 7, .has_q = 1};
 
-/* ==== 5. The model
- * ========================================================================= */
+/* ==== 5. The model ================================================================== */
 #define EACH_TENSOR(t, m) \
     for (__typeof__(&(m)->tensor[0]) t = (m)->tensor; t < (m)->tensor + N_TENSORS; t++)
 /* The systems that are switched on: (*s)->hook. In the core alone there is none. */
@@ -2084,11 +2082,11 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->scale = owned_reals(m, m->n_scales);
     m->interface = owned_reals(m, (size_t)m->phases * m->n_interface);
     m->packed = owned(m, (size_t)3 * N_TENSORS * (size_t)m->copies, sizeof(Packed));
-    m->phase = owned(m, (size_t)m->phases, sizeof(Phase));
+    m->phase = owned(m, (size_t)m->phases, sizeof(PhaseBuffers));
     m->prev = owned(m, (size_t)m->phases + 1, sizeof(real *));
-    m->run = owned(m, (size_t)m->phases, sizeof(int));
-    m->runs = m->phases;
-    for (int i = 0; i < m->runs; i++) m->run[i] = i;
+    m->visits = owned(m, (size_t)m->phases, sizeof(int));
+    m->n_visits = m->phases;
+    for (int i = 0; i < m->n_visits; i++) m->visits[i] = i;
     if (!train) return;
     m->master = owned_reals(m, m->n_params);
     m->grad = owned_reals(m, m->n_params);
@@ -2128,7 +2126,7 @@ static void rope_table(Golf *m) {
 /* What is not kept for a backward pass shares the buffers of the first phase. */
 static void phase_buffers(Golf *m, size_t N) {
     const Config *c = &m->config;
-    for (Phase *s = m->phase; s < m->phase + m->phases; s++) {
+    for (PhaseBuffers *s = m->phase; s < m->phase + m->phases; s++) {
         const int own = s == m->phase || (m->train && !c->recompute);
         if (own) {
             PHASE_REALS(PHASE_REAL)
@@ -2184,12 +2182,12 @@ static Act act_at(const Act *a, size_t n0, size_t K) {
     return b;
 }
 
-static Phase phase_at(const Golf *m, int p, size_t n0) {
+static PhaseBuffers phase_at(const Golf *m, int p, size_t n0) {
     const Config *c = &m->config;
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
 #define REAL_AT(name, n) .name = s->name + n0 * (size_t)(n),
 #define ACT_AT(name, tensor, n) .name = act_at(&s->name, n0, (size_t)(n)),
-    return (Phase){PHASE_REALS(REAL_AT) PHASE_ACTS(ACT_AT)};
+    return (PhaseBuffers){PHASE_REALS(REAL_AT) PHASE_ACTS(ACT_AT)};
 }
 
 static Flow flow_at(const Golf *m, size_t n0) {
@@ -2226,24 +2224,26 @@ static void fold_interface(Golf *m, const Tensor *t) {
     }
 }
 
-/* Vector `tensor` of the chunk's phase, and where the chunk sums its gradient: NULL (not
- * computed) where the mode is none. A chunk has a row of sums of its own; the rows are
- * added in order when the phase is done: the same bits for any number of threads. */
+/* Vector `tensor` of phase p. */
 static const real *phase_vector(const Golf *m, int tensor, int p) {
     return m->interface + p * m->n_interface + m->tensor[tensor].at_interface;
 }
 
-static real *phase_dvector(const Golf *m, int tensor, size_t n0) {
+/* Where the chunk from token n0 on sums the gradient of its phase's vector: NULL, not
+ * computed, where the mode is none. Every chunk has a row of sums of its own; they are
+ * added in order when the phase is done: the same bits for any number of threads. */
+static real *chunk_dvector(const Golf *m, int tensor, size_t n0) {
     const Tensor *t = m->tensor + tensor;
     return t->mode ? m->partial + n0 / CHUNK * m->n_interface + t->at_interface : NULL;
 }
 
+/* The same two for a chunk. */
 static const real *vec_of(const Golf *m, int tensor, const Chunk *k) {
     return phase_vector(m, tensor, k->p);
 }
 
 static real *dvec_of(const Golf *m, int tensor, const Chunk *k) {
-    return phase_dvector(m, tensor, (size_t)k->n0);
+    return chunk_dvector(m, tensor, (size_t)k->n0);
 }
 
 static void add_chunks(Golf *m, int p) {
@@ -2397,9 +2397,9 @@ static Mat inputs_of(const Golf *m, const Act *x, int k) {
     return m->inputs[k]->domain == 0 ? mat_q(x->q, x->inv, K) : mat(x->x, K);
 }
 
-/* y = x W^T for row range r of copy j of projection k: on codes, sums are exact integers.
- * The
- * gradients: dx = dy W and, over all tokens at once, dW += dy^T x.  y (N,..) with stride ldy */
+/* y = x W^T for row range r of copy j of projection k: on codes, sums are exact integers. The
+ * gradients: dx = dy W and, over all tokens at once, dW += dy^T x.
+ * y (N,..), its rows ldy apart */
 static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int k, int j,
                            int r, int N) {
     TIMED(Y);
@@ -2470,14 +2470,17 @@ static Gemm project_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, 
     return linear_dw(m, dy, ldy, x, k, copy_of(m, m->tensor + k, p), r, N);
 }
 
-/* ---- Attention: h -> mid.  Four stages; quoted in the block below. */
+/* ---- Attention: h -> mid, in three stages: qkv_forward (chunk by chunk), attend (all tokens
+ * at once), output_forward (chunk by chunk). Q(x) is the quantized input of a projection. */
 static int qkv_ranges(const Config *c) { return c->extra_norm == XN_EACH ? 3 : 1; }
 
-/* u = RMSNorm(h) * g_attn;  q,k,v = Wqkv u, or each W (RMSNorm(u) * x);  q, k normed and rotated */
+/* u = RMSNorm(h) * g_attn;  q,k,v = Wqkv Q(u), or each W Q(RMSNorm(u) * x);  q and k normed
+ * per head and rotated. x_q, x_k and x_v are neighbours in the tensor table. */
+_Static_assert(T_x_k == T_x_q + 1 && T_x_v == T_x_q + 2, "x_q, x_k, x_v: in this order");
 static void qkv_forward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n, each = c->extra_norm == XN_EACH;
-    Phase s = k->s;
+    PhaseBuffers s = k->s;
     Act *in[] = {&s.in_q, &s.in_k, &s.in_v};
     real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
 
@@ -2494,7 +2497,7 @@ static void qkv_forward(Golf *m, const Chunk *k) {
 static void qkv_backward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n, each = c->extra_norm == XN_EACH;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
     const Flow f = k->f;
     const Act *in[] = {&s.in_q, &s.in_k, &s.in_v};
     real *du = scratch((size_t)3 * CHUNK * C), *u = du + (size_t)CHUNK * C;
@@ -2520,7 +2523,7 @@ static void attend(Golf *m, int p, int B, int T) {
     const Config *c = &m->config;
     const int H = c->heads, KV = kv_heads(c), D = head_dim(c);
     const size_t ld = (size_t)(KV * D), old = (size_t)m->cached;
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
     const real *key = s->qk + H * D, *value = s->qkv + qk_rows(c);
     size_t ldk = qk_rows(c), ldv = qkv_rows(c);
     if (m->kcache) {
@@ -2543,16 +2546,16 @@ static void attend_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->config;
     const int H = c->heads, KV = kv_heads(c), D = head_dim(c);
     const size_t ldqk = qk_rows(c), ldv = qkv_rows(c);
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
     attention_backward(m->dqk, ldqk, m->dqk + H * D, ldqk, m->dqkv + qk_rows(c), ldv,
                        m->datt, s->lse, s->qk, ldqk, s->qk + H * D, ldqk,
                        s->qkv + qk_rows(c), ldv, B, T, H, KV, D);
 }
 
-/* mid = h + gate_attn * Wo (RMSNorm(att) * x_attn) */
+/* mid = h + gate_attn * Wo Q(RMSNorm(att) * x_attn) */
 static void output_forward(Golf *m, const Chunk *k) {
     const int C = m->config.width, n = k->n, norm = m->config.extra_norm >= XN_OUT;
-    Phase s = k->s;
+    PhaseBuffers s = k->s;
     real *room = scratch((size_t)CHUNK * C);
 
     input_of(m, &s.in_o, T_wo, norm, s.r_xo, s.att, vec_of(m, T_x_attn, k), n, C, room);
@@ -2562,7 +2565,7 @@ static void output_forward(Golf *m, const Chunk *k) {
 
 static void output_backward(Golf *m, const Chunk *k) {
     const int C = m->config.width, n = k->n;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
     const Flow f = k->f;
 
     gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k),
@@ -2575,7 +2578,7 @@ static void output_backward(Golf *m, const Chunk *k) {
 
 static int attention_dw(const Golf *m, int p, int N, Gemm *to) {
     const Config *c = &m->config;
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
     const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
     int count = 0;
     for (int r = 0; r < qkv_ranges(c); r++)
@@ -2593,15 +2596,16 @@ static const Sublayer attention = {.before = qkv_forward,
                                    .dw = attention_dw};
 
 /* ---- MLP: mid -> out.
- * u = RMSNorm(mid) * g_mlp;  f = Wup u, or Wup (RMSNorm(u) * x_up);
- * y = Wdown (RMSNorm(relu^2(f)) * x_mlp);  out = mid + gate_mlp * y */
+ * u = RMSNorm(mid) * g_mlp;  f = Wup Q(u), or Wup Q(RMSNorm(u) * x_up);
+ * y = Wdown Q(RMSNorm(relu^2(f)) * x_mlp);  out = mid + gate_mlp * y
+ * In pieces that systems use, too. */
 static void mlp_output_forward(Golf *m, const Chunk *k) { /* y */
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
     const int each = c->extra_norm == XN_EACH, norm = c->extra_norm >= XN_OUT;
     const size_t wide = (size_t)CHUNK * (size_t)MAX(C, F);
     real *u = scratch(2 * wide), *room = u + wide;
-    Phase s = k->s;
+    PhaseBuffers s = k->s;
 
     rmsnorm_forward(u, s.r_mlp, s.mid, vec_of(m, T_g_mlp, k), n, C);
     input_of(m, &s.in_up, T_wup, each, s.r_up, u, vec_of(m, T_x_up, k), n, C, room);
@@ -2621,7 +2625,7 @@ static void mlp_forward(Golf *m, const Chunk *k) {
 static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
     const Flow f = k->f;
 
     project_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, k->p, 0, n);
@@ -2637,7 +2641,7 @@ static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
 /* From d(u) in du: through both norms, onto d(mid) in f.dh. */
 static void mlp_input_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const int C = m->config.width, n = k->n;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
 
     if (m->config.extra_norm == XN_EACH) {
         rmsnorm_forward(room, s.r_mlp, s.mid, vec_of(m, T_g_mlp, k), n, C);
@@ -2661,7 +2665,7 @@ static void mlp_backward(Golf *m, const Chunk *k) {
 }
 
 static int mlp_dw(const Golf *m, int p, int N, Gemm *to) {
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
     to[0] = project_dw(m, m->dy, m->config.width, &s->in_down, T_wdown, p, 0, N);
     to[1] = project_dw(m, m->df, hidden_width(&m->config), &s->in_up, T_wup, p, 0, N);
     return 2;
@@ -2704,11 +2708,11 @@ static void block_forward(Golf *m, int p, int B, int T) {
     const Sublayer *attn = m->attention, *ffn = m->mlp;
     const int N = B * T;
     m->T = T;
-    /* h = mix0*prev + mix1*x0 + phase_embed;  q,k,v = Wqkv (RMSNorm(h) * g_attn) */
+    /* h = mix0*prev + mix1*x0 + phase_embed;  q,k,v = Wqkv Q(RMSNorm(h) * g_attn) */
     each_chunk(m, p, N, inject_forward, attn->before, NULL);
     /* att = attention(q, k, v) */
     attn->across(m, p, B, T);
-    /* mid = h + gate_attn * Wo (RMSNorm(att) * x_attn) */
+    /* mid = h + gate_attn * Wo Q(RMSNorm(att) * x_attn) */
     /* out = mid + gate_mlp * Wdown (RMSNorm(relu^2(Wup (RMSNorm(mid) * g_mlp))) *
      * x_mlp) */
     if (!ffn->across) {
@@ -2749,7 +2753,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
 /* ---- The head, tied to the embedding: hn = RMSNorm(last), logits = hn E^T, loss and, to
  * `learn`, its backward on the spot: HEAD tokens at a time, so that logits and their
  * gradients need not leave the cache (16 MB at V = 4096) and never exist for all tokens.
- * d(last) and dE result. */
+ * Leaves d(last) in m->dh, and adds to dE. */
 static void head_chunk(Golf *m, const int *targets, int at, int row, int n, int learn,
                        real dloss) { /* tokens from `at` on, their logits from `row` on */
     const int C = m->config.width, V = m->config.vocab, E = m->tensor[T_embed].cols;
@@ -2797,16 +2801,16 @@ static void embed_chunk(Golf *m, const int *tokens, int n0, int n) {
     rmsnorm_forward(f.x0, f.r_e, f.x, m->ones, n, C);
 }
 
-/* All but the head: x0 = RMSNorm(E[token]), then phase after phase; m->prev[m->phases]
- * results. */
+/* All but the head: x0 = RMSNorm(E[token]), then phase after phase. Leaves the last
+ * stream in m->prev[m->phases]. */
 static void body(Golf *m, const int *tokens, int B, int T) {
     const int N = B * T;
     if ((size_t)N > m->N) die("%d tokens in buffers made for %zu", N, m->N);
 #pragma omp parallel for schedule(dynamic) if (N > CHUNK)
     for (int n0 = 0; n0 < N; n0 += CHUNK) embed_chunk(m, tokens, n0, MIN(N - n0, CHUNK));
     const real *stream = m->x0;
-    for (int i = 0; i < m->runs; i++) {
-        const int p = m->run[i];
+    for (int i = 0; i < m->n_visits; i++) {
+        const int p = m->visits[i];
         m->prev[p] = stream;
         EACH_SYSTEM(s, m) {
             if ((*s)->enter) (*s)->enter(m, p, N);
@@ -2834,11 +2838,12 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
     return sum / N;
 }
 
-/* x0 = RMSNorm(x), of what the stream left of the first phase and all phases' mix1 */
+/* forward: x0 = RMSNorm(x), prev of the first phase. d(x0) is what is left in dh behind that
+ * phase, and in dx0 from all phases' mix1; then through RMSNorm, to d(x) in dy. */
 static void embed_chunk_backward(Golf *m, int n0, int n) {
     const int C = m->config.width;
     const Flow f = flow_at(m, (size_t)n0);
-    gate_forward(f.dx0, f.dx0, f.dh, m->ones, n, C); /* prev of phase 0 is x0 */
+    gate_forward(f.dx0, f.dx0, f.dh, m->ones, n, C);
     rmsnorm_backward(f.dy, 0, NULL, f.dx0, f.x, f.r_e, m->ones, n, C);
 }
 
@@ -2847,9 +2852,10 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     const Tensor *embed = m->tensor + T_embed;
     memset(m->dinterface, 0, m->phases * m->n_interface * sizeof(real));
     memset(m->dx0, 0, (size_t)N * (size_t)C * sizeof(real));
-    for (int i = m->runs - 1; i >= m->learn_from; i--) {
-        const int p = m->run[i];
-        if (m->config.recompute && i < m->runs - 1) block_forward(m, p, B, T);
+    for (int i = m->n_visits - 1; i >= m->learn_from; i--) {
+        const int p = m->visits[i];
+        /* with recompute the buffers that phases share hold the last one */
+        if (m->config.recompute && i < m->n_visits - 1) block_forward(m, p, B, T);
         EACH_SYSTEM(s, m) {
             if ((*s)->leave_backward) (*s)->leave_backward(m, p, N);
         }
@@ -2860,10 +2866,10 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
         add_chunks(m, p);
     }
     if (m->learn_from)
-        memset(m->dh, 0, (size_t)N * (size_t)C * sizeof(real)); /* taken as given */
+        memset(m->dh, 0, (size_t)N * (size_t)C * sizeof(real)); /* no gradient goes on */
 #pragma omp parallel for schedule(dynamic) if (N > CHUNK)
     for (int n0 = 0; n0 < N; n0 += CHUNK) embed_chunk_backward(m, n0, MIN(N - n0, CHUNK));
-    if (m->adapter) m->adapter->widen_backward(m, N);
+    if (m->adapter) m->adapter->widen_backward(m, N); /* else m->de is m->dy */
     embed_backward(m->grad + embed->at, m->de, tokens, N, embed->cols);
     EACH_TENSOR(t, m) {
         if (t->role == INTERFACE) fold_interface(m, t);
@@ -2874,8 +2880,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     masters_backward(m, m->grad);
 }
 
-/* ==== 6. Optimizers: AdamW (1711.05101), Muon, schedules, clipping
- * ========================= */
+/* ==== 6. Optimizers: AdamW (1711.05101), Muon, schedules, clipping ================== */
 /* linear: warm-up, constant, then linear to 0. two_stage (BitNet b1.58 FAQ): both halves
  * aim at 0 at the end, the second from 2/3 of the rate, and only the first half decays
  * weights. */
@@ -3591,8 +3596,7 @@ void shards_train_row(const Shards *s, uint64_t seed, int64_t row, int seq, int 
     const int64_t shift = (int64_t)(hash64(key, 0) % (uint64_t)(spare + 1));
     shards_read(s, shift + shuffled(row % windows, windows, key) * seq, seq + 1, out);
 }
-/* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint
- * =============== */
+/* ==== 8. Files: options as text, the artifact and its ledger, the checkpoint ======== */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define X(mask_, type_, name_, def_, range_, help_) \
     {.mask = mask_, \
@@ -3720,7 +3724,11 @@ static const char *option_text(const Config *c, const Option *o, char text[64]) 
     const Word *w = word_of(o, code);
     if (w) return w->word;
     const char *r = o->range;
-    for (int i = 0; i < code; i++) r = next_item(r);
+    int item = 0;
+    while (item < code && *r) { /* a number is no place in the range: it ends there */
+        r = next_item(r);
+        item++;
+    }
     if (isalpha((unsigned char)*r)) snprintf(text, 64, "%.*s", (int)strcspn(r, "|"), r);
     else snprintf(text, 64, "%d", code);
     return text;
@@ -4359,14 +4367,9 @@ void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
     free(file);
 }
 
-/* ==== 9. Evaluation and sampling
- * =========================================================== */
-/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted
- * from those before it in its row, loss summed in double over all targets, bytes from the
- * tokenizer's table. bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not
- * overlap, a last partial row is left out. Sliding: windows advance by stride and score
- * their last `stride` tokens (the first scores all, the last what remains), so that each
- * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
+/* ==== 9. Evaluation and sampling ==================================================== */
+/* B rows of T tokens: adds those to s that no window before scored. Of a row its last
+ * `scored` tokens count; of the first row of all (`first`) every one. */
 static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y, int B,
                        int T, int scored, int first, Score *s) {
     golf_forward(m, x, y, B, T);
@@ -4393,6 +4396,12 @@ static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
     return total;
 }
 
+/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted
+ * from those before it in its row, loss summed in double over all targets, bytes from the
+ * tokenizer's table. bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not
+ * overlap, a last partial row is left out. Sliding: windows advance by stride and score
+ * their last `stride` tokens (the first scores all, the last what remains), so that each
+ * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
               rows = (int)(m->N / (size_t)T);
@@ -4506,8 +4515,7 @@ void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out) {
     free(ids);
 }
 
-/* ==== 10. Command line and training loop
- * =================================================== */
+/* ==== 10. Command line and training loop ============================================ */
 typedef struct {
     const char *name, *options, *help;
 } Preset;
@@ -4679,10 +4687,8 @@ static double flops_per_token(const Config *c) {
     return 6 * weights + 6.0 * c->seq * c->width * m.phases;
 }
 
-/* The widest model whose file fits; its size grows with the width. What is then left of
- * the cap goes to the hidden width of the MLP, unless --hidden fixes it: equal caps are
- * equal bytes. */
-static int hidden_counts(const Config *c) { /* do bytes grow with the hidden width? */
+/* Do bytes grow with the hidden width? */
+static int hidden_counts(const Config *c) {
     Config wider = *c;
     Golf m, n;
     wider.hidden = hidden_width(c) + 8;
@@ -4691,6 +4697,9 @@ static int hidden_counts(const Config *c) { /* do bytes grow with the hidden wid
     return n.tensor[T_wup].rows > m.tensor[T_wup].rows;
 }
 
+/* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
+ * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
+ * are equal bytes. */
 static void fit_width(Config *c) {
     const size_t most = (size_t)(c->cap / c->squeeze);
     int best = 0;
@@ -5106,8 +5115,8 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     real *phase_rms =
         xcalloc((size_t)m->phases, sizeof(real)); /* of the last training step */
     Golf loaded;
-    for (int i = 0; i < m->runs; i++) {
-        const int p = m->run[i];
+    for (int i = 0; i < m->n_visits; i++) {
+        const int p = m->visits[i];
         phase_rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
     }
     golf_save(m, path, tok->crc);
@@ -5210,7 +5219,7 @@ int eval_main(const char *path, int argc, char **argv) {
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->eval) (*s)->eval(&m, &how);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
-    if (m.runs != m.phases) printf("phases %d\n", m.runs);
+    if (m.n_visits != m.phases) printf("phases %d\n", m.n_visits);
     printf("val_loss %.12f\nval_bpb %.12f\n", s.loss, s.bpb);
     if (how.stride) printf("mode sliding, stride %d\n", how.stride);
     else printf("mode plain, rows of %d\n", m.config.seq);

@@ -135,12 +135,12 @@ bug order-exchanged float golf order "$(in_ block_of)s/c->order == ORDER_CYCLE/c
 bug coda-is-the-prelude float golf order "$(in_ block_of)s/c->prelude + c->unique + (loop/(loop/"
 bug head-of-the-last-part-only double golf large "$(in_ head)s/E, part, 1)/E, part, 0)/"
 bug recompute-of-another-phase double golf large \
-    "$(in_ golf_backward)s/1) block_forward(m, p, B, T)/1) block_forward(m, m->run[i + 1], B, T)/"
+    "$(in_ golf_backward)s/1) block_forward(m, p, B, T)/1) block_forward(m, m->visits[i + 1], B, T)/"
 bug scalar-of-another-phase float golf definition "$(in_ copy_of)s/== m->phases ? p/== m->phases ? 0/"
 bug cache-rotates-from-0 float golf cached "$(in_ qkv_forward)s/m->cached/0/"
 # quantizers
-bug scale-not-bf16 float golf quantizers "$(in_ ternary_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
-bug step-not-bf16 float golf quantizers "$(in_ int_step)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug scale-not-bf16 float golf quantizers "$(in_ ternary_scale)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
+bug step-not-bf16 float golf quantizers "$(in_ int_scale)s/from_bf16(to_bf16(\(.*\)));/(\1);/"
 bug ties-away-from-zero float golf quantizers "$(in_ grid_code)s/rint(/round(/"
 bug trits-highest-first float golf quantizers \
     "$(in_ ternary_pack)s|out\[i / 5\] = .*|out[i / 5] += (uint8_t)((code[i] + 1) * (int[]){81, 27, 9, 3, 1}[i % 5]);|" \
@@ -163,7 +163,7 @@ bug decay-to-the-end float golf schedules "$(in_ wd_at)s/2.0 \* step >= c->steps
 bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ c->warmdown/(1 - done + 1.0 \/ c->steps) \/ c->warmdown/"
 bug divergence-unnoticed float golf learning "$(in_ golf_step)s/!isfinite(loss) || !isfinite(norm)/0/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
-bug sums-of-a-thread float golf threads "$(in_ phase_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
+bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
 bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
 # bits per byte, sampling
 bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"

@@ -24,7 +24,7 @@ X(binary_weights)
 #elif defined CODE
 static int binary_on(const Config *c) { return c->wq == wq_binary; }
 
-static real binary_step(const real *w, size_t n, const Tensor *t) {
+static real binary_scale(const real *w, size_t n, const Tensor *t) {
     const double size = 2 * (block_sum(w, n, 0) / (double)n);
     (void)t;
     return from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
@@ -36,7 +36,7 @@ static void binary_quantize(int8_t *code, real *scale, uint8_t *mask, const real
     double mean = 0;
     for (size_t i = 0; i < t->copy_n; i++) mean += (double)w[i] / (double)t->copy_n;
     for (size_t i = 0; i < t->copy_n; i++) z[i] = w[i] - (real)mean;
-    grid_quantize_as(code, scale, mask, w, z, t, binary_step);
+    grid_quantize_as(code, scale, mask, w, z, t, binary_scale);
     free(z);
 }
 
@@ -133,8 +133,8 @@ static const SystemTests binary_weights_tests = {
                             {NULL, NULL}}};
 #elif defined BUGS
 bug binary-without-mean float formula "$(in_ binary_quantize)s/w\[i\] - (real)mean/w[i]/"
-bug binary-of-half-the-size float formula "$(in_ binary_step)s/2 \* (/(/"
+bug binary-of-half-the-size float formula "$(in_ binary_scale)s/2 \* (/(/"
 bug binary-with-a-zero float formula "$(in_ binary_store)s/t->half = 1;//"
 bug group-of-the-next-row float formula "$(in_ span_at)s/i \/ per_line \* line + at/i * group/"
-bug binary-step-zero float zeros "$(in_ binary_step)s/size > 1e-5 ? size : 1e-5/size/"
+bug binary-step-zero float zeros "$(in_ binary_scale)s/size > 1e-5 ? size : 1e-5/size/"
 #endif

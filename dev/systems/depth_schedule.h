@@ -37,15 +37,15 @@ static int depth_takes(const Config *c) {
 static void depth_set(Golf *m, int r) {
     const Config *c = &m->config;
     const int loop = c->unique * r, cycle = c->order == ORDER_CYCLE;
-    m->runs = 0;
-    for (int i = 0; i < c->prelude; i++) m->run[m->runs++] = i;
+    m->n_visits = 0;
+    for (int i = 0; i < c->prelude; i++) m->visits[m->n_visits++] = i;
     for (int q = 0; q < loop; q++) {
         const int turn = MIN(cycle ? q / c->unique : q % r, c->repeat - 1);
         const int at =
             cycle ? turn * c->unique + q % c->unique : q / r * c->repeat + turn;
-        m->run[m->runs++] = c->prelude + at;
+        m->visits[m->n_visits++] = c->prelude + at;
     }
-    for (int i = 0; i < c->coda; i++) m->run[m->runs++] = c->prelude + loop_phases(c) + i;
+    for (int i = 0; i < c->coda; i++) m->visits[m->n_visits++] = c->prelude + loop_phases(c) + i;
 }
 
 /* An entry "N@FRACTION" of a ramp: its length with the comma behind it, or 0. */
@@ -105,7 +105,7 @@ static void depth_start(Golf *m, const Golf *from, int convert) {
     (void)from;
     (void)convert;
     depth_set(m, ramp_at(&m->config, 0));
-    for (int i = 0; i < m->runs; i++) used[m->run[i]] = 1;
+    for (int i = 0; i < m->n_visits; i++) used[m->visits[i]] = 1;
     depth_set(m, m->config.repeat);
     for (int p = 0; p < m->phases; p++)
         for (int k = 0; k < 2; k++) {
@@ -120,7 +120,7 @@ static void depth_start(Golf *m, const Golf *from, int convert) {
 static void depth_step(Golf *m, int step) { /* -1: an evaluation, at full depth */
     const Config *c = &m->config;
     depth_set(m, step < 0 ? c->repeat : depth_at(c, step));
-    m->learn_from = c->backprop ? MAX(0, m->runs - c->backprop) : 0;
+    m->learn_from = c->backprop ? MAX(0, m->n_visits - c->backprop) : 0;
 }
 
 static void depth_eval(Golf *m, const Config *how) {
@@ -132,7 +132,7 @@ static void depth_eval(Golf *m, const Config *how) {
                 (*s)->name);
     }
     const int most = c->prelude + c->unique * how->eval_repeat + c->coda;
-    m->run = owned(m, (size_t)most, sizeof(int));
+    m->visits = owned(m, (size_t)most, sizeof(int));
     depth_set(m, how->eval_repeat);
 }
 
@@ -199,7 +199,7 @@ static void test_order_of_phases(void) {
             i < 3 ? "cycle" : "sequence");
         new_model(&m, text, 0);
         depth_eval(&m, &(Config){.eval_repeat = r});
-        CHECK(m.runs == n && !memcmp(m.run, want[i], sizeof(int) * (size_t)n),
+        CHECK(m.n_visits == n && !memcmp(m.visits, want[i], sizeof(int) * (size_t)n),
               "%d uses, order %d", r, i / 3);
         golf_free(&m);
     }
@@ -261,7 +261,7 @@ static const SystemTests depth_schedule_tests = {
                             {NULL, NULL}}};
 #elif defined BUGS
 bug new-phases-open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/"
-bug backprop-one-more double backprop "$(in_ depth_step)s/m->runs - c->backprop/m->runs - c->backprop - 1/"
+bug backprop-one-more double backprop "$(in_ depth_step)s/m->n_visits - c->backprop/m->n_visits - c->backprop - 1/"
 bug order-of-the-cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/"
 bug ramp-a-step-late float ramp "$(in_ ramp_at)s/<= step/< step/"
 #endif

@@ -88,11 +88,11 @@ static void measure_phases(const Golf *m, Instruments *s) {
     const size_t n = m->N * (size_t)m->config.width;
     memset(s->rms, 0, sizeof(double) * (size_t)m->phases);
     memset(s->cosine, 0, sizeof(double) * (size_t)m->phases);
-    for (int i = 0; i < m->runs; i++) {
-        const int p = m->run[i];
+    for (int i = 0; i < m->n_visits; i++) {
+        const int p = m->visits[i];
         s->rms[p] = (double)rms_of(m->phase[p].out, n);
-        if (i + 1 == m->runs) continue;
-        const int q = m->run[i + 1];
+        if (i + 1 == m->n_visits) continue;
+        const int q = m->visits[i + 1];
         s->cosine[p] =
             cosine_of(m->phase[p].out, m->prev[p], m->phase[q].out, m->prev[q], n);
     }

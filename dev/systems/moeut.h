@@ -195,8 +195,8 @@ static int add_softmaxes(double *sum, const Golf *m, int which, int sequence, in
     const size_t L = (size_t)choice_logits(&m->config, which);
     int count = 0;
 
-    for (int r = 0; r < m->runs; r++) {
-        const int p = m->run[r];
+    for (int r = 0; r < m->n_visits; r++) {
+        const int p = m->visits[r];
         const real *z = moeut_phase(m, p)->z[which] + (size_t)sequence * m->T * L;
         if (block_of(&m->config, p) != block) continue;
         for (int t = 0; t < m->T; t++) {
@@ -315,7 +315,7 @@ static void expert_choice_forward(Golf *m, const Chunk *k) {
     const int C = c->width, n = k->n, each = c->extra_norm == XN_EACH;
     real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
     Act sel = input_of_choice(m, k->p, (size_t)k->n0);
-    Phase s = k->s;
+    PhaseBuffers s = k->s;
 
     rmsnorm_forward(u, s.r_mlp, s.mid, vec_of(m, T_g_mlp, k), n, C);
     if (is_peri(m)) input_of(m, &sel, T_wup, 0, NULL, u, NULL, n, C, NULL);
@@ -453,7 +453,7 @@ static void expert_backward(const Golf *m, int p, int number) {
     if (c->extra_norm) {
         real *u = scratch((size_t)CHUNK * G);
         relu2_forward(u, f, n, G);
-        rmsnorm_backward(df, 0, phase_dvector(m, T_x_mlp, (size_t)number * CHUNK), df, u,
+        rmsnorm_backward(df, 0, chunk_dvector(m, T_x_mlp, (size_t)number * CHUNK), df, u,
                          s->r_xd + at, phase_vector(m, T_x_mlp, p), n, G);
     }
     relu2_backward(df, f, n, G);
@@ -475,7 +475,7 @@ static void expert_choice_backward(Golf *m, const Chunk *k) {
     const int *row = moeut_phase(m, k->p)->row + (size_t)k->n0 * K;
     real *du = scratch((size_t)2 * CHUNK * C), *u = du + (size_t)CHUNK * C;
     real *dx_sum = is_peri(m) ? k->f.dh : du;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
 
     choice_backward(m, k, OF_MLP);
     choice_dx(m, du, k, OF_MLP, 0);
@@ -605,7 +605,7 @@ static void gated_copies_backward(real *dx, real *dz, const real *dout, const re
  * the rows of q, k and v into three ranges or not at all. */
 static int qkv_inputs(const Golf *m, int p, size_t n0, Act in[3]) {
     const size_t C = (size_t)m->config.width;
-    const Phase *s = m->phase + p;
+    const PhaseBuffers *s = m->phase + p;
     in[0] = act_at(&s->in_q, n0, C);
     if (is_peri(m)) {
         in[1] = in[0];
@@ -671,7 +671,7 @@ static void moeut_qkv_forward(Golf *m, const Chunk *k) {
     const size_t ld = (size_t)m->tensor[T_wqkv].rows;
     real *u = scratch((size_t)2 * CHUNK * C), *room = u + (size_t)CHUNK * C;
     real *qkv = moeut_phase(m, k->p)->qkv + (size_t)k->n0 * ld;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
     Act in[3];
     const int ranges = qkv_inputs(m, k->p, (size_t)k->n0, in);
 
@@ -777,7 +777,7 @@ static void outputs_backward(Golf *m, const Chunk *k) {
     const Act in_o = act_at(&moeut_phase(m, k->p)->in_o, (size_t)k->n0, (size_t)(A * C));
     real *u = scratch((size_t)CHUNK * (C + A * C)), *dcopies = u + (size_t)CHUNK * C;
     real *dz = moeut_of(m)->dz[OF_OUTPUTS] + (size_t)k->n0 * H * A;
-    const Phase s = k->s;
+    const PhaseBuffers s = k->s;
     const Flow f = k->f;
 
     gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k),

@@ -117,7 +117,7 @@ static void skip_enter_backward(Golf *m, int p, int N) {
 #pragma omp parallel for schedule(dynamic)
     for (int n0 = 0; n0 < N; n0 += CHUNK) {
         const size_t at = (size_t)n0 * (size_t)C;
-        gate_backward(u->dout[from] + at, phase_dvector(m, T_skip, (size_t)n0),
+        gate_backward(u->dout[from] + at, chunk_dvector(m, T_skip, (size_t)n0),
                       m->dh + at, m->phase[from].out + at, phase_vector(m, T_skip, p),
                       MIN(N - n0, CHUNK), C);
     }

@@ -161,7 +161,7 @@ static void rows_quantize(int8_t *code, real *scale, uint8_t *mask, const real *
                           const Tensor *t) {
     const Tensor low = row_tensor(t, 0), high = row_tensor(t, 1);
     const int K = t->stored_cols;
-    const real s = ternary_step(w, t->copy_n, t);
+    const real s = ternary_scale(w, t->copy_n, t);
     Miss *miss = rank_rows(w, s, t);
 
     scale[0] = s;
