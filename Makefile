@@ -3,6 +3,7 @@
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
 # make golden     25 steps of every preset and system: the recorded bits?
 # make alone      the core alone, each system alone: build, tests, the default model's bits
+# make without    for each system: its line deleted, then make test
 # make study N=1  one of dev/studies                   make report     their tables and figures again
 # make quantizers, make sharing: all systems at one size; these and study: SEEDS=3 ARMS="a b" QUICK=1
 # make plot RUN=runs/mine     its curves, with gnuplot
@@ -96,6 +97,9 @@ check: train_golf
 golden: train_golf
 	@dev/check/golden.sh
 
+without:
+	@CC="$(CC)" dev/check/without.sh
+
 alone:
 	@CC="$(CC)" dev/check/alone.sh
 
@@ -135,4 +139,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: test-programs test test-bugs check golden alone baseline study quantizers sharing report plot asan format info help clean
+.PHONY: test-programs test test-bugs check golden alone without baseline study quantizers sharing report plot asan format info help clean

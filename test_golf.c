@@ -1254,7 +1254,8 @@ static void test_muon(void) {
             }
             golf_muon(&m, step, clipped);
             EACH_TENSOR(t, &m) {
-                if (t->role == PROJ && t->n)
+                if (!t->n) continue;
+                if (t->role == PROJ)
                     check_muon(&m, t, before, u, t == m.tensor + T_wqkv ? parts : 1);
                 if (t->role != PROJ)
                     CHECK(same_reals(before + t->at, m.master + t->at, t->n),
