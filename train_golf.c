@@ -3824,7 +3824,8 @@ static void config_line(Config *c, const char *path, char *line, int mask) {
     const Option *o = option_named(line);
     if (!value || !o || !(o->mask & mask) || !option_set(c, o, value))
         die("%s: option '%s=%s' is unknown or out of range: the file needs a system that is not part "
-            "of this program, was written by another version of it, or is damaged",
+            "of this program (see dev/systems/systems.h), was written by another version of it "
+            "(go on with that one: git_rev in result.json), or is damaged",
             path, line, value ? value : "");
 }
 
