@@ -60,9 +60,9 @@ SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(SYSTEMS) Makef
 $(PROGRAM): $(SOURCES)
 	$(CC) $(BASE) $(OPT) $(FACTS) -o $@ train_golf.c -lm
 
-# Every test program, with float and (where it matters) with double numbers.
-TEST_PROGRAMS := $(addprefix $(TESTS)/,golf_double golf_float kernels_double kernels_float \
-  systems_double systems_float input_float files_float commands_float)
+# Every test program, with float and (where it matters) with double numbers; the longest first.
+TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double systems_float files_float \
+  golf_float kernels_double kernels_float input_float commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
 TEST = $(CC) $(BASE) $(TEST_OPT) $(if $(filter %_double,$@),-DGOLF_DOUBLE) -o $@ $< -lm
