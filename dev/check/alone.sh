@@ -60,6 +60,8 @@ one() { # NAME FLAGS SYSTEM...: a tree of its own with these systems
         make -s -C "$dir" CC="$CC" $flags test > "$dir.log" 2>&1
         check "$name: make test" $? "$dir.log"
     fi
+    ! grep 'warning:' "$dir.log"
+    check "$name: its tests without warnings" $? "$dir.log"
     rm -rf "$dir"
     echo "$name: done"
 }
