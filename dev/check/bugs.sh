@@ -66,7 +66,7 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
     fi
     run "$dir" "$pattern"
     status=$?
-    first=$(LC_ALL=C grep -a -m 1 '^FAILED\|: error: ' "$dir.log" | sed 's/^FAILED //' | cut -c 1-100)
+    first=$(LC_ALL=C grep -aE -m 1 '^FAILED|: error: ' "$dir.log" | sed 's/^FAILED //' | cut -c 1-100)
     if [ $status = 1 ] && [ -n "$first" ]; then echo "ok     $name: $first"
     elif [ $status -gt 128 ]; then echo "ok     $name: crashed, status $status"
     else echo "FAILED $name: went unnoticed by '$pattern' of $program (exit status $status)"
@@ -76,7 +76,7 @@ verdict_of_none() { # double|float PROGRAM SYSTEM: the untouched source
     dir=$tmp/$3.none.$2.$1 what="${3:-the core}: $2, $1 numbers"
     copy "$dir" "$3"
     if build "$dir" "$2" "$1" && run "$dir" ""; then echo "ok     $what: untouched, passes"
-    else echo "FAILED $what: untouched, fails: $(LC_ALL=C grep -a -m 1 '^FAILED\|error: ' "$dir.log")"
+    else echo "FAILED $what: untouched, fails: $(LC_ALL=C grep -aE -m 1 '^FAILED|error: ' "$dir.log")"
     fi
 }
 
@@ -218,7 +218,7 @@ bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1
 bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
 # commands
 bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"
-bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c);\n&/"
+bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c); Tokenizer *tok = open_run/"
 bug lock-ignored float commands locks "$(in_ open_log)s/if (flock(.*/if (0)/"
 bug usage-exits-well float commands usage "$(in_ usage)s/return 1;/return 0;/"
 bug fixed-options-in-help float commands usage "$(in_ print_options)s/ || o->mask & FIXED//"
