@@ -3804,17 +3804,25 @@ static size_t config_text(const Config *c, int mask, char out[CONFIG_TEXT]) {
     return add_text(out, n, "systems=%s%s\n", needed + 1, "");
 }
 
-/* Dies when a system of "NAME,NAME" is not compiled in. */
-static void demand_systems(const char *path, char *list) {
-    char *save;
-    for (char *name = strtok_r(list, ",", &save); name;
-         name = strtok_r(NULL, ",", &save)) {
-        const System *const *s = all_systems;
-        while (*s && strcmp((*s)->name, name)) s++;
-        if (!*s)
-            die("%s: it needs the system '%s', which is not part of this program; add its line to "
-                "dev/systems/systems.h and build again",
-                path, name);
+static void demand_system(const char *path, const char *name) {
+    for (const System *const *s = all_systems; *s; s++) {
+        if (!strcmp((*s)->name, name)) return;
+    }
+    die("%s: it needs the system '%s', which is not part of this program; add its line to "
+        "dev/systems/systems.h and build again",
+        path, name);
+}
+
+/* Dies when a system of a line "systems=NAME,NAME" is not compiled in. */
+static void demand_systems(const char *path, const char *text) {
+    char copy[CONFIG_TEXT], *lines, *names;
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *line = strtok_r(copy, "\n", &lines); line;
+         line = strtok_r(NULL, "\n", &lines)) {
+        if (strncmp(line, "systems=", 8)) continue;
+        for (char *name = strtok_r(line + 8, ",", &names); name;
+             name = strtok_r(NULL, ",", &names))
+            demand_system(path, name);
     }
 }
 
@@ -3837,12 +3845,7 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
     if (len >= sizeof copy)
         die("%s: configuration of %zu bytes: the file is damaged", path, len);
     snprintf(copy, sizeof copy, "%.*s", (int)len, text);
-    char *systems = strncmp(copy, "systems=", 8) ? strstr(copy, "\nsystems=") : copy - 1;
-    if (systems) { /* first of all, so that their options are known */
-        char list[1024];
-        snprintf(list, sizeof list, "%.*s", (int)strcspn(systems + 9, "\n"), systems + 9);
-        demand_systems(path, list);
-    }
+    demand_systems(path, copy); /* first of all, so that their options are known */
     for (char *line = strtok_r(copy, "\n", &save); line;
          line = strtok_r(NULL, "\n", &save)) {
         if (!strncmp(line, "systems=", 8)) continue;

@@ -8,7 +8,7 @@
  *
  *     GOLF_TEST_ONLY=gradients    run the tests whose names contain this
  *     GOLF_CORRUPT=1000           corruptions of each kind of file
- * / */
+ */
 #define main golf_main /* the program's own: command_line() below calls it */
 #include "../../train_golf.c"
 #undef main
@@ -453,8 +453,7 @@ MAYBE void new_frozen_model(Golf *m, const char *text, size_t N) {
 
 /* ||dw - difference|| / ||both||, 1 when the gradient is all zero (an unused tensor). The
  * central difference takes four points: RMSNorm of a few small numbers bends too much for
- * two. It is good to about 1e-10, the rounding of the loss over h: gradients below 3e-3
- * are held to that. */
+ * two. */
 #define GRAD_TOL 1e-7
 
 MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *),
@@ -473,7 +472,7 @@ MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *
         num += e * e;
         den += g * g + d * d;
     }
-    return den > 0 ? sqrt(num / (den + 1e-5 * (double)n)) : 1;
+    return den > 0 ? sqrt(num / den) : 1;
 }
 
 typedef struct {

@@ -344,6 +344,8 @@ static void check_systems_line(const Kind *kind) {
     expect_message(st, "systems= at the start", wanted);
     st = status_of(kind, edited(text, 1, 3, "none_such_rank=4\nsystems=none_such"));
     expect_message(st, "systems= in the middle", wanted);
+    st = status_of(kind, edited(text, 0, -1, "systems=\nsystems=none_such"));
+    expect_message(st, "systems= twice", wanted);
     st = status_of(kind, edited(text, 0, -1, "systems="));
     CHECK(st == 0, "%s that needs no system: status %d: %s", kind->file, st, message);
     if (!all_systems[0]) return;

@@ -295,8 +295,8 @@ static double fips_misses(const Golf *m, const real *x, int p, const real *up,
                 is_up += (double)v_up[f * R + r] * (double)U[r * C + i];
                 is_down += (double)v_down[r * F + f] * (double)U[r * C + i];
             }
-            worst = fmax(worst, fabs(is_up - (double)up[f * C + i]));
-            worst = fmax(worst, fabs(is_down - (double)down[i * F + f]));
+            worst = worse(worst, fabs(is_up - (double)up[f * C + i]));
+            worst = worse(worst, fabs(is_down - (double)down[i * F + f]));
         }
     return worst;
 }

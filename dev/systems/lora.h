@@ -328,7 +328,7 @@ static void test_lora_addition(void) {
                     w += (double)B[row * R + e] * (double)A[e * C + i];
                 y += w * (double)x[n * C + i];
             }
-            worst = fmax(worst, fabs(y - (double)m.phase[p].f[at]));
+            worst = worse(worst, fabs(y - (double)m.phase[p].f[at]));
         }
     }
     CHECK(!pair_of(&m, T_wqkv) && pair_of(&m, T_wdown), "lora_on=ffn: other projections");
@@ -369,7 +369,7 @@ static void test_lora_storage(void) {
         EACH_TENSOR(t, &m) {
             if (!is_of_pair(t)) continue;
             for (size_t i = t->at; i < t->at + t->n; i++)
-                worst = fmax(worst, fabs((double)m.master[i] - want[step]));
+                worst = worse(worst, fabs((double)m.master[i] - want[step]));
         }
         CHECK(worst <= (DOUBLE ? 1e-8 : 1e-6), "step %d: off by %.3g", step, worst);
     }

@@ -109,7 +109,7 @@ static void test_definition(void) {
             square += wide[i] * wide[i] / C;
         }
         for (int i = 0; i < C; i++)
-            worst = fmax(worst,
+            worst = worse(worst,
                          fabs(wide[i] / sqrt(square + 1e-6) - (double)m.x0[n * C + i]));
         for (int v = 0; v < V; v++) {
             double z = 0;
@@ -117,7 +117,7 @@ static void test_definition(void) {
                 for (int k = 0; k < R; k++)
                     z += (double)E[v * R + k] * (double)A[i * R + k] *
                          (double)m.hn[n * C + i];
-            worst = fmax(worst, fabs(30 * tanh(z / 30) - (double)m.logits[n * V + v]));
+            worst = worse(worst, fabs(30 * tanh(z / 30) - (double)m.logits[n * V + v]));
         }
     }
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "off by %.3g from its definition", worst);

@@ -1081,7 +1081,7 @@ static void check_moeut_experts(const char *arm) {
             }
         }
         for (int i = 0; i < C; i++)
-            worst = fmax(worst, fabs(y[i] - (double)m.phase->y[n * C + i]));
+            worst = worse(worst, fabs(y[i] - (double)m.phase->y[n * C + i]));
     }
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from the definition", arm,
           worst);
@@ -1173,7 +1173,7 @@ static void check_moeut_attention(const char *arm) {
         double o[MOEUT_C] = {0};
         for (int h = 0; h < m.config.heads; h++) defined_output(o, &m, n, h);
         for (int i = 0; i < MOEUT_C; i++)
-            worst = fmax(worst, fabs(o[i] - (double)m.phase->o[n * MOEUT_C + i]));
+            worst = worse(worst, fabs(o[i] - (double)m.phase->o[n * MOEUT_C + i]));
     }
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from the definition", arm,
           worst);
@@ -1287,7 +1287,7 @@ static void check_moeut_cached(const char *arm) {
     for (int t = 0; t < T; t++) {
         golf_forward(&m, x + t, NULL, 1, 1);
         for (int i = 0; i < V; i++)
-            worst = fmax(worst, fabs((double)(m.logits[i] - all.logits[t * V + i])));
+            worst = worse(worst, fabs((double)(m.logits[i] - all.logits[t * V + i])));
     }
     CHECK(worst <= 1e-4, "%s: cached logits differ by %.3g", arm, worst);
     golf_free(&m);

@@ -479,7 +479,7 @@ static void check_small_mlps(const char *arm, const int *block, const int *turn)
         add_naive_mlp(want, u, eff_of(&m, T_hi_up, b * E + e),
                       eff_of(&m, T_hi_down, b * E + e),
                       (double)*eff_of(&m, T_alpha, p) * weight, C, R);
-        for (int k = 0; k < C; k++) worst = fmax(worst, fabs(want[k] - (double)y[k]));
+        for (int k = 0; k < C; k++) worst = worse(worst, fabs(want[k] - (double)y[k]));
     }
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from its definition", arm,
           worst);

@@ -236,7 +236,7 @@ static void qat_check_between(const Golf *m, const Golf *twin, int k, double lam
     double worst = 0;
     for (size_t i = t->at; i < t->at + t->n; i++) {
         const double w = (double)m->master[i], q = (double)twin->eff[i];
-        worst = fmax(worst, fabs((double)m->eff[i] - (w + lambda * (q - w))));
+        worst = worse(worst, fabs((double)m->eff[i] - (w + lambda * (q - w))));
     }
     CHECK(worst < EPS, "%s, lambda %g: off by %g", t->name, lambda, worst);
 }
@@ -273,7 +273,7 @@ static void test_qat_inputs(void) {
     for (int i = 0; i < 2 * K; i++) {
         const double rounded = (double)b->q[i] * (double)b->inv[i / K];
         const double want = (double)x[i] + 0.25 * (rounded - (double)x[i]);
-        worst = fmax(worst, fabs((double)a->x[i] - want));
+        worst = worse(worst, fabs((double)a->x[i] - want));
     }
     CHECK(worst < EPS, "lambda 0.25: off by %g", worst);
     CHECK(!inputs_of(&m, a, T_wo).q, "codes at lambda 0.25");

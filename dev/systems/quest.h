@@ -349,7 +349,7 @@ static void quest_rotated(double *y, const real *x, int n, int block) {
 
 static double quest_worst_of(const real *got, const double *want, int n) {
     double worst = 0;
-    for (int i = 0; i < n; i++) worst = fmax(worst, fabs((double)got[i] - want[i]));
+    for (int i = 0; i < n; i++) worst = worse(worst, fabs((double)got[i] - want[i]));
     return worst;
 }
 
@@ -412,7 +412,7 @@ static void quest_check_rows(const real *w, const real *eff, const real *scale, 
         const double want = quest_best_step(z, K, bits);
         CHECK(near(step, want, want / 250), "%g bits: a step of %g, not %g", bits, step,
               want);
-        worst = fmax(worst, quest_row_error(eff + r * K, z, step, K, bits));
+        worst = worse(worst, quest_row_error(eff + r * K, z, step, K, bits));
     }
     CHECK(worst < EPS, "%g bits: off by %.3g from the definition", bits, worst);
 }
