@@ -4,6 +4,7 @@
 # make golden     25 steps of every preset and system: the recorded bits?
 # make alone      the core alone, each system alone: build, tests, the default model's bits
 # make without    for each system: its line deleted, then make test
+# make commands   every command of the READMEs as written, after make baseline (an hour)
 # make study N=1  one of dev/studies                   make report     their tables and figures again
 # make quantizers, make sharing: all systems at one size; these and study: SEEDS=3 ARMS="a b" QUICK=1
 # make plot RUN=runs/mine     its curves, with gnuplot
@@ -103,6 +104,9 @@ golden: train_golf
 without:
 	@CC="$(CC)" dev/check/without.sh
 
+commands: train_golf
+	@AS_WRITTEN=1 dev/check/readme.sh
+
 alone:
 	@CC="$(CC)" dev/check/alone.sh
 
@@ -144,4 +148,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: test-programs test test-bugs check golden alone without baseline study quantizers sharing report plot asan format info help clean
+.PHONY: test-programs test test-bugs check golden alone without commands baseline study quantizers sharing report plot asan format info help clean
