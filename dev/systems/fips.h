@@ -217,8 +217,8 @@ static void fips_directions(real *U, const Golf *from, int r) {
     int *pick = xcalloc((size_t)r, sizeof(int));
 
     for (int p = 0; p < from->phases; p++) {
-        const real *up = masters_of(from, T_wup, p);
-        const real *down = masters_of(from, T_wdown, p);
+        const real *up = weights_of(from, T_wup, p);
+        const real *down = weights_of(from, T_wdown, p);
         for (int f = 0; f < F; f++)
             for (int i = 0; i < C; i++)
                 for (int j = 0; j < C; j++)
@@ -238,7 +238,7 @@ static void fips_directions(real *U, const Golf *from, int r) {
 static void fips_start(Golf *m, const Golf *from, int convert) {
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), r = c->fips_rank;
-    if (!from || !convert || !is_stored(from->tensor + T_wup)) return;
+    if (!from || !convert || !from->tensor[T_wup].n) return;
 
     const Tensor *up = from->tensor + T_wup;
     if (m->phases != from->phases || (size_t)F * C != up->copy_n || up->per == PER_OTHER)
@@ -249,8 +249,8 @@ static void fips_start(Golf *m, const Golf *from, int convert) {
     fips_directions(U, from, r);
     for (int p = 0; p < m->phases; p++) {
         const FipsPhase at = fips_at(m, p);
-        const Mat donor_up = mat(masters_of(from, T_wup, p), C);
-        const Mat donor_down = mat(masters_of(from, T_wdown, p), F);
+        const Mat donor_up = mat(weights_of(from, T_wup, p), C);
+        const Mat donor_down = mat(weights_of(from, T_wdown, p), F);
         gemm(m->master + at.v_up, r, donor_up, mat_t(U, C), F, r, C, 0);
         gemm(m->master + at.v_down, F, mat(U, C), donor_down, r, F, C, 0);
     }
@@ -447,6 +447,7 @@ static void test_fips_fit(void) {
                 down[(i - 1) * F + f] = 0;
             }
     }
+    golf_quantize(&from);
 
     for (int h = 0; h < 3; h++) {
         snprintf(text, sizeof text, SMALL_FIPS "fips_rank=%d", ranks[h]);
@@ -459,8 +460,8 @@ static void test_fips_fit(void) {
         fips_start(&m, &from, 1);
         for (int p = 0; p < 3; p++) {
             const double misses =
-                fips_misses(&m, m.master, p, masters_of(&from, T_wup, p),
-                            masters_of(&from, T_wdown, p));
+                fips_misses(&m, m.master, p, weights_of(&from, T_wup, p),
+                            weights_of(&from, T_wdown, p));
             CHECK(ranks[h] < USED ? misses > 0.01 : misses < 1e-5,
                   "rank %d, phase %d: misses %.3g", ranks[h], p, misses);
         }
@@ -514,6 +515,8 @@ bug pruned-moments-kept float "fips: pruning" "$(in_ fips_prune)s/m->moment1\[fr
 bug pruning-a-step-late float "fips: schedule" "$(in_ fips_update)s/step + 1/step/"
 bug fips-flops-of-factors float "fips: storage" "$(in_ fips_flops)s/? 0 : -1/? -1 : -1/"
 bug fips-of-the-least-shared float "fips: fit" "$(in_ fips_directions)s/pick\[e\]/C - 1 - pick[e]/"
+bug fips-of-the-donors-masters float "fips: fit" "$(in_ fips_start)s/mat(weights_of(from, T_wup, p), C)/mat(masters_of(from, T_wup, p), C)/"
+bug fips-directions-of-masters float "fips: fit" "$(in_ fips_directions)s/weights_of/masters_of/"
 bug fips-of-up-alone float "fips: fit" "$(in_ fips_directions)s/down\[i \* F + f\] \*/0 */"
 bug fips-U-as-codes float "fips: storage" "$(in_ fips_store)s/Q_BF16/Q_INT/"
 bug fips-U-in-the-core float "fips: storage" "$(in_ fips_shape)s/LEDGER_PROTECTED/LEDGER_CORE/"
