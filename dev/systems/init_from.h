@@ -6,7 +6,8 @@
  * and copies. With it the donor has as many phases, usually each with a block of its
  * own, and a copy that several phases share becomes
  *     average    the mean of what these phases had,
- *     lower      what the first of them had,
+ *     lower      the first blocks: what phase b had becomes block b, also where blocks
+ *                are used one after the other (order=sequence),
  *     stepwise   what phases at even intervals had, the first and the last included.
  * So do the vectors of the interface where phases share them. Other systems make what
  * they need of the donor (System.start, System.fit): pairs or factors that keep what
@@ -24,9 +25,9 @@
  * resumed reads its donor again if it is still there; it must be there if a system
  * needs it.
  *
- * Differs from the paper: the order of blocks is that of --order (CYCLE there); norms
- * have no weights here but the gains of the interface, which stay those of each phase;
- * what the donor's optimizer knew is not taken over. */
+ * Differs from the paper: norms have no weights here but the gains of the interface,
+ * which stay those of each phase unless --phase=0 ties them as the paper does; what the
+ * donor's optimizer knew is not taken over. */
 #ifdef OPTIONS
 X(TRAIN, STR, init_from, "", "", "ckpt.bin whose weights this run starts from")
 X(TRAIN, INT, convert, "none", "none|average|lower|stepwise",
@@ -74,13 +75,11 @@ static void add_of_donor(real *w, const Golf *m, const Golf *from, int k, int p,
     for (size_t i = 0; i < from->tensor[k].copy_n; i++) w[i] += v[i] / (real)count;
 }
 
-/* The phase whose block becomes copy j, which several phases share, the first of them
- * `first`. Stepwise: for block b of U in a loop of P phases, b (P - 1) / (U - 1),
- * rounded. */
-static int phase_taken(const Config *c, int j, int first) {
+/* The phase whose block becomes block b of U, in either order of blocks. Lower: the b-th
+ * of the loop; stepwise, in a loop of P phases: b (P - 1) / (U - 1), rounded. */
+static int phase_taken(const Config *c, int j) {
     const int b = j - c->prelude, U = c->unique, last = loop_phases(c) - 1;
-    if (c->convert != CONVERT_STEPWISE) return first;
-    if (U == 1) return c->prelude;
+    if (c->convert != CONVERT_STEPWISE || U == 1) return c->prelude + b;
     return c->prelude + (b * last + (U - 1) / 2) / (U - 1);
 }
 
@@ -100,7 +99,7 @@ static void convert_copy(Golf *m, const Golf *from, int k, int j) {
     if (count == 1) {
         add_of_donor(w, m, from, k, first, 1);
     } else if (m->config.convert != CONVERT_AVERAGE) {
-        add_of_donor(w, m, from, k, phase_taken(&m->config, j, first), 1);
+        add_of_donor(w, m, from, k, phase_taken(&m->config, j), 1);
     } else {
         for (int p = first; p < m->phases; p++)
             if (copy_of(m, t, p) == j) add_of_donor(w, m, from, k, p, count);
@@ -331,35 +330,38 @@ static double donor_number(const Golf *m, int k, int j, size_t at) {
     return (double)m->master[t->at + (size_t)j * t->copy_n + at];
 }
 
-/* Which blocks are taken: of 4, with 2 left, those of phases 0, 2 and 1, 3 averaged,
- * the first two, or the first and the last; vectors stay those of each phase. */
+/* Which blocks are taken: of 4, with 2 left, those that share one averaged, the first
+ * two, or the first and the last; vectors stay those of each phase. */
 static void test_donor_blocks(void) {
     static const int taken[][2] = {{0, 0}, {1, 2}, {1, 4}}; /* of average: none */
+    static const int with[2][2] = {{3, 4}, {2, 4}};         /* averaged with the latter */
+    static const int first[2][2] = {{1, 2}, {1, 3}};
     Golf m, b;
     char text[300];
 
     flat_donor(&m, 0);
-    for (int h = 0; h < 3; h++) {
-        snprintf(text, sizeof text, "%s unique=2 repeat=2 init_from=x convert=%s",
-                 FLAT_DONOR, conversions_tested[h]);
+    for (int i = 0; i < 6; i++) {
+        const int h = i % 3, sequence = i / 3;
+        snprintf(text, sizeof text, "%s unique=2 repeat=2 init_from=x convert=%s%s",
+                 FLAT_DONOR, conversions_tested[h], sequence ? " order=sequence" : "");
         new_model(&b, text, 0);
         take_from(&b, IN("flat.bin"), NULL);
-        for (size_t i = 0; i < m.tensor[T_wo].copy_n; i += 7) {
+        for (size_t at = 0; at < m.tensor[T_wo].copy_n; at += 7) {
             double want[2];
             for (int j = 0; j < 2; j++) {
-                const double sum =
-                    donor_number(&m, T_wo, 1 + j, i) + donor_number(&m, T_wo, 3 + j, i);
-                want[j] = h ? donor_number(&m, T_wo, taken[h][j], i) : sum / 2;
+                const double sum = donor_number(&m, T_wo, first[sequence][j], at) +
+                                   donor_number(&m, T_wo, with[sequence][j], at);
+                want[j] = h ? donor_number(&m, T_wo, taken[h][j], at) : sum / 2;
             }
-            CHECK(donor_number(&b, T_wo, 0, i) == donor_number(&m, T_wo, 0, i) &&
-                      near(donor_number(&b, T_wo, 1, i), want[0], 1e-7) &&
-                      near(donor_number(&b, T_wo, 2, i), want[1], 1e-7),
-                  "%s takes other blocks", conversions_tested[h]);
+            CHECK(donor_number(&b, T_wo, 0, at) == donor_number(&m, T_wo, 0, at) &&
+                      near(donor_number(&b, T_wo, 1, at), want[0], 1e-7) &&
+                      near(donor_number(&b, T_wo, 2, at), want[1], 1e-7),
+                  "%s takes other blocks", text);
         }
         const Tensor *t = m.tensor + T_gate_mlp;
         CHECK(!memcmp(b.master + b.tensor[T_gate_mlp].at, m.master + t->at,
                       t->n * sizeof(real)),
-              "%s changes a phase's vectors", conversions_tested[h]);
+              "%s changes a phase's vectors", text);
         golf_free(&b);
     }
     golf_free(&m);
@@ -603,6 +605,8 @@ bug fitted-tensors-unsaid float "init_from: report" "$(in_ mark_fitted)s/how\[k\
 bug average-of-the-first double "blocks taken" "$(in_ convert_copy)s/if (copy_of(m, t, p) == j)/if (p == first)/"
 bug mean-not-divided double "blocks taken" "$(in_ add_of_donor)s|v\[i\] / (real)count|v[i]|"
 bug stepwise-is-lower double "blocks taken" "$(in_ phase_taken)s/c->convert != CONVERT_STEPWISE/1/"
+bug lower-of-each-sequence double "blocks taken" \
+    "$(in_ convert_copy)s/phase_taken(&m->config, j)/(m->config.convert == CONVERT_LOWER ? first : phase_taken(\&m->config, j))/"
 bug prelude-forgotten double "blocks taken" "$(in_ phase_taken)s/return c->prelude + (b/return (b/"
 bug donor-of-the-blocks double "blocks taken" "$(in_ add_of_donor)s/masters_of(from, k, p)/masters_of(from, k, MIN(p, 1))/"
 bug others-not-started double "init_from: systems" "$(in_ take_from)s/if ((\*s)->start)/if (0)/"
