@@ -2832,6 +2832,9 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
             if ((*s)->forward) sum += N * (*s)->forward(m, tokens, B, T);
         }
     }
+    EACH_SYSTEM(s, m) {
+        if ((*s)->before_head) sum += N * (*s)->before_head(m, targets, N, learn);
+    }
     head(m, targets, N, learn);
     if (!targets) return 0;
     for (int n = 0; n < N; n++) sum += (double)m->loss[n];
@@ -4384,6 +4387,9 @@ static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y
         s->nll += (double)m->loss[n];
         s->bytes += tokenizer_bytes(tok, x[n], y[n]);
         s->tokens++;
+        EACH_SYSTEM(sys, m) {
+            if ((*sys)->scored) (*sys)->scored(m, n);
+        }
     }
 }
 
@@ -5229,6 +5235,9 @@ int eval_main(const char *path, int argc, char **argv) {
     else printf("mode plain, rows of %d\n", m.config.seq);
     printf("tokens %lld\nbytes %lld\nsum_nll %.17g\n", (long long)s.tokens,
            (long long)s.bytes, s.nll);
+    EACH_SYSTEM(sys, &m) {
+        if ((*sys)->report) (*sys)->report(&m, &s, stdout);
+    }
     return 0;
 }
 
