@@ -4683,11 +4683,11 @@ static double peak_memory_mb(void) {
  * and sums. */
 static double flops_per_token(const Config *c) {
     Golf m;
+    double weights = 0;
     golf_layout(&m, c);
-    double weights = (double)c->vocab * m.tensor[T_embed].cols;
     EACH_TENSOR(t, &m) {
-        double uses = m.phases;
-        if (!is_matrix(t) || !t->n) continue;
+        double uses = t->role == EMBED ? 1 : m.phases; /* by the head; by the phases */
+        if (t->role == INTERFACE || !t->n) continue;
         EACH_SYSTEM(s, &m) {
             const double own = (*s)->flops ? (*s)->flops(&m, t) : -1;
             if (own >= 0) uses = own;

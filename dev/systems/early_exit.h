@@ -179,6 +179,12 @@ static void early_exit_leave_backward(Golf *m, int p, int N) {
     gate_forward(m->dh, m->dh, e->dstream + (size_t)p * m->N * (size_t)C, m->ones, N, C);
 }
 
+/* Each phase has a head; forward alone is a third of one. */
+static double early_exit_flops(const Golf *m, const Tensor *t) {
+    if (t != m->tensor + T_embed) return -1;
+    return m->phases + (m->config.exit_kd > 0 ? 1.0 / 3 : 0);
+}
+
 /* ---- Evaluation. */
 /* The system joins a model that is evaluated. */
 static void early_exit_eval(Golf *m, const Config *how) {
@@ -296,7 +302,8 @@ static const System early_exit_system = {.name = "early_exit",
                                          .loss = early_exit_loss,
                                          .leave_backward = early_exit_leave_backward,
                                          .scored = early_exit_scored,
-                                         .report = early_exit_report};
+                                         .report = early_exit_report,
+                                         .flops = early_exit_flops};
 
 #elif defined TESTS
 #define SMALL_EXITS "vocab=20 width=16 heads=2 mlp=2 seq=16 "
@@ -558,6 +565,23 @@ static void test_exit_report(void) {
         golf_free(&m);
     }
 }
+/* Each of the other phases has a head: 6 V C, and 2 to predict what is to be learned. */
+static void test_exit_flops(void) {
+    static const char *const text = SMALL_EXITS "repeat=4";
+    static const struct {
+        const char *options;
+        double more;
+    } rows[] = {{"exit_loss=0.1", 3 * 6.0 * 20 * 16},
+                {"exit_loss=0.1 exit_kd=0.5", (3 * 6 + 2.0) * 20 * 16}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char with[200];
+        snprintf(with, sizeof with, "%s %s", text, rows[i].options);
+        const Config plain = config_of(text), c = config_of(with);
+        const double more = flops_per_token(&c) - flops_per_token(&plain);
+        CHECK(near(more / rows[i].more, 1, 1e-12), "%s: %g FLOPs more, not %g", with,
+              more, rows[i].more);
+    }
+}
 #undef SMALL_EXITS
 
 static const SystemTests early_exit_tests = {
@@ -583,6 +607,7 @@ static const SystemTests early_exit_tests = {
                             {"shorter models", test_exit_of_shorter_models},
                             {"causality", test_exit_causality},
                             {"report", test_exit_report},
+                            {"FLOPs", test_exit_flops},
                             {NULL, NULL}}};
 #elif defined BUGS
 bug exits-without-coefficient double "early_exit: grad" "$(in_ early_exit_loss)s/dloss \* (real)m->config.exit_loss/dloss/"
@@ -599,5 +624,6 @@ bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp(most -
 bug exit-of-shared-buffers float "early_exit: shorter" "$(in_ early_exit_enter)s/if (before < 0) return;/if (before != 0) return;/"
 bug exit-seen-late float "early_exit: causality" "$(in_ leave_at)s/m->logits + row \* V/m->logits + (row + 1) % (size_t)n * V/"
 bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && (!first || n >= T)) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& (!first || n >= T)) (*z)->scored(m, n); } &/"
+bug exits-cost-nothing float "early_exit: FLOPs" "$(in_ early_exit_flops)s/m->phases + /1 + /"
 bug exits-counted-from-0 float "early_exit: report" "$(in_ mean_applications)s/(i + 1) \*/i */"
 #endif
