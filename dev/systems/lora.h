@@ -111,9 +111,9 @@ static void lora_check(const Config *c) {
 }
 
 static int lora_uses(const Config *c) {
-    if (c->lora_on == LORA_FFN) return RES_MLP_ADDITIONS;
-    if (c->lora_on == LORA_ATTN) return RES_ATTENTION_ADDITIONS;
-    return RES_MLP_ADDITIONS | RES_ATTENTION_ADDITIONS;
+    const int on_ffn = rank_of(c, "wup") + rank_of(c, "wdown");
+    const int on_attn = rank_of(c, "wqkv") + rank_of(c, "wo");
+    return (on_ffn ? RES_MLP_ADDITIONS : 0) | (on_attn ? RES_ATTENTION_ADDITIONS : 0);
 }
 
 static int is_of_pair(const Tensor *t) {
