@@ -623,14 +623,14 @@ static void test_coded_indices(void) {
 static void test_rate_of_codebooks(void) {
     static const char *const plain =
         "vocab=20 width=16 heads=2 seq=8 batch=2 optimizer=muon lr_muon=0.01 warmup=0 "
-        "cluster=2,9,each protect=wo:8 steps=100";
+        "cluster=2,9,each steps=100";
     Golf m, own;
     char text[300];
     double least = HUGE_VAL, most = 0;
 
     snprintf(text, sizeof text, "%s cluster_lr=0.25", plain);
     new_model(&own, text, 16);
-    const Tensor *t = own.tensor + T_wup, *wo = own.tensor + T_wo;
+    const Tensor *t = own.tensor + T_wup, *embed = own.tensor;
     real *before = memcpy(reals(own.n_params, 0), own.master, own.n_params * sizeof(real));
     run_steps(&own, 0, 1);
     for (size_t i = t->at; i < t->at + t->n; i++) {
@@ -643,7 +643,7 @@ static void test_rate_of_codebooks(void) {
 
     new_model(&m, plain, 16);
     run_steps(&m, 0, 1);
-    CHECK(!memcmp(m.master + wo->at, own.master + wo->at, wo->n * sizeof(real)),
+    CHECK(!memcmp(m.master, own.master, embed->n * sizeof(real)),
           "the rate of codebooks is that of others");
     CHECK(memcmp(m.master + t->at, own.master + t->at, t->n * sizeof(real)),
           "the rate of codebooks changes nothing");
@@ -802,6 +802,9 @@ static double reconstruction_error(Golf *m, const Golf *from) {
     calibration_open(&k, m, from, c->cluster_rows, 0, "cluster_steps");
     calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
     const double error = calibration_error(m, &k, -1);
+    const double by_block = calibration_error(m, &k, 0) + calibration_error(m, &k, 1);
+    CHECK(near(by_block / error, 1, 1e-6), "errors of blocks sum up to %g, not %g",
+          by_block, error);
     calibration_close(&k, m);
     return error;
 }
@@ -917,4 +920,17 @@ bug codebook-entry-beyond-the-last float "cluscomp: coded" \
     "$(in_ book_unpack)s/index >= /index > /"
 bug codebook-of-another-run float "cluscomp: training" \
     "$(in_ cluscomp_loaded)s/if (memcmp/if (0 \&\& memcmp/"
+bug codebooks-by-muon float "cluscomp: rate" "$(in_ is_for_muon)s/ && !(t->own_rate > 0)//"
+bug codebooks-at-the-rate-of-others float "cluscomp: rate" "$(in_ golf_adamw)s/t->own_rate > 0 ? t->own_rate :/0 ? 0 :/"
+bug reconstruction-at-once double "cluscomp: by def" "$(in_ fit_blocks)s/calibration_streams(&k, m,.*/if (!block) &/"
+bug reconstruction-on-the-donor double "cluscomp: by def" "$(in_ fit_blocks)s/cluster_rows, 0, /cluster_rows, 1, /; $(in_ fit_blocks)s/calibration_streams(&k, m,.*/;/"
+bug reconstruction-of-all-blocks double "cluscomp: by def" "$(in_ fit_block)s/has_books, block,/has_books, -1,/"
+bug reconstruction-of-the-first-block double "cluscomp: by def" "$(in_ fit_block)s/gradient(m, k, block,/gradient(m, k, 0,/"
+bug reconstruction-of-one-batch double "cluscomp: by def" "$(in_ fit_block)s/step % k->batches/0/"
+bug reconstruction-without-decay double "cluscomp: by def" "$(in_ fit_block)s/, 0.1)/, 0)/"
+bug reconstruction-of-everything float "cluscomp: reconstruction" "$(in_ fit_block)s/has_books/is_stored/"
+bug reconstruction-again-at-resume float "cluscomp: resumed" "$(in_ cluscomp_start)s/ && !calibration_is_over(c)//"
+bug reconstruction-of-other-phases float "cluscomp: reconstruction" "$(in_ calibration_phases)s/block_of(&m->config, p) != block/p != block/"
+bug reconstruction-unlike-adamw double "cluscomp: by def" "$(in_ calibration_adamw)s/step + 1/step + 2/"
+bug reconstruction-of-other-rows double "cluscomp: by def" "$(in_ calibration_streams)s/(size_t)b \* k->N/0/"
 #endif
