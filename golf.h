@@ -785,6 +785,9 @@ typedef struct System { /* every pointer but `on` may be NULL */
     /* masters: after random ones (from NULL), or those of a trained model; convert: it
      * has other copies, and what it computed is to be kept */
     void (*start)(Golf *m, const Golf *from, int convert);
+    /* of a converted model, once its own masters are quantized: what makes up for the
+     * rest of what the donor computed. The eff of both is what they multiply with. */
+    void (*fit)(Golf *m, const Golf *from);
     void (*open)(Golf *m, const Tokenizer *tok, int resumes); /* a run: files it needs */
     void (*release)(Golf *m);                  /* before the model is freed */
     void (*loaded)(Golf *m, const char *path); /* a checkpoint was read */

@@ -58,6 +58,46 @@ static void midway(Golf *m, size_t N) { /* where a ramp has begun and not ended 
     m->step = m->config.steps / 8;
 }
 
+/* The loss of a model as it is scored. */
+static double scored_loss(Golf *m) {
+    const int *x = tokens_below(20, 1024, 80), *y = tokens_below(20, 1024, 81);
+    m->train = 0;
+    return golf_forward(m, x, y, 64, 16);
+}
+
+/* A model made of a donor that loses nothing in it has the donor's loss. */
+static void check_lossless(const char *donor, const char *arm) {
+    static const char *const small = "vocab=20 width=16 heads=2 mlp=2 seq=16 aq=none";
+    char text[600];
+    Golf m, from;
+
+    snprintf(text, sizeof text, "%s %s", small, donor);
+    new_model(&from, text, 1024);
+    for (size_t i = 0; i < from.n_params; i++)
+        from.master[i] += (real)0.05 * noise(77, i);
+    golf_quantize(&from);
+    ckpt_save(&from, IN("donor.bin"), from.config.steps);
+    golf_save(&from, IN("donor.golf"), 0);
+    golf_free(&from);
+    golf_load(&from, IN("donor.golf"));
+    golf_buffers(&from, 1024);
+    const double want = scored_loss(&from);
+    golf_free(&from);
+
+    write_hand_model(IN("hand.model"));
+    const Tokenizer *tok = tokenizer_load(IN("hand.model"));
+    snprintf(text, sizeof text, "%s %s %s", small, arm,
+             expanded("init_from=@/donor.bin"));
+    new_model(&m, text, 1024);
+    EACH_SYSTEM(s, &m) {
+        if ((*s)->open) (*s)->open(&m, tok, 1); /* silently, as when it is resumed */
+    }
+    const double loss = scored_loss(&m);
+    CHECK(near(loss, want, 1e-4), "%s, made of %s: loss %.9g, not %.9g", arm, donor, loss,
+          want);
+    golf_free(&m);
+}
+
 static void test_line(const char *kind, const char *arm, const char *wanted) {
     char line[512];
     const int both = !strcmp(kind, "both");
@@ -71,6 +111,10 @@ static void test_line(const char *kind, const char *arm, const char *wanted) {
         return;
     }
     if (!known_options(arm)) return;
+    if (!strcmp(kind, "lossless")) {
+        if (!DOUBLE && known_options(wanted)) check_lossless(arm, wanted);
+        return;
+    }
     if (DOUBLE && (both || !strcmp(kind, "gradients"))) check_gradients(arm, midway);
     if (!DOUBLE && (both || !strcmp(kind, "files"))) check_export(arm);
 }

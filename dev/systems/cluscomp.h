@@ -2,8 +2,10 @@
  *
  * Vectors of G weights, one below the other in a column of W, are entries of a codebook
  * of N vectors of bf16 numbers: W[i G + e][k] = book[index[i][k]][e]. k-means finds the
- * codebook and the indices on the weights of a trained model; from then on the indices
- * are fixed, and the codebook is trained. --cluster=G,N,each: a codebook for every
+ * codebook and the indices on the weights of a trained model (what it multiplies with:
+ * of a ternary one, the ternary weights); from then on the indices are fixed, and the
+ * codebook is trained. Where the weights have no more different vectors than entries,
+ * these are the codebook. --cluster=G,N,each: a codebook for every
  * matrix; G,N,shared: one for every block.
  *
  * Masters of one entry are kept equal: their gradients are averaged, and so are they,
@@ -364,6 +366,46 @@ static void move_entries(KMeans *k) {
     free(members);
 }
 
+/* Which of the first `count` entries is x, or -1. */
+static int entry_of(const KMeans *k, const real *x, int count) {
+    for (int i = 0; i < count; i++) {
+        const real *entry = k->book + (size_t)i * (size_t)k->size;
+        int e = 0;
+        while (e < k->size && entry[e] == x[e]) e++;
+        if (e == k->size) return i;
+    }
+    return -1;
+}
+
+/* Does the codebook hold all vectors, as those of a donor with few different weights?
+ * Then it does; k-means, which draws some of them twice, would lose others. */
+static int holds_all(KMeans *k) {
+    int found = 0;
+    for (size_t v = 0; v < k->count; v++) {
+        const real *x = k->x + v * (size_t)k->size;
+        int entry = entry_of(k, x, found);
+        if (entry < 0 && found == k->entries) return 0;
+        if (entry < 0) {
+            entry = found++;
+            memcpy(k->book + (size_t)entry * (size_t)k->size, x,
+                   sizeof(real) * (size_t)k->size);
+        }
+        k->chosen[v] = entry;
+    }
+    return 1;
+}
+
+/* k-means over the vectors, from some of them. */
+static void find_entries(KMeans *k, uint64_t key) {
+    const size_t G = (size_t)k->size;
+    for (size_t i = 0; i < (size_t)k->entries; i++)
+        memcpy(k->book + i * G, k->x + hash64(key, i) % k->count * G, sizeof(real) * G);
+    for (int round = 0; round < 20; round++) {
+        choose_entries(k);
+        move_entries(k);
+    }
+}
+
 /* The indices of one codebook. */
 static void fit_indices(Golf *m, const Tensor *owner, int copy) {
     const BookList list = book_list(m, owner, copy);
@@ -380,12 +422,7 @@ static void fit_indices(Golf *m, const Tensor *owner, int copy) {
         const BookVector v = list.vector[i];
         for (size_t e = 0; e < G; e++) k.x[i * G + e] = m->master[v.at + e * v.step];
     }
-    for (size_t i = 0; i < N; i++)
-        memcpy(k.book + i * G, k.x + hash64(key, i) % list.count * G, sizeof(real) * G);
-    for (int round = 0; round < 20; round++) {
-        choose_entries(&k);
-        move_entries(&k);
-    }
+    if (!holds_all(&k)) find_entries(&k, key);
     for (size_t i = 0; i < list.count; i++)
         set_book_index(m->code, list.vector[i], k.chosen[i]);
 
@@ -424,8 +461,9 @@ static void fit_blocks(Golf *m, const Golf *from) {
     calibration_close(&k, m);
 }
 
-/* Of random masters, for tests; of a trained model's, which were copied before. The next
- * quantization averages the masters. */
+/* Of random masters, for tests; of a trained model's, which were copied before: what it
+ * computes with, as it has no such codebooks; of its own checkpoint's, if it is a donor.
+ * The next quantization averages the masters. */
 static void cluscomp_start(Golf *m, const Golf *from, int convert) {
     const Config *c = &m->config;
     (void)convert;
@@ -544,6 +582,30 @@ static void test_entries(void) {
           count);
     golf_free(&m);
     golf_free(&fp);
+}
+
+/* Weights with few different vectors, as those of a donor on a coarse grid, are kept. */
+static void test_few_vectors(void) {
+    static const char *const arms[] = {"4,81,each", "4,200,each", "2,9,shared"};
+    for (size_t a = 0; a < COUNT(arms); a++) {
+        Golf m, fp;
+        new_clustered(&m, &fp, arms[a], "unique=2");
+        for (int k = T_wqkv; k <= T_wdown; k++) {
+            const Tensor *t = m.tensor + k;
+            for (size_t i = t->at; i < t->at + t->n; i++)
+                m.master[i] = (real)((double)(hash64(5, i) % 3) / 4 - 0.25);
+        }
+        real *was = memcpy(reals(m.n_params, 0), m.master, m.n_params * sizeof(real));
+        cluscomp_start(&m, NULL, 0);
+        golf_quantize(&m);
+        const size_t from = m.tensor[T_wqkv].at;
+        const size_t n = m.tensor[T_wdown].at + m.tensor[T_wdown].n - from;
+        CHECK(!memcmp(m.eff + from, was + from, n * sizeof(real)), "%s: other weights",
+              arms[a]);
+        free(was);
+        golf_free(&m);
+        golf_free(&fp);
+    }
 }
 
 static void load_other_codebooks(void) {
@@ -896,6 +958,7 @@ static const SystemTests cluscomp_tests = {
             {NULL, NULL}},
     .tests = (const Test[]){{"codebooks", test_codebooks},
                             {"entries", test_entries},
+                            {"few vectors", test_few_vectors},
                             {"training", test_training_codebooks},
                             {"indices in codes", test_indices},
                             {"coded indices", test_coded_indices},
@@ -920,6 +983,8 @@ bug codebook-entry-beyond-the-last float "cluscomp: coded" \
     "$(in_ book_unpack)s/index >= /index > /"
 bug codebook-of-another-run float "cluscomp: training" \
     "$(in_ cluscomp_loaded)s/if (memcmp/if (0 \&\& memcmp/"
+bug codebook-loses-vectors float "cluscomp: few" "$(in_ fit_indices)s/if (!holds_all(&k))/holds_all(\&k);/"
+bug codebook-of-half-vectors float "cluscomp: few" "$(in_ entry_of)s/e < k->size \&\&/e < k->size - 1 \&\&/; $(in_ entry_of)s/e == k->size)/e >= k->size - 1)/"
 bug codebooks-by-muon float "cluscomp: rate" "$(in_ is_for_muon)s/ && !(t->own_rate > 0)//"
 bug codebooks-at-the-rate-of-others float "cluscomp: rate" "$(in_ golf_adamw)s/t->own_rate > 0 ? t->own_rate :/0 ? 0 :/"
 bug reconstruction-at-once double "cluscomp: by def" "$(in_ fit_blocks)s/calibration_streams(&k, m,.*/if (!block) &/"

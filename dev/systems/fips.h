@@ -288,8 +288,8 @@ static void fips_directions(real *U, const Golf *from, int r, int first, int las
     int *pick = xcalloc((size_t)r, sizeof(int));
 
     for (int p = first; p < last; p++) {
-        const real *up = masters_of(from, T_wup, p);
-        const real *down = masters_of(from, T_wdown, p);
+        const real *up = weights_of(from, T_wup, p);
+        const real *down = weights_of(from, T_wdown, p);
         for (int f = 0; f < F; f++)
             for (int i = 0; i < C; i++)
                 for (int j = 0; j < C; j++)
@@ -331,8 +331,8 @@ static void fips_fit(Golf *m, const Golf *from) {
     for (int p = 0; p < m->phases; p++) {
         const FipsPhase at = fips_at(m, p);
         const real *U = m->master + at.u;
-        const Mat donor_up = mat(masters_of(from, T_wup, p), C);
-        const Mat donor_down = mat(masters_of(from, T_wdown, p), F);
+        const Mat donor_up = mat(weights_of(from, T_wup, p), C);
+        const Mat donor_down = mat(weights_of(from, T_wdown, p), F);
         gemm(m->master + at.v_up, r, donor_up, mat_t(U, C), F, r, C, 0);
         gemm(m->master + at.v_down, F, mat(U, C), donor_down, r, F, C, 0);
         fips_pad(m->master + at.v_up, m->master + at.v_down, C, F, r);
@@ -386,8 +386,8 @@ static void fips_start(Golf *m, const Golf *from, int convert) {
     const Tensor *up = from->tensor + T_wup;
     const int fits = m->phases == from->phases && (size_t)F * c->width == up->copy_n &&
                      up->per != PER_OTHER;
-    if (!is_stored(up) && !c->fips_steps) return;
-    if (!is_stored(up) || !fits)
+    if (!up->n && !c->fips_steps) return;
+    if (!up->n || !fits)
         die("--ffn=fips from a trained model: expected one of %d phases, with MLPs of "
             "F=%d",
             m->phases, F);
@@ -616,6 +616,7 @@ static void test_fips_fit(void) {
                 down[(i - 1) * F + f] = 0;
             }
     }
+    golf_quantize(&from);
 
     for (size_t h = 0; h < COUNT(ranks); h++) {
         snprintf(text, sizeof text, SMALL_FIPS "fips_rank=%d", ranks[h]);
@@ -628,8 +629,8 @@ static void test_fips_fit(void) {
         fips_start(&m, &from, 1);
         for (int p = 0; p < 3; p++) {
             const double misses =
-                fips_misses(&m, m.master, p, masters_of(&from, T_wup, p),
-                            masters_of(&from, T_wdown, p));
+                fips_misses(&m, m.master, p, weights_of(&from, T_wup, p),
+                            weights_of(&from, T_wdown, p));
             CHECK(ranks[h] < USED ? misses > 0.01 : misses < 1e-5,
                   "rank %d, phase %d: misses %.3g", ranks[h], p, misses);
         }
@@ -701,8 +702,8 @@ static void test_fips_groups(void) {
         fips_start(&m, &from, 1);
         for (int p = 0; p < P; p++)
             misses = worse(misses,
-                           fips_misses(&m, m.master, p, masters_of(&from, T_wup, p),
-                                       masters_of(&from, T_wdown, p)));
+                           fips_misses(&m, m.master, p, weights_of(&from, T_wup, p),
+                                       weights_of(&from, T_wdown, p)));
         CHECK(m.tensor[T_fips_u].stored_copies == rows[g].copies &&
                   (rows[g].exact ? misses < 1e-5 : misses > 0.01),
               "groups of %d: %d factors, misses %.3g", rows[g].group,
@@ -969,6 +970,8 @@ bug pruned-moments-kept float "fips: pruning" "$(in_ fips_prune)s/m->moment1\[fr
 bug pruning-a-step-late float "fips: schedule" "$(in_ fips_update)s/step + 1/step/"
 bug fips-flops-of-factors float "fips: storage" "$(in_ fips_flops)s/? 0 : -1/? -1 : -1/"
 bug fips-of-the-least-shared float "fips: fit" "$(in_ fips_directions)s/pick\[e\]/C - 1 - pick[e]/"
+bug fips-of-the-donors-masters float "fips: fit" "$(in_ fips_fit)s/mat(weights_of(from, T_wup, p), C)/mat(masters_of(from, T_wup, p), C)/"
+bug fips-directions-of-masters float "fips: fit" "$(in_ fips_directions)s/weights_of/masters_of/"
 bug fips-of-up-alone float "fips: fit" "$(in_ fips_directions)s/down\[i \* F + f\] \*/0 */"
 bug fips-U-as-codes float "fips: storage" "$(in_ fips_store)s/Q_BF16/Q_INT/"
 bug fips-U-of-the-first-group float "fips: groups" "$(in_ fips_at)s/group \* u->copy_n/0/"

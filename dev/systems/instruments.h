@@ -45,6 +45,12 @@ static void instruments_start(Golf *m, const Golf *from, int convert) {
     ((Instruments *)m->own[SYS_instruments])->fresh = 1;
 }
 
+/* So are those that were fitted to the rest of a donor. */
+static void instruments_fit(Golf *m, const Golf *from) {
+    (void)from;
+    ((Instruments *)m->own[SYS_instruments])->fresh = 1;
+}
+
 static void instruments_soften(Golf *m) { /* called whenever masters were quantized */
     Instruments *s = m->own[SYS_instruments];
     if (!s->fresh) return;
@@ -160,6 +166,7 @@ static const System instruments_system = {
     .needs = "watch",
     .on = instruments_on,
     .start = instruments_start,
+    .fit = instruments_fit,
     .soften = instruments_soften,
     .loaded = instruments_loaded,
     .step = instruments_step,
@@ -214,6 +221,18 @@ static void test_codes(void) {
     golf_free(&m);
 }
 
+/* Scales are measured from those that a conversion left, not from those it found. */
+static void test_scales_of_a_conversion(void) {
+    Golf m;
+    new_model(&m, "vocab=20 width=8 heads=2 seq=8 repeat=1 batch=1 watch=1", 8);
+    for (size_t i = 0; i < m.n_params; i++) m.master[i] *= 2;
+    instruments_fit(&m, NULL);
+    golf_quantize(&m);
+    const CodeCensus d = measure_codes(&m, m.own[SYS_instruments]);
+    CHECK(d.drift == 0, "drift %g", d.drift);
+    golf_free(&m);
+}
+
 /* The gradient's RMS is that of m->dh when its phase is left. */
 static void test_gradient_rms(void) {
     Golf m;
@@ -235,10 +254,12 @@ static void test_gradient_rms(void) {
 static const SystemTests instruments_tests = {
     .tests = (const Test[]){{"streams", test_streams},
                             {"codes", test_codes},
+                            {"conversion", test_scales_of_a_conversion},
                             {"gradients of phases", test_gradient_rms},
                             {NULL, NULL}}};
 #elif defined BUGS
 bug cosine-of-streams float streams "$(in_ cosine_of)s/a1\[k\] - a0\[k\]/a1[k]/"
 bug drift-of-the-scales-now float codes "$(in_ measure_codes)s/s->first_scale\[i\]/m->scale[i]/"
+bug drift-since-the-donor float conversion "$(in_ instruments_fit)s/fresh = 1/fresh = 0/"
 bug rms-of-every-step float phases "$(in_ instruments_step)s/(step + 1) % c->watch == 0/1/"
 #endif

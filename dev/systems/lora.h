@@ -6,20 +6,27 @@
  * The pair stands outside the quantizer of W and takes the inputs that W takes,
  * rounded ones. A starts random and B at 0, so that all phases start alike. In a model
  * made of a trained one by sharing its blocks, the pair is the best approximation of
- * rank r of what sharing took away, W_donor[p] - W: its singular value decomposition,
- * B = U S, A = V^T.
+ * rank r of what sharing took away: of what the donor multiplies with in phase p, less
+ * Q(W). Its singular value decomposition, B = U S, A = V^T. The norms' gains and the
+ * other vectors are those of a phase, or with --phase=0 tied like W, as in the paper.
+ * Ranks may differ between projections: --lora=4 --lora_ranks=wup:8,wqkv:0 has pairs of
+ * rank 8 on wup, none on wqkv, and of rank 4 on the others.
  *
  * Stored: r (K + rows) numbers for each projection and phase, in --lora_bits bits with
  * one scale for a whole matrix, counted as protected. AdamW trains them with --lr,
  * without weight decay. Cost for each projection and phase: 8 r (K + rows) FLOPs a
- * token (A x and its gradient are computed twice; the count of result.json says 6);
- * memory for the pairs, their gradients and moments, and 2 r numbers a token.
+ * token, where a weight of W costs 6: A x and its gradient are computed twice. With
+ * extra_norm=each q, k and v have inputs of their own: A of wqkv costs three times that.
+ * Memory for the pairs, their gradients and moments, and 2 r numbers a token.
  *
  * Differs from the paper: W, its inputs and the pairs are quantized; a model may be
- * trained with pairs from scratch; q, k and v are one projection, with one A. */
+ * trained with pairs from scratch; q, k and v are one projection, with one A, and so
+ * have one rank. */
 #ifdef OPTIONS
 X(MODEL, INT, lora, "0", "0 to 64", "rank of the pair that each phase adds")
 X(MODEL, INT, lora_on, "all", "ffn|attn|all", "to which projections")
+X(MODEL, STR, lora_ranks, "", "",
+  "NAME:RANK,...: projections of another rank than --lora")
 X(MODEL, INT, lora_bits, "8", "4 to 8|16", "one scale per matrix; bf16")
 
 #elif defined TENSORS
@@ -53,14 +60,60 @@ typedef struct {
 
 static int lora_is_on(const Config *c) { return c->lora; }
 
+/* An item NAME:RANK of --lora_ranks: its length with the comma behind it, or 0. */
+static int ranks_item(const char *p, char name[16], int *rank) {
+    int n = 0;
+    if (sscanf(p, "%15[a-z]:%d%n", name, rank, &n) != 2) return 0;
+    if (*rank < 0 || *rank > LORA_MOST || (p[n] && p[n] != ',')) return 0;
+    return n + (p[n] == ',');
+}
+
+/* What the list says of a projection: its rank, or -1. */
+static int listed_rank(const Config *c, const char *projection) {
+    char name[16];
+    int rank, n;
+    for (const char *p = c->lora_ranks; *p; p += n) {
+        n = ranks_item(p, name, &rank);
+        if (!n) return -1; /* see lora_check */
+        if (!strcmp(name, projection)) return rank;
+    }
+    return -1;
+}
+
+static int has_pairs(const Config *c, const char *projection) {
+    const int ffn = !strcmp(projection, "wup") || !strcmp(projection, "wdown");
+    return c->lora_on == LORA_ALL || (c->lora_on == LORA_FFN) == ffn;
+}
+
+/* The rank of a projection's pairs, 0: it has none. */
+static int rank_of(const Config *c, const char *projection) {
+    const int listed = listed_rank(c, projection);
+    if (!has_pairs(c, projection)) return 0;
+    return listed < 0 ? c->lora : listed;
+}
+
+static void lora_check(const Config *c) {
+    static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
+    char name[16];
+    int rank, n, seen[4] = {0}, most = 0;
+    for (const char *p = c->lora_ranks; *p; p += n) {
+        int k = 0;
+        n = ranks_item(p, name, &rank);
+        while (n && k < 4 && strcmp(names[k], name)) k++;
+        if (!n || k == 4 || !has_pairs(c, name) || seen[k])
+            die("--lora_ranks=%s: expected NAME:RANK,... each NAME once, of wqkv, wo, "
+                "wup, wdown and of --lora_on, RANK from 0 to %d; found '%.20s'",
+                c->lora_ranks, LORA_MOST, p);
+        seen[k] = 1;
+    }
+    for (int k = 0; k < 4; k++) most = MAX(most, rank_of(c, names[k]));
+    if (!most) die("--lora_ranks=%s: no projection has a pair", c->lora_ranks);
+}
+
 static int lora_uses(const Config *c) {
     if (c->lora_on == LORA_FFN) return RES_MLP_ADDITIONS;
     if (c->lora_on == LORA_ATTN) return RES_ATTENTION_ADDITIONS;
     return RES_MLP_ADDITIONS | RES_ATTENTION_ADDITIONS;
-}
-
-static void lora_check(const Config *c) {
-    if (!c->phase) die("--lora is per phase: expected --phase=1");
 }
 
 static int is_of_pair(const Tensor *t) {
@@ -75,8 +128,11 @@ static int lora_store(const Golf *m, Tensor *t) {
 }
 
 static void lora_buffers(Golf *m, size_t N) {
-    const size_t n = N * (size_t)m->config.lora;
+    int rank = 0;
     if (!m->train) return;
+
+    for (int k = T_la_qkv; k <= T_la_down; k += 2) rank = MAX(rank, m->tensor[k].rows);
+    const size_t n = N * (size_t)rank;
 
     Lora *l = owned(m, 1, sizeof(Lora));
     l->u = owned_reals(m, n);
@@ -154,29 +210,41 @@ static void lora_dw(const Golf *m, const Gemm *w, int p) {
 
 static const Addition lora_addition = {.y = lora_y, .dx = lora_dx, .dw = lora_dw};
 
+/* A pair for each phase, also where phases share the interface (--phase=0). */
 static void lora_shape(Golf *m) {
+    for (int k = T_wqkv; k <= T_wdown; k++) {
+        Tensor *a = m->tensor + T_la_qkv + 2 * (k - T_wqkv), *b = a + 1;
+        a->stored_copies = b->stored_copies = m->phases;
+        a->rows = b->cols = rank_of(&m->config, m->tensor[k].name);
+    }
     m->tensor[T_lb_qkv].split = 1;
     m->addition = &lora_addition;
 }
 
-/* B A of phase p: at this rank the nearest to the donor's projection there, less W. */
+/* B A of phase p: at this rank the nearest to what the donor multiplies with there, less
+ * what this model does. */
 static void fit_pair(Golf *m, const Golf *from, int k, int p) {
     const Tensor *t = m->tensor + k, *a = pair_of(m, k);
     const int A = (int)(a - m->tensor), B = A + 1;
-    const real *w = masters_of(m, k, p), *v = masters_of(from, k, p);
+    const real *w = weights_of(m, k, p), *v = weights_of(from, k, p);
     double *rest = xcalloc(t->copy_n, sizeof(double));
-    for (size_t i = 0; i < t->copy_n; i++) rest[i] = (double)(v[i] - w[i]);
+    for (size_t i = 0; i < t->copy_n; i++) rest[i] = (double)v[i] - (double)w[i];
     low_rank(masters_of(m, B, p), masters_of(m, A, p), rest, t->rows, t->cols, a->rows);
     free(rest);
 }
 
+/* In uses of 6 FLOPs, forward, dx and dw: u = A x and du = dy B are computed once more
+ * for dw. Each range of q, k and v takes its input through A. */
+static double lora_flops(const Golf *m, const Tensor *t) {
+    const int ranges = t == m->tensor + T_la_qkv ? qkv_ranges(&m->config) : 1;
+    return is_of_pair(t) ? ranges * m->phases * 8.0 / 6 : -1;
+}
+
 /* The pairs of a converted model give phases back what sharing took from them. */
-static void lora_start(Golf *m, const Golf *from, int convert) {
-    if (!from || !convert) return;
+static void lora_fit(Golf *m, const Golf *from) {
     for (int k = T_wqkv; k <= T_wdown; k++) {
         const Tensor *t = m->tensor + k, *u = from->tensor + k;
-        if (!pair_of(m, k) || !is_stored(t) || !is_stored(u)) continue;
-        if (t->copy_n != u->copy_n) continue;
+        if (!pair_of(m, k) || !t->n || t->copy_n != u->copy_n) continue;
         for (int p = 0; p < m->phases; p++) fit_pair(m, from, k, p);
     }
 }
@@ -189,7 +257,8 @@ static const System lora_system = {.name = "lora",
                                    .shape = lora_shape,
                                    .store = lora_store,
                                    .buffers = lora_buffers,
-                                   .start = lora_start};
+                                   .fit = lora_fit,
+                                   .flops = lora_flops};
 
 #elif defined TESTS
 /* v (n,len): orthonormal rows, by Gram-Schmidt, twice. */
@@ -253,10 +322,10 @@ static void test_lora_low_rank(void) {
     }
 }
 
-/* How far W + B A of phase p is from what its donor had. */
+/* How far W + B A of phase p is from what its donor multiplies with. */
 static double pair_misses(const Golf *m, const Golf *from, int k, int p) {
     const Tensor *t = m->tensor + k, *a = pair_of(m, k);
-    const real *w = masters_of(m, k, p), *v = masters_of(from, k, p);
+    const real *w = weights_of(m, k, p), *v = weights_of(from, k, p);
     const real *A = m->master + a->at + (size_t)p * a->copy_n;
     const real *B = m->master + a[1].at + (size_t)p * a[1].copy_n;
     double *rest = xcalloc(t->copy_n, sizeof(double));
@@ -266,31 +335,28 @@ static double pair_misses(const Golf *m, const Golf *from, int k, int p) {
     return left;
 }
 
-/* Pairs of full rank give every phase of a flat model back what sharing took; smaller
- * ones do not, but miss less than none. Without a conversion they stay as they were. */
+/* Pairs of full rank give every phase of a flat model back what sharing, and rounding
+ * what is shared, took; smaller ones do not, but miss less than none. */
 static void test_lora_pairs(void) {
     static const char *const text = "vocab=20 width=16 heads=2 mlp=2 seq=16 prelude=1 ";
-    static const char *const shared[] = {"unique=2 repeat=2", "unique=1 repeat=4",
-                                         "unique=2 repeat=2 order=sequence"};
+    static const char *const shared[] = {
+        "unique=2 repeat=2", "unique=1 repeat=4 phase=0",
+        "unique=2 repeat=2 order=sequence wq=none", "unique=1 repeat=4 wq=int4"};
     Golf from, m;
     char with[300];
     snprintf(with, sizeof with, "%sunique=4 repeat=1", text);
     new_model(&from, with, 0);
     for (size_t i = 0; i < from.n_params; i++) from.master[i] += (real)0.1 * noise(77, i);
+    golf_quantize(&from);
 
-    for (int i = 0; i < 6; i++) {
-        const int rank = i < 3 ? 4 : 16;
+    for (int i = 0; i < 8; i++) {
+        const int rank = i < 4 ? 4 : 16;
         double none[5][4];
-        snprintf(with, sizeof with, "%s%s lora=%d", text, shared[i % 3], rank);
+        snprintf(with, sizeof with, "%s%s lora=%d", text, shared[i % 4], rank);
         new_model(&m, with, 0);
-        const real *A = m.master + m.tensor[T_la_qkv].at, was = *A;
-        lora_start(&m, NULL, 0);
-        lora_start(&m, &from, 0);
-        CHECK(*A == was, "%s: other pairs without a conversion", with);
-
         for (int k = 0; k < 20; k++)
             none[k / 4][k % 4] = pair_misses(&m, &from, T_wqkv + k % 4, k / 4);
-        lora_start(&m, &from, 1);
+        lora_fit(&m, &from);
         for (int k = 0; k < 20; k++) {
             const double misses = pair_misses(&m, &from, T_wqkv + k % 4, k / 4);
             const double most = rank == 16 ? 1e-4 : 0.9 * none[k / 4][k % 4];
@@ -334,6 +400,57 @@ static void test_lora_addition(void) {
     CHECK(!pair_of(&m, T_wqkv) && pair_of(&m, T_wdown), "lora_on=ffn: other projections");
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "off by %.3g from its definition", worst);
     golf_free(&m);
+}
+
+/* Ranks of a list, of pairs for each phase; the others have --lora. */
+static void test_lora_ranks(void) {
+    static const struct {
+        const char *options;
+        int rank[4];
+    } rows[] = {{"lora=4", {4, 4, 4, 4}},
+                {"lora=4 lora_ranks=wup:8,wqkv:0", {0, 4, 8, 4}},
+                {"lora=4 lora_ranks=wdown:1 lora_on=ffn phase=0", {0, 0, 4, 1}},
+                {"lora=4 lora_ranks=wo:3,wqkv:5 lora_on=attn", {5, 3, 0, 0}}};
+    char text[200];
+    Golf m;
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        snprintf(text, sizeof text, "vocab=20 width=16 heads=2 seq=16 repeat=3 %s",
+                 rows[i].options);
+        new_model(&m, text, 32);
+        for (int k = T_wqkv; k <= T_wdown; k++) {
+            const Tensor *a = m.tensor + T_la_qkv + 2 * (k - T_wqkv);
+            const int rank = rows[i].rank[k - T_wqkv], there = pair_of(&m, k) != NULL;
+            const size_t R = (size_t)rank, in = (size_t)m.tensor[k].cols;
+            CHECK(there == (rank > 0) && a->n == 3 * R * in &&
+                      a[1].n == 3 * R * (size_t)m.tensor[k].rows,
+                  "%s: pair %d has %zu and %zu numbers", text, k - T_wqkv, a->n, a[1].n);
+        }
+        golf_free(&m);
+    }
+}
+
+/* FLOPs of a token: for each phase, 2 for each weight and product: A x twice, dy B
+ * twice, B u, du A, dy^T u and du^T x. With extra_norm=each A has three inputs. */
+static void test_lora_flops(void) {
+    enum { C = 16, F = 64, QKV = 48, P = 3 };
+    static const char *const text = "vocab=20 width=16 heads=2 seq=16 repeat=3";
+    static const struct {
+        const char *options;
+        double more;
+    } rows[] = {
+        {"lora=2", P * 8.0 * 2 * (C + QKV + C + C + C + F + F + C)},
+        {"lora=2 lora_ranks=wup:5 lora_on=ffn", P * 8.0 * (5 * (C + F) + 2 * (F + C))},
+        {"lora=2 lora_on=attn extra_norm=each",
+         P * 8.0 * 2 * (3 * C + QKV + C + C)}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char with[200];
+        snprintf(with, sizeof with, "%s %s", text, rows[i].options);
+        const Config plain = config_of(text), c = config_of(with);
+        const double more = flops_per_token(&c) - flops_per_token(&plain);
+        CHECK(near(more / rows[i].more, 1, 1e-12), "%s: %g FLOPs more, not %g", with,
+              more, rows[i].more);
+    }
 }
 
 /* Their bytes are the protected ones of the ledger; AdamW trains them with --lr and no
@@ -382,19 +499,33 @@ static const SystemTests lora_tests = {
             "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2",
             "lora=1 lora_on=attn unique=2 repeat=1",
             "lora=3 extra_norm=each aq=none repeat=1 prelude=1",
-            "lora=2 extra_norm=each kv_heads=1", "lora=2 seq=40 mlp=1", NULL},
-    .files = (const char *const[]){"lora=4", "lora=8 lora_bits=16 lora_on=ffn unique=2",
+            "lora=2 extra_norm=each kv_heads=1", "lora=2 seq=40 mlp=1",
+            "lora=2 phase=0 repeat=3 unique=2", "lora=2 lora_ranks=wqkv:3,wdown:1,wo:0",
+            NULL},
+    .files = (const char *const[]){"lora=4", "lora=3 phase=0 unique=2 repeat=3",
+                                   "lora=2 lora_ranks=wup:5,wqkv:0 repeat=3", "lora=8 lora_bits=16 lora_on=ffn unique=2",
                                    "lora=3 extra_norm=each lora_on=attn", NULL},
     .errors =
         (const char *const[][2]){{"--lora=65", "--lora|0 to 64"},
-                                 {"--lora=2 --phase=0", "--lora|--phase=1"},
                                  {"--lora_bits=4", "--lora_bits|without --lora"},
+                                 {"--lora_ranks=wup:4", "--lora_ranks|without --lora"},
+                                 {"--lora=2 --lora_ranks=wup", "--lora_ranks=wup|'wup'"},
+                                 {"--lora=2 --lora_ranks=wup:3,wx:4", "'wx:4'"},
+                                 {"--lora=2 --lora_ranks=wup:3,wup:4", "once|'wup:4'"},
+                                 {"--lora=2 --lora_ranks=wup:65", "0 to 64|'wup:65'"},
+                                 {"--lora=2 --lora_ranks=wup:3x", "'wup:3x'"},
+                                 {"--lora=2 --lora_on=attn --lora_ranks=wup:3",
+                                  "of --lora_on|'wup:3'"},
+                                 {"--lora=2 --lora_on=ffn --lora_ranks=wup:0,wdown:0",
+                                  "no projection has a pair"},
                                  {"--lora_on=ffn", "--lora_on|without --lora"},
                                  {"--lora=2 --lora_bits=9", "--lora_bits|4 to 8|16"},
                                  {NULL, NULL}},
     .tests = (const Test[]){{"low rank", test_lora_low_rank},
                             {"pairs", test_lora_pairs},
                             {"addition", test_lora_addition},
+                            {"ranks", test_lora_ranks},
+                            {"FLOPs", test_lora_flops},
                             {"storage", test_lora_storage},
                             {NULL, NULL}}};
 #elif defined BUGS
@@ -403,8 +534,16 @@ bug pair-without-dx double "lora: grad" "$(in_ lora_dx)s/->back, n, 1);/->back, 
 bug pair-only-B-learns double "lora: grad" "$(in_ lora_dw)s/gemm(m->grad + A, K.*;/;/"
 bug pair-of-the-first-rows double "lora: grad" "$(in_ lora_dw)s/ + first \* (size_t)rank;/;/"
 bug pair-of-all-rows double "lora: grad" "$(in_ lora_shape)s/split = 1/split = 0/"
-bug pairs-of-the-average double "lora: pairs" "$(in_ fit_pair)s/v\[i\] - w\[i\]/v[i]/"
-bug pairs-of-one-phase double "lora: pairs" "$(in_ fit_pair)s/masters_of(from, k, p)/masters_of(from, k, 0)/"
+bug pairs-of-the-average double "lora: pairs" "$(in_ fit_pair)s/(double)v\[i\] - (double)w\[i\]/(double)v[i]/"
+bug pairs-of-one-phase double "lora: pairs" "$(in_ fit_pair)s/weights_of(from, k, p)/weights_of(from, k, 0)/"
+bug pairs-of-the-donors-masters double "lora: pairs" "$(in_ fit_pair)s/weights_of(from, k, p)/masters_of(from, k, p)/"
+bug pairs-beside-masters double "lora: pairs" "$(in_ fit_pair)s/\*w = weights_of(m, k, p)/*w = masters_of(m, k, p)/"
+bug pairs-of-one-rank float "lora: ranks" "$(in_ rank_of)s/listed < 0 ? c->lora : listed/c->lora/"
+bug rank-of-a-prefix float "lora: errors" "$(in_ ranks_item)s/(p\[n\] \&\& p\[n\] != ',')/0/"
+bug rank-twice float "lora: errors" "$(in_ lora_check)s/ || seen\[k\]//"
+bug pairs-shared-with-the-interface float "lora: ranks" "$(in_ lora_shape)s/stored_copies = m->phases/stored_copies = a->stored_copies/"
+bug pairs-cost-as-weights float "lora: FLOPs" "$(in_ lora_flops)s/ \* 8.0 \/ 6//"
+bug pairs-of-one-input-cost float "lora: FLOPs" "$(in_ lora_flops)s/qkv_ranges(&m->config)/1/"
 bug pairs-decay float "lora: storage" "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug scale-per-row float "lora: storage" "$(in_ lora_store)s/SCALE_TENSOR/SCALE_ROW/"
 bug svd-without-singular-values double "low rank" "$(in_ low_rank)s/(at \* sigma)/at/; $(in_ low_rank)s/(real)sum;/(real)(sum \/ sigma);/"
