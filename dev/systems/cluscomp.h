@@ -5,8 +5,8 @@
  * codebook and the indices on the weights of a trained model (what it multiplies with:
  * of a ternary one, the ternary weights); from then on the indices are fixed, and the
  * codebook is trained. Where the weights have no more different vectors than entries,
- * these are the codebook. --cluster=G,N,each: a codebook for every
- * matrix; G,N,shared: one for every block.
+ * these are the codebook. --cluster=G,N,each: a codebook for every matrix; G,N,shared:
+ * one for every block.
  *
  * Masters of one entry are kept equal: their gradients are averaged, and so are they,
  * once per step. An entry's gradient is the sum over its vectors; the average differs
@@ -14,20 +14,23 @@
  *
  * --cluster_steps=S, block-wise reconstruction: before training, block after block, its
  * codebooks are trained for S steps to minimise the error of its phases against the
- * donor's (shared/calibration.h). Their input is what the model has there now, with the
+ * donor's (shared/calibration.h). Their input is what the model has there, with the
  * errors of the blocks before, which are trained already; all else stays as it is. AdamW
  * at the constant rate --cluster_fit_lr, decay 0.1. The official code (calibrate/main.py;
- * the paper's text could not be had) has the rate 0.005, 20 rounds over 128 rows of 2,048
- * tokens, one at a time: with --batch=1 that is --cluster_rows=128 --cluster_steps=2560.
- * Where phases share a block, the sum of their errors is minimised, and the input of its
- * later ones is that of the moment before the block is trained; the paper has no such.
+ * the paper itself could be read in its abstract alone) has the rate 0.005 and 20 rounds
+ * over 128 rows of 2,048 tokens, one at a time: with --batch=1 that is
+ * --cluster_rows=128 --cluster_steps=2560. Where phases share a block, the sum of their
+ * errors is minimised, and the input of its later phases is what the model had there
+ * before the block was trained; the paper's blocks are not shared.
  *
  * Then all of the model is trained on its text. --cluster_lr: the peak rate of codebooks,
- * which AdamW then trains whatever --optimizer says; 0: they are trained as the projections
- * would be, with Muon on what the average makes of its steps.
+ * which AdamW then trains, whatever --optimizer says; 0: they are trained as the
+ * projections would be, by default with Muon, whose steps are averaged, too. For this part
+ * no rate of the paper's is known: 0.005 is that of the blocks.
  *
- * Weights only, as in the paper: --aq=none keeps inputs in floating point, --embed_bits=16
- * the embedding in bf16, where the gains are in any case. The donor should have the same.
+ * Weights only, as in the paper: --aq=none keeps inputs in floating point and
+ * --embed_bits=16 the embedding in bf16, which the gains are in any case. The donor
+ * should be trained so.
  *
  * Stored, packed: the codebook (N G numbers in bf16), with the first matrix that uses it;
  * then of each matrix the indices of ceil(log2 N) bits, lowest bit first, without gaps,
@@ -39,12 +42,13 @@
  * Products are in floating point. k-means takes 20 rounds of N G multiply-adds per
  * vector, at the start.
  *
- * Differs from the paper: after the reconstruction all of the model is trained on its
- * text, which the paper does for its recovery alone, in codebooks; by default there is no
- * reconstruction, and inputs and embeddings are quantized, too. N is small, as our
- * matrices are (theirs: 65,500); G must divide the rows, where they pad. Left out: the
- * second term of the official code's loss (the donor's block on the model's own input,
- * off by default there). --wq and --wscale mean nothing for a matrix that has a codebook. */
+ * Differs from the paper: all of the model is trained on its text after the blocks, of
+ * which the paper trains codebooks alone, to recover; by default blocks are not
+ * reconstructed, and inputs and embeddings are quantized, too; N is small, as our
+ * matrices are (theirs: 65,500). G must divide the rows, where they pad with zeros. Left
+ * out: the second term of the official code's loss, off by default there: the error
+ * against the donor's block on the model's own input. --wq and --wscale mean nothing for
+ * a matrix that has a codebook. */
 #ifdef OPTIONS
 X(MODEL, STR, cluster, "", "",
   "G,N,shared|each: N vectors of G weights, per block | matrix")
@@ -454,8 +458,8 @@ static void fit_blocks(Golf *m, const Golf *from) {
         calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
         const double before = calibration_error(m, &k, block);
         fit_block(m, &k, block);
-        printf("--cluster_steps=%d: the squared error a token of block %d is %.4g, and was "
-               "%.4g\n",
+        printf("--cluster_steps=%d: the squared error a token of block %d is %.4g, and with "
+               "k-means alone %.4g\n",
                c->cluster_steps, block, calibration_error(m, &k, block), before);
     }
     calibration_close(&k, m);

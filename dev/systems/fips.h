@@ -22,11 +22,11 @@
  * and their gradients; memory for Wup and Wdown of every phase.
  *
  * In a model made of a trained flat one, U is the r directions that the inputs of all
- * up and the outputs of all down projections of the group share most: eigenvectors of sum
- * (Wup^T Wup + Wdown Wdown^T), which is their matrices' singular value decomposition side
- * by side. V is what is then best: V_up = Wup U^T, V_down = U Wdown. Beyond C there are no
- * directions: U has zeros there, and V what it has of the first ones, again and again,
- * divided by 32.
+ * up and the outputs of all down projections of the group share most: eigenvectors of
+ * sum (Wup^T Wup + Wdown Wdown^T), which is the singular value decomposition of their
+ * matrices side by side. V is what is then best: V_up = Wup U^T, V_down = U Wdown. Beyond
+ * C there are no directions: U has zeros there, and V what it has of the first ones, as
+ * often as needed, divided by 32.
  *
  * --fips_steps=S: then the factors, all at once, are trained for S steps to minimise the
  * sum of the phases' errors (shared/calibration.h): each phase is given what the donor's
@@ -364,8 +364,8 @@ static void fips_calibrate(Golf *m, const Golf *from) {
     calibration_open(&k, m, from, c->fips_rows, 1, "fips_steps");
     const double before = calibration_error(m, &k, -1);
     fips_minimise(m, &k);
-    printf("--fips_steps=%d: the phases' squared errors a token sum up to %.4g, and had "
-           "to %.4g\n",
+    printf("--fips_steps=%d: the phases' squared errors a token sum up to %.4g, and with "
+           "factors as fitted, before these steps and their pruning, to %.4g\n",
            c->fips_steps, calibration_error(m, &k, -1), before);
     calibration_close(&k, m);
 }

@@ -1,13 +1,13 @@
-/* calibration.h - block-wise reconstruction, for systems that compress a trained model: the
- * numbers that they store are trained so that, on rows of the training text, each phase
- * puts out what that of the donor does. The loss of the text plays no part.
+/* calibration.h - block-wise reconstruction, for systems that compress a trained model:
+ * the numbers that they store are trained so that, on rows of the training text, each
+ * phase puts out what that of the donor does. The loss of the text plays no part.
  *
  *     error of phase p = mean over the rows' tokens of |block_p(in_p) - out_p|^2
  *
- * out_p is what the donor's phase p puts out when all phases before it are the donor's, too.
- * in_p is what it had put in (FiPS), or what the model itself would have there, with all
- * errors of its phases so far (ClusComp): the caller fills it. Papers write the mean over
- * columns as well; AdamW's steps do not depend on such a factor.
+ * out_p is what the donor's phase p puts out when all phases before it are the donor's.
+ * in_p is what it was given for that, or what the model itself has there, with all errors
+ * of its phases so far: the caller says which. Papers take the mean over columns as well;
+ * AdamW's steps do not depend on such a factor.
  *
  * The rows are the first ones of the run, as seed and order of --data have them; a step
  * takes --batch of them, round after round in the same order. All else is that of a

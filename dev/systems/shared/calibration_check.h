@@ -1,5 +1,5 @@
-/* calibration_check.h - for the tests of systems that calibrate: a block by its definition in
- * doubles, and the gradients of what is minimised against finite differences. */
+/* calibration_check.h - for the tests of systems that calibrate: a block by its definition
+ * in doubles, and the gradients of what is minimised against finite differences. */
 #ifndef GOLF_CALIBRATION_CHECK_H
 #define GOLF_CALIBRATION_CHECK_H
 
