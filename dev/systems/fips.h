@@ -131,11 +131,16 @@ static void fips_open(Golf *m, const Tokenizer *tok, int resumes) {
             m->config.fips_steps);
 }
 
-static int is_sparse_factor(const Tensor *t) {
-    return !strcmp(t->name, "fips_up") || !strcmp(t->name, "fips_down");
+/* Another system may ask about a grid of its own, which has no name. */
+static int is_named(const Tensor *t, const char *name) {
+    return t->name && !strcmp(t->name, name);
 }
 
-static int is_shared_factor(const Tensor *t) { return !strcmp(t->name, "fips_u"); }
+static int is_sparse_factor(const Tensor *t) {
+    return is_named(t, "fips_up") || is_named(t, "fips_down");
+}
+
+static int is_shared_factor(const Tensor *t) { return is_named(t, "fips_u"); }
 
 static int is_factor(const Tensor *t) {
     return is_sparse_factor(t) || is_shared_factor(t);
