@@ -797,6 +797,10 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*enter)(Golf *m, int p, int N); /* m->prev[p] is what phase p starts from */
     double (*forward)(Golf *m, const int *tokens, int B,
                       int T); /* before the head: a loss */
+    /* the stream of all tokens, m->prev[m->phases], is about to enter the head, which y
+     * (N) are the targets of, or NULL. A system may put another one there or, to learn,
+     * return a loss (the mean over the tokens) and add its gradients to m->grad. */
+    double (*before_head)(Golf *m, const int *y, int N, int learn);
     void (*loss)(
         const Golf *m, real *l, const Flow *f, const int *y, size_t from, size_t row,
         int n, real dloss); /* logits to their gradients, for the core's loss_backward */
@@ -808,6 +812,9 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*soften)(Golf *m);           /* eff: not quite what the codes say */
     void (*expand)(Golf *m);           /* eff of VIRTUAL tensors */
     /* what a run tells */
+    void (*scored)(Golf *m, int n); /* token n of the last pass counts in a score */
+    void (*report)(const Golf *m, const Score *s,
+                   FILE *f);                 /* lines of `eval`, behind it */
     const char *columns;                     /* of log.tsv, "\tname" each */
     void (*log_row)(const Golf *m, FILE *f); /* their values, "\tvalue" each */
     void (*result)(const Golf *m,

@@ -2832,6 +2832,9 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
             if ((*s)->forward) sum += N * (*s)->forward(m, tokens, B, T);
         }
     }
+    EACH_SYSTEM(s, m) {
+        if ((*s)->before_head) sum += N * (*s)->before_head(m, targets, N, learn);
+    }
     head(m, targets, N, learn);
     if (!targets) return 0;
     for (int n = 0; n < N; n++) sum += (double)m->loss[n];
@@ -4390,6 +4393,9 @@ static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y
         s->nll += (double)m->loss[n];
         s->bytes += tokenizer_bytes(tok, x[n], y[n]);
         s->tokens++;
+        EACH_SYSTEM(sys, m) {
+            if ((*sys)->scored) (*sys)->scored(m, n);
+        }
     }
 }
 
@@ -4683,11 +4689,11 @@ static double peak_memory_mb(void) {
  * and sums. */
 static double flops_per_token(const Config *c) {
     Golf m;
+    double weights = 0;
     golf_layout(&m, c);
-    double weights = (double)c->vocab * m.tensor[T_embed].cols;
     EACH_TENSOR(t, &m) {
-        double uses = m.phases;
-        if (!is_matrix(t) || !t->n) continue;
+        double uses = t->role == EMBED ? 1 : m.phases; /* by the head; by the phases */
+        if (t->role == INTERFACE || !t->n) continue;
         EACH_SYSTEM(s, &m) {
             const double own = (*s)->flops ? (*s)->flops(&m, t) : -1;
             if (own >= 0) uses = own;
@@ -5235,6 +5241,9 @@ int eval_main(const char *path, int argc, char **argv) {
     else printf("mode plain, rows of %d\n", m.config.seq);
     printf("tokens %lld\nbytes %lld\nsum_nll %.17g\n", (long long)s.tokens,
            (long long)s.bytes, s.nll);
+    EACH_SYSTEM(sys, &m) {
+        if ((*sys)->report) (*sys)->report(&m, &s, stdout);
+    }
     return 0;
 }
 

@@ -23,6 +23,7 @@
 #include "unshare.h"
 #include "teacher.h"
 #include "depth_schedule.h"
+#include "early_exit.h"
 /* instruments */
 #include "instruments.h"
 #include "perturb.h"

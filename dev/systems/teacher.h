@@ -22,6 +22,8 @@ X(TRAIN, NUM, kd, "0.5", "0 to 1", "which part")
 X(teacher)
 
 #elif defined CODE
+#include "shared/distill.h"
+
 static const System teacher_system;
 
 static int teacher_on(const Config *c) { return *c->teacher; }
@@ -96,24 +98,6 @@ static const real *teacher_logits(const Golf *t, real *other, size_t from, int n
     gemm_panels(other, V, mat(f.z, E), &t->head, n, 0);
     loss_forward(other, f.lse, NULL, NULL, n, V);
     return f.lse;
-}
-
-/* KL(p || q) of a token with the target y: the model's logits l (V), the teacher's
- * `other` (V), and their log-sum-exps. other becomes what the gradient of the aim adds
- * to that of cross-entropy: W (onehot - p), through the softcap; W the teacher's part,
- * dloss the gradient of a token's loss. */
-static real teach_token(real *other, real other_lse, const real *l, real lse, int y,
-                        real W, real dloss, int V) {
-    const real cap2 = 1 / (SOFTCAP * SOFTCAP);
-    real kl = 0;
-
-    for (int k = 0; k < V; k++) {
-        const real p = exp(other[k] - other_lse);
-        kl += p * ((other[k] - other_lse) - (l[k] - lse));
-        other[k] = -W * dloss * p * (1 - l[k] * l[k] * cap2);
-    }
-    other[y] += W * dloss * (1 - l[y] * l[y] * cap2);
-    return kl;
 }
 
 /* l (n,V): logits, whose losses and log-sum-exps f has, to their gradients; the losses
