@@ -16,8 +16,9 @@
  * steps of its own (beta 0.9 and 0.999, as in both papers' code); training then starts
  * with none.
  *
- * Cost: a step is that of training on the phases it sees, without the head. Memory: rows
- * times seq times width numbers, twice for each phase, and the donor. */
+ * Cost: a step is that of training on the phases it sees, without the head; --minutes
+ * does not count it. Memory: rows times seq times width numbers, twice for each phase,
+ * and the donor. A run that is stopped before its first step begins again. */
 #ifndef GOLF_CALIBRATION_H
 #define GOLF_CALIBRATION_H
 
