@@ -13,29 +13,32 @@
  *                            p, which no gradient reaches, and 1 - K cross-entropy
  *
  * The score is a normalised one: a token is scored with the distribution where it leaves,
- * which depends on it and on tokens before it alone. As in CALM one more way to leave,
- * behind a given phase for all tokens, comes with it (the score if all did).
+ * which depends on it and on tokens before it alone. The score if all did is CALM's
+ * static exit.
  *
  * No time is saved here. All phases are computed for all tokens, and the exit chooses
  * which of them predicts: later tokens attend to the keys and values that every phase
- * would have made, as if the decoder had filled them in. One that does not, and copies
- * the state of a token that left into the later phases (CALM's state propagation), has
- * other keys and values there: it takes the number of applications that is printed, but
- * its score is another one, which is not measured.
+ * made. What is printed is how many applications a prediction waits for. A decoder that
+ * fills in the later phases' keys and values when they are needed has these scores, and
+ * saves waiting, not work. One that copies the state of a token that left into the phases
+ * to come (CALM's state propagation) saves work, but has other keys and values there, and
+ * so other exits and another score, which is not measured.
  *
  * Nothing of it is stored. Cost of training: the head once more for each phase, forward
  * and backward, and a gradient of the stream for each; with --exit_kd the head once more
  * and N V numbers. Of an evaluation: a head for each phase.
  *
  * Differs from the papers. Relaxed Recursive leaves at the end of a loop, which is a
- * phase if one block is shared (--unique=1), and else several; its speed-up is that of an
- * oracle, which leaves where the prediction is that of the last loop, and it leaves
- * thresholds to CALM. CALM's confidence is the difference of the two largest
- * probabilities; it, too, or a trained classifier, is compared with a threshold that may
- * fall along the text and is calibrated, which is not here. Of the training in 2410.20672
- * (3.7 and J) the coefficient 0.1 ("aggressive") and distillation from the detached last
- * output are here, and it is done after the rest of training (--init_from); how its
- * cross-entropy and distillation add up it does not say. `sample` takes all phases. */
+ * phase if one block is shared (--unique=1), and else several. Its speed-up is that of an
+ * oracle, which leaves where the prediction is that of the last loop; for a confidence it
+ * refers to CALM. There it is the difference of the two largest probabilities, or how
+ * little the state changes, or a trained classifier, and its threshold is calibrated and
+ * falls along the text; here it is the largest probability, and the threshold is given.
+ * The training is that of 2410.20672, 3.7 and J: a small coefficient, 0.1, and
+ * distillation from the detached last output; how cross-entropy and distillation add up
+ * it does not say, and here they share the coefficient. It is done there on a model that
+ * is trained already, as it cost the last output much from the start: --init_from does
+ * that here, which the option does not demand. `sample` takes all phases. */
 #ifdef OPTIONS
 X(EVAL, NUM, exit, "0", "0 to 1",
   "> 0: tokens leave behind the first phase of this confidence")

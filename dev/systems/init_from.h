@@ -596,7 +596,7 @@ bug masters-of-another-storage float "init_from: storage" "$(in_ numbers_for)s/s
 bug codes-of-the-same-storage float "init_from: storage" "$(in_ numbers_for)s/same_storage(m, from, k)/0/"
 bug storage-of-any-scale float "init_from: storage" "$(in_ same_storage)s/t->line == u->line/1/" "$(in_ same_storage)s/t->group == u->group/1/"
 bug storage-of-any-bits float "init_from: storage" "$(in_ same_storage)s/t->bits == u->bits/1/"
-bug masters-where-none-is-rounded float combined "$(in_ numbers_for)s/same_storage(m, from, k)/1/"
+bug masters-lose-the-rounding float combined "$(in_ numbers_for)s/same_storage(m, from, k)/1/"
 bug noise-of-the-donor float "init_from: softened" "$(in_ donor_unsoftened)s/memcpy(.*/;/"
 bug all-of-the-donor-softened float "init_from: softened" "$(in_ is_rounded)s/return same;/return 0;/"
 bug fresh-tensors-unsaid float "init_from: report" "$(in_ print_taken)s/fresh\[k\] = .*/fresh[k] = 0;/"
