@@ -258,6 +258,7 @@ struct Tensor {
     int split;             /* rows of q, k and v: with m->split_qkv three ranges */
     int muon_parts;        /* 3: Muon takes the rows of q, k and v apart */
     int shares;            /* > 0: uses the scales of tensor number shares - 1 */
+    double own_rate;       /* > 0: AdamW trains it, at this peak rate, never Muon */
     int extra[4];          /* what a system's quantizer wants to know */
     int ledger;            /* LEDGER_*: the purpose of its bytes */
     /* per stored copy: numbers, scales and bytes; from copy to copy; bytes of all

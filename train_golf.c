@@ -2904,6 +2904,11 @@ double golf_grad_norm(const Golf *m) {
     return sqrt(block_sum(m->grad, m->n_params, 1));
 }
 
+/* Does Muon train it, if anything does? */
+static int is_for_muon(const Config *c, const Tensor *t) {
+    return t->role == PROJ && c->optimizer == OPT_MUON && !(t->own_rate > 0);
+}
+
 /* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
  * 1e-8), both divided by what they sum to so far. step counts from 0; grad_scale
  * multiplies every gradient (clipping). */
@@ -2919,8 +2924,9 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
                                    [INTERFACE] = c->lr_interface};
 
     EACH_TENSOR(t, m) {
-        if (!is_stored(t) || (t->role == PROJ && c->optimizer == OPT_MUON)) continue;
-        const double rate = peak_of_role[t->role] * lr_factor(c, step);
+        if (!is_stored(t) || is_for_muon(c, t)) continue;
+        const double peak = t->own_rate > 0 ? t->own_rate : peak_of_role[t->role];
+        const double rate = peak * lr_factor(c, step);
         const real keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
         const real lr = (real)rate;
         FOR_RANGE(i, t->at, t->n) {
@@ -3000,7 +3006,7 @@ void golf_muon(Golf *m, int step, double grad_scale) {
          i++) { /* a matrix per thread: they are small */
         const Tensor *t = m->tensor + i / m->copies;
         const int copy = i % m->copies;
-        if (t->role != PROJ || !t->n || copy >= t->stored_copies) continue;
+        if (!is_for_muon(c, t) || !t->n || copy >= t->stored_copies) continue;
         muon_matrix(m, t, copy, rate, keep, (real)grad_scale);
     }
 }

@@ -122,10 +122,12 @@ done << 'END'
 --wq=binary --ffn_hi=8 --hi_experts=2 --hi_route=token
 --protect=wdown:8:20% --qat_ramp=0.5 --qat_order=each
 --init_from=FLAT/ckpt.bin --convert=average --cluster=4,30,shared
+--init_from=FLAT/ckpt.bin --convert=average --cluster=4,30,each --cluster_lr=0.01 --cluster_steps=20 --cluster_rows=16
 --init_from=FLAT/ckpt.bin --convert=average --lora=4 --teacher=FLAT/ckpt.bin --kd=0.3
 --unshare=wdown --repeat_ramp=1@0,2@0.3,4@0.5
 --repeat_random=1 --backprop=2 --momentum_warmup=50
 --ffn=fips --fips_rank=16
+--init_from=FLAT/ckpt.bin --convert=average --ffn=fips --fips_rank=70 --fips_group=2 --fips_steps=60 --fips_rows=16 --fips_prune=accelerated
 --experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut
 --attn_experts=3
 --unet=1 --baseline_init=1 --shuffle=0 --muon_split=1

@@ -5,12 +5,32 @@
  * codebook and the indices on the weights of a trained model (what it multiplies with:
  * of a ternary one, the ternary weights); from then on the indices are fixed, and the
  * codebook is trained. Where the weights have no more different vectors than entries,
- * these are the codebook. --cluster=G,N,each: a codebook for every
- * matrix; G,N,shared: one for every block.
+ * these are the codebook. --cluster=G,N,each: a codebook for every matrix; G,N,shared:
+ * one for every block.
  *
  * Masters of one entry are kept equal: their gradients are averaged, and so are they,
  * once per step. An entry's gradient is the sum over its vectors; the average differs
  * from it by a factor that the size of AdamW's steps does not depend on.
+ *
+ * --cluster_steps=S, block-wise reconstruction: before training, block after block, its
+ * codebooks are trained for S steps to minimise the error of its phases against the
+ * donor's (shared/calibration.h). Their input is what the model has there, with the
+ * errors of the blocks before, which are trained already; all else stays as it is. AdamW
+ * at the constant rate --cluster_fit_lr, decay 0.1. The official code (calibrate/main.py;
+ * the paper itself could be read in its abstract alone) has the rate 0.005 and 20 rounds
+ * over 128 rows of 2,048 tokens, one at a time: with --batch=1 that is
+ * --cluster_rows=128 --cluster_steps=2560. Where phases share a block, the sum of their
+ * errors is minimised, and the input of its later phases is what the model had there
+ * before the block was trained; the paper's blocks are not shared.
+ *
+ * Then all of the model is trained on its text. --cluster_lr: the peak rate of codebooks,
+ * which AdamW then trains, whatever --optimizer says; 0: they are trained as the
+ * projections would be, by default with Muon, whose steps are averaged, too. For this part
+ * no rate of the paper's is known: 0.005 is that of the blocks.
+ *
+ * Weights only, as in the paper: --aq=none keeps inputs in floating point and
+ * --embed_bits=16 the embedding in bf16, which the gains are in any case. The donor
+ * should be trained so.
  *
  * Stored, packed: the codebook (N G numbers in bf16), with the first matrix that uses it;
  * then of each matrix the indices of ceil(log2 N) bits, lowest bit first, without gaps,
@@ -22,17 +42,29 @@
  * Products are in floating point. k-means takes 20 rounds of N G multiply-adds per
  * vector, at the start.
  *
- * Differs from the paper: all of the model is trained, not a block at a time on its
- * outputs, and embeddings are quantized, too; N is small, as our matrices are (theirs:
- * 65,500). --wq and --wscale mean nothing for a matrix that has a codebook. */
+ * Differs from the paper: all of the model is trained on its text after the blocks, of
+ * which the paper trains codebooks alone, to recover; by default blocks are not
+ * reconstructed, and inputs and embeddings are quantized, too; N is small, as our
+ * matrices are (theirs: 65,500). G must divide the rows, where they pad with zeros. Left
+ * out: the second term of the official code's loss, off by default there: the error
+ * against the donor's block on the model's own input. --wq and --wscale mean nothing for
+ * a matrix that has a codebook. */
 #ifdef OPTIONS
 X(MODEL, STR, cluster, "", "",
   "G,N,shared|each: N vectors of G weights, per block | matrix")
+X(TRAIN, NUM, cluster_lr, "0", "0 to 10",
+  "peak rate of codebooks, by AdamW; 0: as others")
+X(TRAIN, INT, cluster_steps, "0", "0 to 1000000",
+  "> 0: steps that fit a block to the donor's")
+X(TRAIN, INT, cluster_rows, "128", "1 to 1000000", "training rows for these")
+X(TRAIN, NUM, cluster_fit_lr, "0.005", "0 to 10", "their rate")
 
 #elif defined LIST
 X(cluscomp)
 
 #elif defined CODE
+#include "shared/calibration.h"
+
 /* ---- The option. */
 typedef struct {
     int size, entries, shared; /* G, N */
@@ -71,6 +103,8 @@ static void cluscomp_check(const Config *c) {
         die("--cluster=%s: expected G,N,shared or G,N,each, G from 2 to 16 a divisor of "
             "--width and the hidden width, N from 2 to 65536",
             c->cluster);
+    option_needs(c, "cluster_fit_lr", c->cluster_steps > 0, "cluster_steps");
+    calibration_check(c, c->cluster_steps, c->cluster_rows, "cluster");
 }
 
 /* ---- Codebooks. The scales of a copy are the codebook's numbers, (N,G). */
@@ -217,6 +251,7 @@ static int cluscomp_store(const Golf *m, Tensor *t) {
     t->extra[BOOK_SIZE] = o.size;
     t->extra[BOOK_ENTRIES] = o.entries;
     t->shares = o.shared ? first_book(m, t) : 0;
+    t->own_rate = m->config.cluster_lr;
     return 1;
 }
 
@@ -226,8 +261,10 @@ typedef struct {
     size_t count;
 } BookList;
 
+static int has_books(const Tensor *t) { return t->n && t->quant == &book_quantizer; }
+
 static int owns_books(const Tensor *t) {
-    return t->n && t->quant == &book_quantizer && !t->shares;
+    return has_books(t) && !t->shares;
 }
 
 static BookList book_list(const Golf *m, const Tensor *owner, int copy) {
@@ -400,16 +437,45 @@ static void fit_indices(Golf *m, const Tensor *owner, int copy) {
     free(list.vector);
 }
 
+/* ---- Block-wise reconstruction. */
+/* Trains the codebooks of a block, whose input stands in k, for some steps. */
+static void fit_block(Golf *m, const Calibration *k, int block) {
+    const Config *c = &m->config;
+    for (int step = 0; step < c->cluster_steps; step++) {
+        calibration_gradient(m, k, block, step % k->batches);
+        calibration_adamw(m, has_books, block, step, c->cluster_fit_lr, 0.1);
+        golf_quantize(m);
+    }
+}
+
+static void fit_blocks(Golf *m, const Golf *from) {
+    const Config *c = &m->config;
+    Calibration k;
+
+    golf_quantize(m);
+    calibration_open(&k, m, from, c->cluster_rows, 0, "cluster_steps");
+    for (int block = 0; block < block_count(c); block++) {
+        calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
+        const double before = calibration_error(m, &k, block);
+        fit_block(m, &k, block);
+        printf("--cluster_steps=%d: the squared error a token of block %d is %.4g, and with "
+               "k-means alone %.4g\n",
+               c->cluster_steps, block, calibration_error(m, &k, block), before);
+    }
+    calibration_close(&k, m);
+}
+
 /* Of random masters, for tests; of a trained model's, which were copied before: what it
  * computes with, as it has no such codebooks; of its own checkpoint's, if it is a donor.
  * The next quantization averages the masters. */
 static void cluscomp_start(Golf *m, const Golf *from, int convert) {
-    (void)from;
+    const Config *c = &m->config;
     (void)convert;
     EACH_TENSOR(t, m) {
         if (!owns_books(t)) continue;
         for (int j = 0; j < t->stored_copies; j++) fit_indices(m, t, j);
     }
+    if (from && c->cluster_steps && !calibration_is_over(c)) fit_blocks(m, from);
 }
 
 /* Checkpoints have no indices: k-means finds them again. To average the masters of a
@@ -438,6 +504,8 @@ static const System cluscomp_system = {.name = "cluscomp",
                                        .masters = cluscomp_average};
 
 #elif defined TESTS
+#include "shared/calibration_check.h"
+
 /* Two models: with codebooks, and the same in floating point. */
 static void new_clustered(Golf *m, Golf *fp, const char *text, const char *unique) {
     static const char *const small = "vocab=50 width=32 heads=2 seq=16 repeat=1";
@@ -616,6 +684,261 @@ static void test_coded_indices(void) {
     golf_free(&m);
 }
 
+/* Codebooks at a rate of their own are AdamW's, and move by it at the first step, whatever
+ * Muon does to a matrix that has none. */
+static void test_rate_of_codebooks(void) {
+    static const char *const plain =
+        "vocab=20 width=16 heads=2 seq=8 batch=2 optimizer=muon lr_muon=0.01 warmup=0 "
+        "cluster=2,9,each steps=100";
+    Golf m, own;
+    char text[300];
+    double least = HUGE_VAL, most = 0;
+
+    snprintf(text, sizeof text, "%s cluster_lr=0.25", plain);
+    new_model(&own, text, 16);
+    const Tensor *t = own.tensor + T_wup, *embed = own.tensor;
+    real *before = memcpy(reals(own.n_params, 0), own.master, own.n_params * sizeof(real));
+    run_steps(&own, 0, 1);
+    for (size_t i = t->at; i < t->at + t->n; i++) {
+        const double moved = fabs((double)(own.master[i] - before[i]));
+        least = fmin(least, moved);
+        most = worse(most, moved);
+    }
+    CHECK(near(least, 0.25, 0.01) && near(most, 0.25, 0.01),
+          "entries moved by %.4g to %.4g", least, most);
+
+    new_model(&m, plain, 16);
+    run_steps(&m, 0, 1);
+    CHECK(!memcmp(m.master, own.master, embed->n * sizeof(real)),
+          "the rate of codebooks is that of others");
+    CHECK(memcmp(m.master + t->at, own.master + t->at, t->n * sizeof(real)),
+          "the rate of codebooks changes nothing");
+    golf_free(&m);
+    golf_free(&own);
+}
+
+/* Weights only: nothing but what has a codebook is quantized. */
+static void test_weights_only(void) {
+    Golf m;
+    const real *e = reals(16, 4);
+    new_model(&m, "vocab=20 width=16 heads=2 seq=8 cluster=2,9,each aq=none embed_bits=16",
+              16);
+    EACH_TENSOR(t, &m) {
+        const int k = (int)(t - m.tensor), is_book = k >= T_wqkv && k <= T_wdown;
+        if (!t->n) continue;
+        CHECK(is_book ? t->quant == &book_quantizer : t->quant == quantizers + Q_BF16,
+              "%s is stored as %s", t->name, t->quant->name);
+        if (!is_book) continue;
+        Act a = {.x = reals(16, 0)};
+        if (m.inputs[k]->has_q) a.q = xcalloc(16, 1);
+        m.inputs[k]->quantize(&m, &a, e, 1, 16, k);
+        CHECK(!memcmp(a.x, e, 16 * sizeof(real)), "the inputs of %s are rounded", t->name);
+    }
+    golf_free(&m);
+}
+
+/* ---- Block-wise reconstruction. */
+static void test_reconstruction_gradients(void) {
+    static const struct {
+        const char *arm;
+        int block;
+    } arms[] = {{"unique=2 repeat=1 cluster=2,5,each", 1},
+                {"unique=2 repeat=2 cluster=4,7,shared extra_norm=each", 0}};
+    for (size_t i = 0; DOUBLE && i < COUNT(arms); i++)
+        check_calibration_gradient(arms[i].arm, has_books, arms[i].block, NULL);
+}
+
+/* A matrix by its codebook, in doubles: 3 vectors of 4 numbers. */
+enum { PLAIN_BOOK = 3 * 4, PLAIN_VECTORS = PLAIN_QKV / 4 };
+typedef struct {
+    PlainAdam entry[PLAIN_BOOK];
+    int index[PLAIN_VECTORS], vectors;
+} PlainMatrix;
+
+/* w[i 4 + e][k] = book[index[i][k]][e], in bf16; one number of the book moved by h. */
+static void plain_matrix(double *w, const PlainMatrix *x, int moved, double h) {
+    for (int v = 0; v < x->vectors; v++)
+        for (int e = 0; e < 4; e++) {
+            const int number = x->index[v] * 4 + e;
+            const real entry = (real)x->entry[number].w;
+            const int row = v / PLAIN_C * 4 + e, column = v % PLAIN_C;
+            w[row * PLAIN_C + column] =
+                (double)from_bf16(to_bf16(entry)) + (number == moved ? h : 0);
+        }
+}
+
+/* Each entry starts as the mean of the vectors that have its index in m. */
+static PlainMatrix plain_matrix_of(const Golf *m, int k, int block, const double *w) {
+    const Tensor *t = m->tensor + k;
+    PlainMatrix x = {.vectors = t->rows / 4 * PLAIN_C};
+    int members[3] = {0};
+    for (int v = 0; v < x.vectors; v++) {
+        const size_t copy = t->at + (size_t)block * t->copy_n;
+        const int row = v / PLAIN_C * 4, column = v % PLAIN_C;
+        x.index[v] = book_index(m->code + copy, book_vector(t, (size_t)v));
+        members[x.index[v]]++;
+        for (int e = 0; e < 4; e++)
+            x.entry[x.index[v] * 4 + e].w += w[(row + e) * PLAIN_C + column];
+    }
+    for (int i = 0; i < PLAIN_BOOK; i++) x.entry[i].w /= members[i / 4];
+    return x;
+}
+
+/* Three steps of AdamW on the books of a block: in and want (4 rows), 2 of them a step. */
+static void plain_reconstruction(PlainMatrix *x, PlainBlock *w, const double *in,
+                                 const double *want) {
+    double *const matrix[] = {w->qkv, w->o, w->up, w->down};
+    double g[4][PLAIN_BOOK];
+    for (int step = 0; step < 3; step++) {
+        const int at = step % 2 * 2 * PLAIN_T * PLAIN_C;
+        const double h = 1e-5;
+        for (int i = 0; i < 4 * PLAIN_BOOK; i++) {
+            const int k = i / PLAIN_BOOK, number = i % PLAIN_BOOK;
+            plain_matrix(matrix[k], x + k, number, h);
+            const double more = plain_error(in + at, want + at, w, 2);
+            plain_matrix(matrix[k], x + k, number, -h);
+            const double less = plain_error(in + at, want + at, w, 2);
+            plain_matrix(matrix[k], x + k, -1, 0);
+            g[k][number] = (more - less) / (2 * h);
+        }
+        for (int i = 0; i < 4 * PLAIN_BOOK; i++) {
+            const int k = i / PLAIN_BOOK, number = i % PLAIN_BOOK;
+            plain_adamw(x[k].entry + number, g[k][number], step + 1, 0.02, 0.1);
+        }
+        for (int k = 0; k < 4; k++) plain_matrix(matrix[k], x + k, -1, 0);
+    }
+}
+
+/* Two blocks, one after the other, each on what the model has before it. */
+static void test_reconstruction_by_definition(void) {
+    enum { ROWS = 4, N = ROWS * PLAIN_T * PLAIN_C };
+    static double in[N], next[N], donor_in[N], want[N];
+    Golf from, m;
+    Calibration k;
+    double worst = 0;
+    if (!DOUBLE) return;
+
+    write_data("plain", 300, 50, 20);
+    new_model(&from, PLAIN_BLOCKS "unique=2", 0);
+    new_model(&m,
+              expanded(PLAIN_BLOCKS "unique=2 cluster=4,3,each cluster_steps=3 "
+                                    "cluster_rows=4 cluster_fit_lr=0.02 data=@/plain"),
+              PLAIN_N);
+    memcpy(m.master, from.eff, from.n_params * sizeof(real));
+    cluscomp_start(&m, &from, 0);
+    calibration_alloc(&k, &m, ROWS);
+    calibration_rows(&k, &m.config);
+    plain_embedding(in, &m, k.tokens, ROWS);
+    plain_embedding(donor_in, &from, k.tokens, ROWS);
+    for (int block = 0; block < 2; block++) {
+        PlainMatrix x[4];
+        PlainBlock w = plain_block(&from, from.eff, block);
+        double *const matrix[] = {w.qkv, w.o, w.up, w.down};
+        plain_rows(want, donor_in, &w, ROWS);
+        for (int i = 0; i < 4; i++) {
+            x[i] = plain_matrix_of(&m, T_wqkv + i, block, matrix[i]);
+            plain_matrix(matrix[i], x + i, -1, 0);
+        }
+        plain_reconstruction(x, &w, in, want);
+        for (int i = 0; i < 4; i++) {
+            const Tensor *t = m.tensor + T_wqkv + i;
+            const size_t copy = t->at + (size_t)block * t->copy_n;
+            for (int v = 0; v < x[i].vectors; v++)
+                for (int e = 0; e < 4; e++) {
+                    const BookVector b = book_vector(t, (size_t)v);
+                    const real is = m.master[copy + b.at + (size_t)e * b.step];
+                    const double off = (double)is - x[i].entry[x[i].index[v] * 4 + e].w;
+                    worst = worse(worst, fabs(off));
+                }
+        }
+        plain_rows(next, in, &w, ROWS);
+        memcpy(in, next, sizeof in);
+        memcpy(donor_in, want, sizeof in);
+    }
+    CHECK(worst < 1e-5, "three steps a block by their definition: off by %.3g", worst);
+    golf_free(&m);
+    golf_free(&from);
+}
+
+/* The sum of all phases' errors, on what the model has before each. */
+static double reconstruction_error(Golf *m, const Golf *from) {
+    const Config *c = &m->config;
+    Calibration k;
+    golf_quantize(m);
+    calibration_open(&k, m, from, c->cluster_rows, 0, "cluster_steps");
+    calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
+    const double error = calibration_error(m, &k, -1);
+    const double by_block = calibration_error(m, &k, 0) + calibration_error(m, &k, 1);
+    CHECK(near(by_block / error, 1, 1e-6), "errors of blocks sum up to %g, not %g",
+          by_block, error);
+    calibration_close(&k, m);
+    return error;
+}
+
+/* With quantized inputs and shared blocks: the error falls, and nothing but codebooks
+ * changes; the same bits with other threads. */
+static void test_reconstruction(void) {
+    static const char *const options_text =
+        "vocab=20 width=16 heads=2 seq=16 batch=2 unique=2 repeat=2 cluster=4,12,shared "
+        "cluster_rows=8 cluster_steps=30 data=@/plain";
+    Golf from, m[3];
+    double error[3], moments = 0;
+
+    write_data("plain", 300, 50, 20);
+    new_model(&from, "vocab=20 width=16 heads=2 seq=16 unique=2 repeat=2 wq=none", 0);
+    for (int i = 0; i < 3; i++) {
+        new_model(m + i, expanded(options_text), 32);
+        if (!i) m->config.cluster_steps = 0;
+        memcpy(m[i].master, from.eff, from.n_params * sizeof(real));
+        threads(i == 2 ? 3 : 1);
+        cluscomp_start(m + i, &from, 0);
+        for (size_t at = 0; at < m[i].n_params; at++)
+            moments += fabs((double)m[i].moment1[at]) + fabs((double)m[i].moment2[at]);
+        error[i] = reconstruction_error(m + i, &from);
+    }
+    threads(1);
+    CHECK(error[1] < 0.8 * error[0], "error %g; %g without", error[1], error[0]);
+    CHECK(!memcmp(m[1].master, m[2].master, m[1].n_params * sizeof(real)),
+          "other bits with other threads");
+    CHECK(moments == 0, "training starts with moments");
+    EACH_TENSOR(t, m) {
+        const int same = !memcmp(m[0].master + t->at, m[1].master + t->at,
+                                 t->n * sizeof(real));
+        CHECK(!t->n || same == !has_books(t), "%s: trained or not", t->name);
+        CHECK(!has_books(t) || !memcmp(m[0].code + t->at, m[1].code + t->at, t->n),
+              "%s: an index moved", t->name);
+    }
+    for (int i = 0; i < 3; i++) golf_free(m + i);
+    golf_free(&from);
+}
+
+/* Not in a run that goes on: its checkpoint has the result. */
+static void test_reconstruction_resumed(void) {
+    Golf from, m;
+    write_data("plain", 300, 50, 20);
+    new_model(&from, "vocab=20 width=16 heads=2 seq=8 repeat=1 wq=none", 0);
+    new_model(&m,
+              expanded("vocab=20 width=16 heads=2 seq=8 batch=2 repeat=1 cluster=2,9,each "
+                       "cluster_rows=4 cluster_steps=3 resume=1 data=@/plain"),
+              16);
+    snprintf(m.config.out, sizeof m.config.out, "%s", tmp);
+    const Tensor *t = m.tensor + T_wup;
+    real *was = memcpy(reals(t->n, 0), m.master + t->at, t->n * sizeof(real));
+    put_file(IN("ckpt.bin"), "x", 1);
+    cluscomp_start(&m, &from, 0);
+    CHECK(!memcmp(was, m.master + t->at, t->n * sizeof(real)), "calibrated again");
+    remove(IN("ckpt.bin"));
+    cluscomp_start(&m, &from, 0);
+    CHECK(memcmp(was, m.master + t->at, t->n * sizeof(real)), "never calibrated");
+    golf_free(&m);
+    new_model(&m, "vocab=20 width=16 heads=2 seq=8 repeat=3 cluster=2,9,each", 16);
+    m.config.cluster_steps = 1;
+    DIES("a donor of other phases", "cluster_steps|3 phases|found 1",
+         cluscomp_start(&m, &from, 0));
+    golf_free(&m);
+    golf_free(&from);
+}
+
 static const SystemTests cluscomp_tests = {
     .gradients = (const char *const[]){"cluster=2,9,each",
                                        "cluster=4,7,shared unique=2 repeat=2", NULL},
@@ -629,6 +952,13 @@ static const SystemTests cluscomp_tests = {
             {"--cluster=4,65537,each", "N from 2 to 65536"},
             {"--cluster=3,16,each", "a divisor of --width"},
             {"--cluster=4,16,each", "--cluster|trained weights"},
+            {"--cluster_lr=0.1", "--cluster_lr|without --cluster"},
+            {"--cluster=4,16,each --cluster_rows=8",
+             "--cluster_rows|without --cluster_steps"},
+            {"--cluster=4,16,each --cluster_fit_lr=1",
+             "--cluster_fit_lr|without --cluster_steps"},
+            {"--cluster=4,16,each --batch=8 --cluster_steps=1 --cluster_rows=12",
+             "--cluster_rows=12|multiple of --batch=8"},
             {NULL, NULL}},
     .tests = (const Test[]){{"codebooks", test_codebooks},
                             {"entries", test_entries},
@@ -636,6 +966,12 @@ static const SystemTests cluscomp_tests = {
                             {"training", test_training_codebooks},
                             {"indices in codes", test_indices},
                             {"coded indices", test_coded_indices},
+                            {"rate", test_rate_of_codebooks},
+                            {"weights only", test_weights_only},
+                            {"reconstruction gradients", test_reconstruction_gradients},
+                            {"by definition", test_reconstruction_by_definition},
+                            {"reconstruction", test_reconstruction},
+                            {"resumed", test_reconstruction_resumed},
                             {NULL, NULL}}};
 #elif defined BUGS
 bug codebook-sums-not-means double "cluscomp: grad" \
@@ -653,4 +989,17 @@ bug codebook-of-another-run float "cluscomp: training" \
     "$(in_ cluscomp_loaded)s/if (memcmp/if (0 \&\& memcmp/"
 bug codebook-loses-vectors float "cluscomp: few" "$(in_ fit_indices)s/if (!holds_all(&k))/holds_all(\&k);/"
 bug codebook-of-half-vectors float "cluscomp: few" "$(in_ entry_of)s/e < k->size \&\&/e < k->size - 1 \&\&/; $(in_ entry_of)s/e == k->size)/e >= k->size - 1)/"
+bug codebooks-by-muon float "cluscomp: rate" "$(in_ is_for_muon)s/ && !(t->own_rate > 0)//"
+bug codebooks-at-the-rate-of-others float "cluscomp: rate" "$(in_ golf_adamw)s/t->own_rate > 0 ? t->own_rate :/0 ? 0 :/"
+bug reconstruction-at-once double "cluscomp: by def" "$(in_ fit_blocks)s/calibration_streams(&k, m,.*/if (!block) &/"
+bug reconstruction-on-the-donor double "cluscomp: by def" "$(in_ fit_blocks)s/cluster_rows, 0, /cluster_rows, 1, /; $(in_ fit_blocks)s/calibration_streams(&k, m,.*/;/"
+bug reconstruction-of-all-blocks double "cluscomp: by def" "$(in_ fit_block)s/has_books, block,/has_books, -1,/"
+bug reconstruction-of-the-first-block double "cluscomp: by def" "$(in_ fit_block)s/gradient(m, k, block,/gradient(m, k, 0,/"
+bug reconstruction-of-one-batch double "cluscomp: by def" "$(in_ fit_block)s/step % k->batches/0/"
+bug reconstruction-without-decay double "cluscomp: by def" "$(in_ fit_block)s/, 0.1)/, 0)/"
+bug reconstruction-of-everything float "cluscomp: reconstruction" "$(in_ fit_block)s/has_books/is_stored/"
+bug reconstruction-again-at-resume float "cluscomp: resumed" "$(in_ cluscomp_start)s/ && !calibration_is_over(c)//"
+bug reconstruction-of-other-phases float "cluscomp: reconstruction" "$(in_ calibration_phases)s/block_of(&m->config, p) != block/p != block/"
+bug reconstruction-unlike-adamw double "cluscomp: by def" "$(in_ calibration_adamw)s/step + 1/step + 2/"
+bug reconstruction-of-other-rows double "cluscomp: by def" "$(in_ calibration_streams)s/(size_t)b \* k->N/0/"
 #endif
