@@ -66,6 +66,9 @@ static int fips_uses(const Config *c) {
 
 static void fips_check(const Config *c) {
     if (!c->phase) die("--ffn=fips has factors for each phase: expected --phase=1");
+    if (is_gated(c))
+        die("--ffn=fips has factors of two matrices: expected no --act=swiglu, which has a "
+            "third");
     if (c->fips_rank < 1) die("--ffn=fips needs --fips_rank, 1 to --width");
     if (c->width && c->fips_rank > c->width)
         die("--fips_rank=%d: expected 1 to --width=%d", c->fips_rank, c->width);
@@ -480,6 +483,7 @@ static const SystemTests fips_tests = {
     .gradients =
         (const char *const[]){"ffn=fips fips_rank=5",
                               "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none",
+                              "ffn=fips fips_rank=3 act=relu",
                               "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 "
                               "repeat=1 fips_sparse=0",
                               NULL},
@@ -490,6 +494,7 @@ static const SystemTests fips_tests = {
     .errors =
         (const char *const[][2]){
             {"--ffn=fips", "--ffn=fips|--fips_rank"},
+            {"--ffn=fips --fips_rank=8 --act=swiglu", "--ffn=fips|--act=swiglu|third"},
             {"--ffn=fips --fips_rank=33", "--fips_rank=33|--width=32"},
             {"--ffn=fips --fips_rank=8 --phase=0", "--phase=1"},
             {"--fips_rank=8", "--fips_rank|without --ffn=fips"},

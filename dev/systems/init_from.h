@@ -120,10 +120,25 @@ static void donor_open(Golf *from, const char *path) {
     free(k.file);
 }
 
+/* Options that say what a weight does: those of the donor. */
+static void same_meaning(const Golf *m, const Golf *from, const char *path) {
+    static const char *const names[] = {"act", "rope"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const Option *o = option_named(names[i]);
+        char here[64], there[64];
+        option_text(&m->config, o, here);
+        option_text(&from->config, o, there);
+        if (strcmp(here, there))
+            die("%s: its weights were trained with --%s=%s, found --%s=%s; give the former",
+                path, names[i], there, names[i], here);
+    }
+}
+
 static void take_from(Golf *m, const char *path) {
     Golf from;
 
     donor_open(&from, path);
+    same_meaning(m, &from, path);
     for (int k = 0; k < N_TENSORS; k++)
         if (is_stored(m->tensor + k) && is_stored(from.tensor + k))
             take_tensor(m, &from, k, path);
@@ -330,6 +345,8 @@ static void test_donor_refused(void) {
     static const struct {
         const char *options, *says;
     } rows[] = {{"width=24", "flat.bin|--width|embed has"},
+                {"act=relu", "flat.bin|--act=relu2|--act=relu;"},
+                {"rope=half", "flat.bin|--rope=full|--rope=half"},
                 {"unique=2", "flat.bin|wqkv has 5 x|and 3 x|--convert"},
                 {"unique=2 repeat=3 convert=lower", "flat.bin|7 phases, found 5"},
                 {"hidden=40 convert=average", "flat.bin|wup has|--hidden"}};

@@ -374,7 +374,7 @@ static void expert_forward(const Golf *m, int p, const ExpertTask *task) {
     real *u = scratch((size_t)2 * CHUNK * G), *room = u + (size_t)CHUNK * G;
 
     linear_forward(m, f, (size_t)G, &x, T_wup, copy, 0, n);
-    relu2_forward(u, f, n, G);
+    m->act->forward(u, f, NULL, n, G);
     input_of(m, &in_down, T_wdown, norm, s->r_xd + at, u, phase_vector(m, T_x_mlp, p), n,
              G, room);
     linear_forward(m, o, (size_t)C, &in_down, T_wdown, copy, 0, n);
@@ -452,11 +452,11 @@ static void expert_backward(const Golf *m, int p, int number) {
     linear_dx(m, df, d_o, (size_t)C, T_wdown, copy, 0, n);
     if (c->extra_norm) {
         real *u = scratch((size_t)CHUNK * G);
-        relu2_forward(u, f, n, G);
+        m->act->forward(u, f, NULL, n, G);
         rmsnorm_backward(df, 0, chunk_dvector(m, T_x_mlp, (size_t)number * CHUNK), df, u,
                          s->r_xd + at, phase_vector(m, T_x_mlp, p), n, G);
     }
-    relu2_backward(df, f, n, G);
+    m->act->backward(df, NULL, f, NULL, n, G);
     linear_dx(m, own->dx + at * C, df, (size_t)G, T_wup, copy, 0, n);
 }
 
@@ -865,6 +865,8 @@ static void moeut_check(const Config *c) {
     if (c->experts && c->topk > c->experts) die("--topk: at most --experts; give both");
     if (c->attn_experts && c->attn_topk > c->attn_experts)
         die("--attn_topk: at most --attn_experts; give both");
+    if (c->experts && is_gated(c))
+        die("--experts have two matrices: expected no --act=swiglu, which has a third");
     if (c->experts && c->hidden) die("--experts have --expert_size, no --hidden");
     if (c->recompute && (c->experts || c->attn_experts))
         die("--experts and --attn_experts: expected no --recompute");
@@ -1376,6 +1378,7 @@ static const SystemTests moeut_tests = {
             {"--experts=4 --recompute=1", "--experts|--recompute"},
             {"--attn_experts=4 --recompute=1", "--attn_experts|--recompute"},
             {"--experts=4 --topk=4 --batch=65536 --seq=256", "--batch|--seq|--topk|2^24"},
+            {"--experts=4 --act=swiglu", "--experts|--act=swiglu|third"},
             {"--norm=peri", "--norm=peri|--experts"},
             {"--norm=peri --experts=4 --extra_norm=each",
              "--norm=peri|--extra_norm=each"},
