@@ -398,6 +398,7 @@ bug mean-not-divided double "blocks taken" "$(in_ add_of_donor)s|v\[i\] / (real)
 bug stepwise-is-lower double "blocks taken" "$(in_ phase_taken)s/c->convert != CONVERT_STEPWISE/1/"
 bug prelude-forgotten double "blocks taken" "$(in_ phase_taken)s/return c->prelude + (b/return (b/"
 bug donor-of-the-blocks double "blocks taken" "$(in_ add_of_donor)s/masters_of(from, k, p)/masters_of(from, k, MIN(p, 1))/"
+bug donor-of-another-activation float "init_from: refused" "$(in_ take_from)s/same_meaning(m, &from, path);//"
 bug others-not-started double "init_from: systems" "$(in_ take_from)s/if ((\*s)->start)/if (0)/"
 bug flips-since-random float "equal blocks" "$(in_ take_from)s/m->flips = 0;//"
 bug donor-always-needed float resumed "$(in_ init_from_open)s/resumes && !wanted/0 \&\& !wanted/"
