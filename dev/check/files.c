@@ -505,7 +505,7 @@ static void test_fit(void) {
                                        "heads=2 unique=4 repeat=1 mlp=4",
                                        "heads=3 width=24 mlp=2 wq=int4 wscale=row",
                                        "unique=8 repeat=1 hidden=64 heads=1",
-                                       "heads=6 width=24 rope=half mlp=4 repeat=1",
+                                       "heads=4 rope=half mlp=4 repeat=1",
                                        "heads=2 unique=3 repeat=1 act=swiglu mlp=5"};
     for (size_t a = 0; a < COUNT(arms); a++)
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);

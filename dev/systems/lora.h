@@ -321,7 +321,7 @@ static void test_lora_addition(void) {
     golf_forward(&m, tokens_below(20, N, 80), NULL, 1, N);
     for (int i = 0; i < 4; i++) {
         const int p = i / 2, k = i % 2 ? T_wgate : T_wup;
-        const Tensor *a = pair_of(&m, k);
+        const Tensor *a = m.tensor + (i % 2 ? T_la_gate : T_la_up);
         const real *f = i % 2 ? m.phase[p].f_gate : m.phase[p].f;
         const real *W = m.eff + m.tensor[k].at, *A = m.eff + a->at + p * R * C;
         const real *B = m.eff + a[1].at + p * C * R, *x = m.phase[p].in_up.x;
