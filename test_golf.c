@@ -585,7 +585,6 @@ static void test_model_gradients(void) {
         "act=swiglu",
         "act=swiglu extra_norm=each unique=2 prelude=1 wscale=row",
         "act=swiglu extra_norm=none hidden=16 wq=int4 aq=none recompute=1",
-        "act=swiglu seq=40 repeat=1 mlp=3 optimizer=muon",
         "rope=half",
         "rope=half heads=1 kv_heads=1 act=relu",
         "wq=none aq=none",

@@ -242,7 +242,7 @@ double now(void) {
     X(MUON, "Muon matmul") \
     X(ATTENTION, "attention") \
     X(LOSS, "softcap, softmax, loss") \
-    X(NORMS, "norms, gates, RoPE, relu^2") \
+    X(NORMS, "norms, gates, RoPE, activation") \
     X(QUANT, "quantization, packing") \
     X(OPTIMIZER, "optimizer")
 /* clang-format on */

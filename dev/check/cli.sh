@@ -126,8 +126,8 @@ done << 'END'
 --unshare=wdown --repeat_ramp=1@0,2@0.3,4@0.5
 --repeat_random=1 --backprop=2 --momentum_warmup=50
 --ffn=fips --fips_rank=16
---experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut
---attn_experts=3
+--experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut --act=relu
+--attn_experts=3 --act=swiglu --rope=half
 --unet=1 --baseline_init=1 --shuffle=0 --muon_split=1
 --embed_rank=16
 --qat=noise --wq=int4 --aq=none

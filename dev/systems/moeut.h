@@ -369,7 +369,7 @@ static void sort_pairs(Golf *m, int p, int N) {
 }
 
 /* The rows of a task, as in the core's MLP:
- * f = Wup x;  o = Wdown (RMSNorm(relu^2(f)) * x_mlp) */
+ * f = Wup x;  o = Wdown (RMSNorm(act(f)) * x_mlp) */
 static void expert_forward(const Golf *m, int p, const ExpertTask *task) {
     const Config *c = &m->config;
     const int C = c->width, G = c->expert_size, n = task->n;
@@ -444,7 +444,7 @@ static void expert_gates_backward(const Golf *m, int p, const ExpertTask *task) 
     }
 }
 
-/* forward: f = Wup x;  o = Wdown (RMSNorm(relu^2(f)) * x_mlp). A task has a row of sums
+/* forward: f = Wup x;  o = Wdown (RMSNorm(act(f)) * x_mlp). A task has a row of sums
  * for x_mlp, as chunks have. */
 static void expert_backward(const Golf *m, int p, int number) {
     const Config *c = &m->config;
