@@ -1131,18 +1131,14 @@ static void defined_gained(const Defined *d, double *out, const double *x, int t
     for (int i = 0; i < n; i++) out[i] *= defined_vector(d, tensor, i);
 }
 
-/* sigmoid(z) of the `top` largest of z = sel u (+ bias), 0 for the others; all 1 where
- * there is nothing to choose. gate (size) */
+/* sigmoid(z) of the `top` largest of z = sel u (+ bias), 0 for the others; 1 where there is
+ * none to choose. gate (size) */
 static void defined_gates(Defined *d, double *gate, int which, int group, const double *u,
                           int size, int top) {
     static const int tensor[CHOICES] = {T_sel_mlp, T_sel_v, T_sel_o};
-    const Tensor *t = d->m->tensor + tensor[which];
     double z[MOEUT_E], sum = 0;
-    if (!t->n) {
-        gate[0] = 1;
-        return;
-    }
-
+    gate[0] = 1;
+    if (!size) return;
     defined_product(z, defined_copy(d, tensor[which], d->block) + group * size * MOEUT_C,
                     MOEUT_C, u, size, MOEUT_C);
     for (int e = 0; e < size; e++) {
@@ -1191,7 +1187,7 @@ static void defined_qkv(Defined *d, int t) {
         defined_head(d, d->q[t] + j * D, u, j * D, defined_vector(d, T_q_gain, j), t);
     for (int g = 0; g < KV; g++) {
         defined_head(d, d->k[t] + g * D, u, (H + g) * D, 1, t);
-        defined_gates(d, gate, OF_VALUES, g, u, A, c->attn_topk);
+        defined_gates(d, gate, OF_VALUES, g, u, A > 1 ? A : 0, c->attn_topk);
         memset(d->v[t] + g * D, 0, sizeof(double) * (size_t)D);
         for (int a = 0; a < A; a++) {
             const int row = (H + KV) * D + (a * KV + g) * D;
@@ -1228,7 +1224,7 @@ static void defined_output(Defined *d, int t) {
 
     memset(d->o[t], 0, sizeof d->o[t]);
     for (int j = 0; j < c->heads; j++) {
-        defined_gates(d, gate, OF_OUTPUTS, j, d->u[t], A, c->attn_topk);
+        defined_gates(d, gate, OF_OUTPUTS, j, d->u[t], c->attn_experts, c->attn_topk);
         for (int a = 0; a < A; a++) {
             defined_product(one, defined_copy(d, T_wo, d->block) + a * MOEUT_C + j * D,
                             A * MOEUT_C, att + j * D, MOEUT_C, D);
@@ -1246,7 +1242,7 @@ static void defined_experts(Defined *d, int t) {
     const int E = MAX(c->experts, 1), G = c->experts ? c->expert_size : hidden_width(c);
     double u[MOEUT_C], f[MOEUT_G], gate[MOEUT_E], one[MOEUT_C];
     defined_gained(d, u, d->h[t], T_g_mlp, MOEUT_C);
-    defined_gates(d, gate, OF_MLP, 0, u, E, c->topk);
+    defined_gates(d, gate, OF_MLP, 0, u, c->experts, c->topk);
 
     memset(d->y[t], 0, sizeof d->y[t]);
     for (int e = 0; e < E; e++) {
@@ -1650,6 +1646,7 @@ bug peri-norms-values double "moeut: attention" "$(in_ moeut_qkv_forward)s/is_pe
 bug peri-norms-experts double "moeut: experts" "$(in_ expert_choice_forward)s/is_peri(m) ? s.mid : u/u/"
 bug peri-values-to-u double "moeut: grad" "$(in_ qkv_input_backward)s/r == 2 ? k->f.dh : du/du/"
 bug peri-experts-to-u double "moeut: grad" "$(in_ expert_choice_backward)s/is_peri(m) ? k->f.dh : du/du/"
+bug one-value-gated float "moeut: attention" "s/return c->attn_experts > 1;/return c->attn_experts > 0;/; s/X(sel_v,    PER_BLOCK, (c->attn_experts > 1) \* /X(sel_v, PER_BLOCK, /"
 bug one-value-not-learned double "moeut: grad" "$(in_ values_backward)s/else memcpy(own->dqkv + at, dv, one)/else memset(own->dqkv + at, 0, one)/"
 bug experts-with-the-core-s-activation float "moeut: experts" "$(in_ expert_forward)s/m->act->forward(u, f/relu2_forward(u, f/"
 bug entropy-of-all-sequences float "moeut: entropy by" "$(in_ entropy_forward)s| / B / share| / share|"
@@ -1657,7 +1654,7 @@ bug entropy-of-another-block float "moeut: entropy by" "$(in_ add_softmaxes)s/if
 bug rows-of-any-length float "moeut: selectors" "$(in_ moeut_start)s/if (!t->n) continue;/continue;/"
 bug rows-of-attention-alike float "moeut: selectors" "$(in_ moeut_start)s/choosing\[i\] != T_sel_mlp/0/"
 bug tied-logits-twice float "moeut: choice" "$(in_ choose_top)s/if (is_among(chosen, k, e)) continue;//"
-bug values-of-another-head float "moeut: attention" "$(in_ values_forward)s/all + g \* D, &of/all, \&of/"
+bug values-of-another-head float "moeut: attention" "$(in_ chosen_values)s/all + g \* D, &of/all, \&of/"
 bug start-of-one-expert float "moeut: start" "$(in_ moeut_init)s/MAX(c->experts, 1)/1/"
 bug all-experts-cost float "moeut: costs" "$(in_ moeut_flops)s/c->topk : -1/c->experts : -1/"
 bug hidden-fills-the-cap float "moeut: costs" "$(in_ hidden_counts)s/return .*/return 1;/"
