@@ -53,7 +53,11 @@ enum {
     X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
-    X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", "F, hidden width; 0 = mlp * width") \
+    X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", \
+      "F, hidden width; 0 = mlp * width (swiglu: 2/3 of it)") \
+    X(MODEL | QUIET, INT, act, "relu2", "relu2|relu|silu|swiglu", \
+      "of the MLP; swiglu: silu(Wgate u) * Wup u, a third matrix") \
+    X(MODEL | QUIET, INT, rope, "full", "full|half", "how much of a head turns with the position") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "3", "1 to 64", "U, distinct blocks in the loop") \
     X(MODEL, INT, repeat, "1", "1 to 64", "R, uses of each; unique=P repeat=1 is flat") \
@@ -112,6 +116,8 @@ enum {
 
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
 enum { ORDER_CYCLE, ORDER_SEQUENCE };
+enum { ACT_RELU2, ACT_RELU, ACT_SILU, ACT_SWIGLU };
+enum { ROPE_FULL, ROPE_HALF };
 enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
@@ -153,6 +159,8 @@ typedef struct {
 
 /* Sizes that follow from the options. */
 static inline int head_dim(const Config *c) { return c->width / c->heads; }
+/* RoPE turns numbers in pairs, all or half of them. */
+static inline int rope_step(const Config *c) { return c->rope == ROPE_HALF ? 4 : 2; }
 static inline int kv_heads(const Config *c) {
     return c->kv_heads ? c->kv_heads : c->heads;
 }
@@ -162,8 +170,17 @@ static inline int qk_rows(const Config *c) {
 static inline int qkv_rows(const Config *c) {
     return (c->heads + 2 * kv_heads(c)) * head_dim(c);
 }
+static inline int is_gated(const Config *c) { return c->act == ACT_SWIGLU; }
+/* The three matrices of a gated MLP are together as large as the two of another: 2/3 of
+ * the hidden width, in steps of 8. */
 static inline int hidden_width(const Config *c) {
-    return c->hidden ? c->hidden : c->mlp * c->width;
+    const int wide = c->mlp * c->width;
+    if (c->hidden) return c->hidden;
+    if (!is_gated(c)) return wide;
+    return wide < 12 ? 8 : wide / 12 * 8;
+}
+static inline int gate_width(const Config *c) {
+    return is_gated(c) ? hidden_width(c) : 0;
 }
 static inline int loop_phases(const Config *c) { return c->unique * c->repeat; }
 static inline int phase_count(const Config *c) {
@@ -202,6 +219,7 @@ static inline int xn_mode(const Config *c, int least) { /* gains of the extra RM
     X(wqkv,        PER_BLOCK, qkv_rows(c), c->width, PROJ, MODE_VECTOR, init_in(c)) \
     X(wo,          PER_BLOCK, c->width, c->width, PROJ, MODE_VECTOR, init_out(c, c->width)) \
     X(wup,         PER_BLOCK, hidden_width(c), c->width, PROJ, MODE_VECTOR, init_in(c)) \
+    X(wgate,       PER_BLOCK, gate_width(c), c->width, PROJ, MODE_VECTOR, init_in(c)) \
     X(wdown,       PER_BLOCK, c->width, hidden_width(c), PROJ, MODE_VECTOR, \
       init_out(c, hidden_width(c))) \
     X(mix0,        PER_PHASE, 1, c->width, INTERFACE, c->mix, 1) \
@@ -466,6 +484,7 @@ typedef struct Inputs {
     X(mid, c->width)           /* the stream after attention */ \
     X(r_mlp, 1) X(r_up, 1)     /* of mid; of the norm before up */ \
     X(f, hidden_width(c))      /* before the activation */ \
+    X(f_gate, gate_width(c))   /* what it multiplies f with, if it is gated */ \
     X(r_xd, 1)                 /* of the norm before down */ \
     X(y, c->width)             /* the MLP's output */ \
     X(out, c->width)           /* the stream after the MLP */
@@ -485,7 +504,7 @@ typedef struct Inputs {
     X(dh, c->width)                /* of the stream, whatever phase it is in */ \
     X(dx0, c->width) \
     X(dqk, qk_rows(c)) X(dqkv, qkv_rows(c)) X(datt, c->width) X(d_o, c->width) \
-    X(df, hidden_width(c)) X(dy, c->width)
+    X(df, hidden_width(c)) X(df_gate, gate_width(c)) X(dy, c->width)
 #define ADAPTER_REALS(X)           /* with an adapter (see below); else x = e, z = hn, de = dy */ \
     X(x, c->width) X(z, m->tensor[T_embed].cols) \
     X(de, m->tensor[T_embed].cols) X(dz, m->tensor[T_embed].cols)
@@ -563,6 +582,7 @@ struct Golf {
     const Inputs *inputs[N_TENSORS];
     int split_qkv; /* q, k and v have inputs of their own */
     const struct Sublayer *attention, *mlp;
+    const struct Activation *act;
     const struct Addition *addition; /* NULL, or what is added to every projection */
     const struct Adapter *adapter; /* NULL, or what stands between embedding and stream */
     const struct System *systems[N_SYSTEMS + 2]; /* those that are on, then NULL */
@@ -714,7 +734,7 @@ typedef struct { /* n tokens from n0 on in phase p, and their buffers */
 typedef void Stage(Golf *m, const Chunk *k);      /* one thread, one chunk */
 typedef void Whole(Golf *m, int p, int B, int T); /* all tokens, all threads */
 
-enum { MOST_DW = 160 }; /* products dW of a phase */
+enum { MOST_DW = 256 }; /* products dW of a phase */
 
 /* Attention takes h to mid, the MLP mid to out, in stages. Attention has all of them; of
  * the MLP `before` and `across` may be NULL, and then so are their backwards. */
@@ -728,6 +748,14 @@ typedef struct Sublayer {
     int (*dw)(const Golf *m, int p, int N,
               Gemm *to); /* appends products, returns how many */
 } Sublayer;
+
+/* What stands between the up and the down projection.  out, f (N,F), gate (N,F) of one that
+ * is gated; df holds dout on entry. */
+typedef struct Activation {
+    void (*forward)(real *out, const real *f, const real *gate, int N, int F);
+    void (*backward)(real *df, real *dgate, const real *f, const real *gate, int N,
+                     int F);
+} Activation;
 
 /* What a system adds to projection k (row range r) in phase p: to y, to dx; its own
  * gradients. */

@@ -40,10 +40,11 @@ static void naive_rmsnorm(double *out, const double *x, const double *g, int K) 
     for (int i = 0; i < K; i++) out[i] = x[i] / sqrt(square + 1e-6) * g[i];
 }
 
-/* Turns the pairs (x[i], x[D/2 + i]) by the angle pos * 10000^(-2i/D).  x (D) */
-static void naive_rope(double *x, int pos, int D) {
-    for (int i = 0; i < D / 2; i++) {
-        const double angle = pos * pow(10000, -2.0 * i / D);
+/* Turns the first pairs (x[i], x[D/2 + i]), `turned` numbers in all, by the angle
+ * pos * 10000^(-2i/turned).  x (D) */
+static void naive_rope(double *x, int pos, int D, int turned) {
+    for (int i = 0; i < turned / 2; i++) {
+        const double angle = pos * pow(10000, -2.0 * i / turned);
         const double x1 = x[i], x2 = x[D / 2 + i];
         x[i] = x1 * cos(angle) + x2 * sin(angle);
         x[D / 2 + i] = -x1 * sin(angle) + x2 * cos(angle);
@@ -99,68 +100,107 @@ static void test_rmsnorm(void) {
     }
 }
 
-/* Embedding, input injection, relu^2 and the gate, number by number. */
+static double naive_silu(double x) { return x / (1 + exp(-x)); }
+
+/* The activation as --act says it.  gate: of swiglu */
+static double naive_act(int act, double f, double gate) {
+    if (act == ACT_SILU) return naive_silu(f);
+    if (act == ACT_SWIGLU) return naive_silu(gate) * f;
+    if (f <= 0) return 0;
+    return act == ACT_RELU2 ? f * f : f;
+}
+
+/* Embedding, input injection and the gate, number by number. */
 static void test_small_layers(void) {
     enum { N = 5, K = 19, NK = N * K };
     const real *x = reals(NK, 1), *y = reals(NK, 2), *a = reals(K, 3), *b = reals(K, 4);
     const real *e = reals(K, 5);
     const int tokens[N] = {2, 0, 2, 1, 2};
-    real out[4][NK];
-    double want[4][NK];
+    real out[3][NK];
+    double want[3][NK];
 
     embed_forward(out[0], x, tokens, N, K);
     mix_forward(out[1], x, y, a, b, e, N, K);
-    relu2_forward(out[2], x, N, K);
-    gate_forward(out[3], x, y, a, N, K);
+    gate_forward(out[2], x, y, a, N, K);
     for (int i = 0; i < NK; i++) {
         const double xi = (double)x[i], yi = (double)y[i], ai = (double)a[i % K];
         want[0][i] = (double)x[tokens[i / K] * K + i % K];
         want[1][i] = ai * xi + (double)b[i % K] * yi + (double)e[i % K];
-        want[2][i] = xi > 0 ? xi * xi : 0;
-        want[3][i] = xi + ai * yi;
+        want[2][i] = xi + ai * yi;
     }
-    const char *const names[] = {"embedding", "input injection", "relu^2", "gate"};
-    for (int k = 0; k < 4; k++)
+    const char *const names[] = {"embedding", "input injection", "gate"};
+    for (int k = 0; k < 3; k++)
         CHECK(worst_of(out[k], want[k], NK) <= EPS, "%s: off by %.3g", names[k],
               worst_of(out[k], want[k], NK));
 }
 
+/* Number by number, large ones too, whose e^-x is no number. */
+static void test_activations(void) {
+    enum { N = 5, F = 19, NF = N * F };
+    real *f = reals(NF, 1), *gate = reals(NF, 2), *out = reals(NF, 0);
+    double want[NF];
+    const real large[] = {0, -0.0, 50, -50, 100, -100, 1e4, -1e4};
+    for (int i = 0; i < 8; i++) f[3 * i] = gate[3 * i + 1] = large[i];
+
+    for (int act = ACT_RELU2; act <= ACT_SWIGLU; act++) {
+        double most = 0;
+        activations[act].forward(out, f, gate, N, F);
+        for (int i = 0; i < NF; i++)
+            want[i] = naive_act(act, (double)f[i], (double)gate[i]);
+        for (int i = 0; i < NF; i++) {
+            const double off = fabs((double)out[i] - want[i]);
+            most = worse(most, off / (1 + fabs(want[i])));
+        }
+        CHECK(most <= EPS, "activation %d: off by %.3g", act, most);
+    }
+}
+
 /* Queries and keys: a norm per head without gain, a gain per query head, RoPE. Tokens
  * n0, n0 + 1, .. of rows of T = 5, with pos0 tokens before each row. */
-static void test_rope(void) {
-    enum { N = 9, T = 5, POS0 = 3, N0 = 2, H = 3, KV = 1, D = 6, OUT = (H + KV) * D };
+static void check_rope(const char *arm, int turned) {
+    enum { N = 9, T = 5, POS0 = 3, N0 = 2, H = 3, KV = 1, D = 12, OUT = (H + KV) * D };
     enum { LD = OUT + KV * D };
     Golf m;
-    new_model(&m, "vocab=8 width=18 heads=3 kv_heads=1 seq=16 repeat=1 mlp=1", 16);
+    char text[200];
+    snprintf(text, sizeof text, "vocab=8 width=36 heads=3 kv_heads=1 seq=16 repeat=1 %s",
+             arm);
+    new_model(&m, text, 16);
     const real *x = reals(N * LD, 1), *gain = reals(H, 2);
     real out[N * OUT];
-    double want[N * OUT], ones[D] = {1, 1, 1, 1, 1, 1};
+    double want[N * OUT], ones[D];
+    for (int i = 0; i < D; i++) ones[i] = 1;
     qk_forward(out, x, LD, gain, m.rope, POS0, N0, N, T, H, KV, D);
     for (int n = 0; n < N; n++)
         for (int h = 0; h < H + KV; h++) {
             double *w = want + n * OUT + h * D;
             naive_rmsnorm(w, doubles(x + n * LD + h * D, D), ones, D);
             for (int i = 0; i < D; i++) w[i] *= h < H ? (double)gain[h] : 1;
-            naive_rope(w, POS0 + (N0 + n) % T, D);
+            naive_rope(w, POS0 + (N0 + n) % T, D, turned);
         }
-    CHECK(worst_of(out, want, N * OUT) <= EPS, "q and k: off by %.3g",
+    CHECK(worst_of(out, want, N * OUT) <= EPS, "%s: q and k: off by %.3g", arm,
           worst_of(out, want, N * OUT));
+    golf_free(&m);
+}
+
+static void test_rope(void) {
+    enum { D = 6 };
+    check_rope("rope=full", 12);
+    check_rope("rope=half", 6);
 
     /* what RoPE is for: a query times a key depends on their distance alone */
     double q[D] = {1, -2, 3, 0.5, 1.5, -1}, k[D] = {2, 1, -1, 0.25, -3, 1};
     double q2[D], k2[D], dot[2] = {0, 0};
     memcpy(q2, q, sizeof q);
     memcpy(k2, k, sizeof k);
-    naive_rope(q, 7, D);
-    naive_rope(k, 2, D);
-    naive_rope(q2, 30, D);
-    naive_rope(k2, 25, D);
+    naive_rope(q, 7, D, D);
+    naive_rope(k, 2, D, D);
+    naive_rope(q2, 30, D, D);
+    naive_rope(k2, 25, D, D);
     for (int i = 0; i < D; i++) {
         dot[0] += q[i] * k[i];
         dot[1] += q2[i] * k2[i];
     }
     CHECK(near(dot[0], dot[1], 1e-12), "distance 5: %.9g, then %.9g", dot[0], dot[1]);
-    golf_free(&m);
 }
 
 /* Query i of Tq sees keys 0 .. Tk-Tq+i; query head h uses key/value head h / (H/KV). */
@@ -223,7 +263,8 @@ typedef struct Layer {
     void (*backward)(struct Layer *l); /* d from in and coef */
     int N, K;                          /* rows and columns */
     int B, T, H, KV, D;                /* of attention and RoPE */
-    size_t n_out, n[5];                /* numbers of out and of each input */
+    int act;
+    size_t n_out, n[5]; /* numbers of out and of each input */
     int adds[5];
     real *in[5], *d[5], *out, *coef, *r, *rope, *room;
     int *tokens;
@@ -292,11 +333,13 @@ static void layer_attention_d(Layer *l) {
                        l->in[1], kv, l->in[2], kv, l->B, l->T, l->H, l->KV, l->D);
 }
 
-static void layer_relu2(Layer *l) { relu2_forward(l->out, l->in[0], l->N, l->K); }
+static void layer_act(Layer *l) {
+    activations[l->act].forward(l->out, l->in[0], l->in[1], l->N, l->K);
+}
 
-static void layer_relu2_d(Layer *l) {
+static void layer_act_d(Layer *l) {
     memcpy(l->d[0], l->coef, l->n_out * sizeof(real));
-    relu2_backward(l->d[0], l->in[0], l->N, l->K);
+    activations[l->act].backward(l->d[0], l->d[1], l->in[0], l->in[1], l->N, l->K);
 }
 
 /* coef stands for h, to which g * y is added. */
@@ -365,8 +408,14 @@ static Layer layers[] = {
     {.name = "input injection", .forward = layer_mix, .backward = layer_mix_d,
      .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK,
      .n = {LAYER_NK, LAYER_NK, LAYER_K, LAYER_K, LAYER_K}, .adds = {0, 1, 1, 1, 1}},
-    {.name = "relu^2", .forward = layer_relu2, .backward = layer_relu2_d,
+    {.name = "relu^2", .forward = layer_act, .backward = layer_act_d, .act = ACT_RELU2,
      .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK, .n = {LAYER_NK}},
+    {.name = "relu", .forward = layer_act, .backward = layer_act_d, .act = ACT_RELU,
+     .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK, .n = {LAYER_NK}},
+    {.name = "silu", .forward = layer_act, .backward = layer_act_d, .act = ACT_SILU,
+     .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK, .n = {LAYER_NK}},
+    {.name = "swiglu", .forward = layer_act, .backward = layer_act_d, .act = ACT_SWIGLU,
+     .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK, .n = {LAYER_NK, LAYER_NK}},
     {.name = "gate", .forward = layer_gate, .backward = layer_gate_d,
      .N = LAYER_N, .K = LAYER_K, .n_out = LAYER_NK, .n = {LAYER_NK, LAYER_K},
      .adds = {0, 1}},
@@ -530,6 +579,14 @@ static void test_model_gradients(void) {
         "heads=4 kv_heads=2",
         "heads=4 kv_heads=1 wq=none",
         "hidden=24 unique=2 repeat=1",
+        "act=relu",
+        "act=relu extra_norm=none wq=none aq=none unique=2 repeat=1",
+        "act=silu extra_norm=each",
+        "act=swiglu",
+        "act=swiglu extra_norm=each unique=2 prelude=1 wscale=row",
+        "act=swiglu extra_norm=none hidden=16 wq=int4 aq=none recompute=1",
+        "rope=half",
+        "rope=half heads=1 kv_heads=1 act=relu",
         "wq=none aq=none",
         "wq=none",
         "aq=none",
@@ -633,7 +690,7 @@ static void naive_qkv(Naive *s, int t) {
         naive_rmsnorm(x, x, ones, D);
         if (j < c->heads)
             for (int i = 0; i < D; i++) x[i] *= naive_vector(s, T_q_gain)[j];
-        naive_rope(x, t, D);
+        naive_rope(x, t, D, c->rope == ROPE_HALF ? D / 2 : D);
     }
 }
 
@@ -647,17 +704,18 @@ static void naive_output(Naive *s, int t) {
         s->h[t][i] += naive_vector(s, T_gate_attn)[i] * o[i];
 }
 
-/* h += gate_mlp * Wdown (RMSNorm(relu^2(Wup (RMSNorm(h) * g_mlp))) * x_mlp) */
+/* h += gate_mlp * Wdown (RMSNorm(act(Wup (RMSNorm(h) * g_mlp))) * x_mlp) */
 static void naive_mlp(Naive *s, int t) {
     const Config *c = &s->m->config;
     const int C = c->width, F = hidden_width(c);
-    double u[NAIVE_C], f[NAIVE_F], y[NAIVE_C];
+    double u[NAIVE_C], f[NAIVE_F], gate[NAIVE_F] = {0}, y[NAIVE_C];
 
     memcpy(u, s->h[t], sizeof u);
     naive_norm(s, u, T_g_mlp);
     if (c->extra_norm == XN_EACH) naive_norm(s, u, T_x_up);
     naive_project(s, f, u, T_wup, 0, F);
-    for (int i = 0; i < F; i++) f[i] = f[i] > 0 ? f[i] * f[i] : 0;
+    if (c->act == ACT_SWIGLU) naive_project(s, gate, u, T_wgate, 0, F);
+    for (int i = 0; i < F; i++) f[i] = naive_act(c->act, f[i], gate[i]);
     if (c->extra_norm >= XN_OUT) naive_norm(s, f, T_x_mlp);
     naive_project(s, y, f, T_wdown, 0, C);
     for (int i = 0; i < C; i++) s->h[t][i] += naive_vector(s, T_gate_mlp)[i] * y[i];
@@ -716,7 +774,11 @@ static void test_model_by_definition(void) {
         "wq=int4 aq=int4 wscale=row",
         "extra_norm=each unique=2 repeat=2 order=sequence prelude=1",
         "extra_norm=none gain=none phase=0 unique=2 coda=1 gate=scalar aq=none",
-        "phase_embed=1 qgain=none mix=scalar kv_heads=1 hidden=40"};
+        "phase_embed=1 qgain=none mix=scalar kv_heads=1 hidden=40",
+        "act=relu aq=none",
+        "act=silu extra_norm=none aq=none rope=half",
+        "act=swiglu aq=none unique=2 repeat=2",
+        "act=swiglu extra_norm=each rope=half kv_heads=1"};
     enum { B = 3, T = NAIVE_T, V = 31 };
     const int *x = tokens_below(V, B * T, 1), *y = tokens_below(V, B * T, 2);
 
@@ -1570,7 +1632,8 @@ static double cached_decode_error(const char *arm) {
 
 static void test_cached_decode(void) {
     const char *const arms[] = {"", "wq=none aq=none",
-                                "extra_norm=each kv_heads=1 phase_embed=1"};
+                                "extra_norm=each kv_heads=1 phase_embed=1",
+                                "act=swiglu rope=half"};
     for (size_t a = 0; a < COUNT(arms); a++) {
         const double e = cached_decode_error(arms[a]);
         CHECK(e <= 1e-4, "%s: cached decode: logits differ by %.3g", arms[a], e);
@@ -1654,6 +1717,7 @@ int main(void) {
     start_tests();
     run_test("RMSNorm", test_rmsnorm);
     run_test("small layers", test_small_layers);
+    run_test("activations", test_activations);
     run_test("RoPE", test_rope);
     run_test("attention", test_attention);
     run_test("cross-entropy", test_cross_entropy);

@@ -17,6 +17,7 @@
  *                              |                           |   |                          |
  *                              RMSNorm*x_attn[p] -> Wo ----+   RMSNorm*x_mlp[p] -> Wdown -+
  *
+ * (relu^2: or another --act, of which swiglu has a third matrix before it, Wgate.)
  * The four W are ternary and may be shared by all phases; every [p] is a vector of the
  * phase's own in bf16: the compression interface. At small caps the tied embedding is
  * most of the file (`info`).
@@ -241,7 +242,7 @@ double now(void) {
     X(MUON, "Muon matmul") \
     X(ATTENTION, "attention") \
     X(LOSS, "softcap, softmax, loss") \
-    X(NORMS, "norms, gates, RoPE, relu^2") \
+    X(NORMS, "norms, gates, RoPE, activation") \
     X(QUANT, "quantization, packing") \
     X(OPTIMIZER, "optimizer")
 /* clang-format on */
@@ -1503,10 +1504,12 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
     }
 }
 
-/* -------------------------------------------------------------------------------- relu^2
+/* --------------------------------------------------------------------------- Activations
+ * Of --act. Those that are not gated leave gate and dgate alone.
  * out = relu(f)^2.  out (N,F) <- f (N,F) */
-void relu2_forward(real *out, const real *f, int N, int F) {
+void relu2_forward(real *out, const real *f, const real *gate, int N, int F) {
     TIMED(NORMS);
+    (void)gate;
     FOR_ROWS(n, N, F) {
         FOR_COLUMNS(i, F) out[at + i] = f[at + i] > 0 ? f[at + i] * f[at + i] : 0;
     }
@@ -1514,12 +1517,92 @@ void relu2_forward(real *out, const real *f, int N, int F) {
 
 /* forward: out = relu(f)^2, so df = dout * 2 * relu(f).
  * df (N,F), which holds dout on entry <- f (N,F) */
-void relu2_backward(real *df, const real *f, int N, int F) {
+void relu2_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                    int F) {
     TIMED(NORMS);
+    (void)dgate;
+    (void)gate;
     FOR_ROWS(n, N, F) {
         FOR_COLUMNS(i, F) df[at + i] *= f[at + i] > 0 ? 2 * f[at + i] : 0;
     }
 }
+
+/* out = relu(f).  out (N,F) <- f (N,F) */
+void relu_forward(real *out, const real *f, const real *gate, int N, int F) {
+    TIMED(NORMS);
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) out[at + i] = f[at + i] > 0 ? f[at + i] : 0;
+    }
+}
+
+/* forward: out = relu(f).  df (N,F), which holds dout on entry <- f (N,F) */
+void relu_backward(real *df, real *dgate, const real *f, const real *gate, int N, int F) {
+    TIMED(NORMS);
+    (void)dgate;
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) df[at + i] = f[at + i] > 0 ? df[at + i] : 0;
+    }
+}
+
+/* 1/(1 + e^-x), for any x: the exponent is never positive. */
+static inline real sigmoid(real x) {
+    const real t = fast_exp(-fabs(x));
+    const real s = 1 / (1 + t);
+    return x < 0 ? t * s : s;
+}
+
+/* out = silu(f) = f * sigmoid(f).  out (N,F) <- f (N,F) */
+void silu_forward(real *out, const real *f, const real *gate, int N, int F) {
+    TIMED(NORMS);
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) out[at + i] = f[at + i] * sigmoid(f[at + i]);
+    }
+}
+
+/* The derivative of silu: with s = sigmoid(x), s + x s (1 - s). */
+static inline real silu_slope(real x) {
+    const real s = sigmoid(x);
+    return s * (1 + x * (1 - s));
+}
+
+/* forward: out = silu(f).  df (N,F), which holds dout on entry <- f (N,F) */
+void silu_backward(real *df, real *dgate, const real *f, const real *gate, int N, int F) {
+    TIMED(NORMS);
+    (void)dgate;
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) df[at + i] *= silu_slope(f[at + i]);
+    }
+}
+
+/* out = silu(gate) * f (Shazeer, 2002.05202).  out (N,F) <- f, gate (N,F) */
+void swiglu_forward(real *out, const real *f, const real *gate, int N, int F) {
+    TIMED(NORMS);
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F) out[at + i] = gate[at + i] * sigmoid(gate[at + i]) * f[at + i];
+    }
+}
+
+/* forward: out = silu(gate) * f, so dgate = dout * f * silu'(gate), df = dout * silu(gate)
+ * df (N,F), which holds dout on entry, dgate (N,F) <- f, gate (N,F) */
+void swiglu_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                     int F) {
+    TIMED(NORMS);
+    FOR_ROWS(n, N, F) {
+        FOR_COLUMNS(i, F)
+            dgate[at + i] = df[at + i] * f[at + i] * silu_slope(gate[at + i]);
+        FOR_COLUMNS(i, F) df[at + i] *= gate[at + i] * sigmoid(gate[at + i]);
+    }
+}
+
+static const Activation activations[] = {
+    [ACT_RELU2] = {relu2_forward, relu2_backward},
+    [ACT_RELU] = {relu_forward, relu_backward},
+    [ACT_SILU] = {silu_forward, silu_backward},
+    [ACT_SWIGLU] = {swiglu_forward, swiglu_backward}};
 
 /* ------------------------------------------------------------------------ Gated residual
  * out = h + g * y.  out (N,C) <- h, y (N,C), g (C) */
@@ -2014,6 +2097,7 @@ static void golf_layout(Golf *m, const Config *c) {
     m->momentum = c->momentum;
     m->attention = &attention;
     m->mlp = &mlp;
+    m->act = activations + c->act;
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->on(c)) m->systems[on++] = *s;
     table_rows(m);
@@ -2107,13 +2191,15 @@ static void act_alloc(Golf *m, Act *a, int tensor, size_t N, size_t K) {
     if (in->has_mask) a->mask = owned(m, N * K, 1);
 }
 
+/* rope=half: half of the pairs turn, by the angles of a head of half the size; the others
+ * stay as they are. */
 static void rope_table(Golf *m) {
     const Config *c = &m->config;
-    const int D = head_dim(c);
+    const int D = head_dim(c), turned = c->rope == ROPE_HALF ? D / 2 : D;
     m->rope = owned_reals(m, (size_t)c->seq * (size_t)D);
     for (int t = 0; t < c->seq; t++)
         for (int i = 0; i < D / 2; i++) {
-            const double angle = t * pow(10000, -2.0 * i / D);
+            const double angle = i < turned / 2 ? t * pow(10000, -2.0 * i / turned) : 0;
             m->rope[(size_t)t * D + i] = (real)cos(angle);
             m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
         }
@@ -2598,6 +2684,7 @@ static const Sublayer attention = {.before = qkv_forward,
 /* ---- MLP: mid -> out.
  * u = RMSNorm(mid) * g_mlp;  f = Wup Q(u), or Wup Q(RMSNorm(u) * x_up);
  * y = Wdown Q(RMSNorm(relu^2(f)) * x_mlp);  out = mid + gate_mlp * y
+ * or another activation, of which a gated one has f_gate = Wgate Q(u), too.
  * In pieces that systems use, too. */
 static void mlp_output_forward(Golf *m, const Chunk *k) { /* y */
     const Config *c = &m->config;
@@ -2610,7 +2697,8 @@ static void mlp_output_forward(Golf *m, const Chunk *k) { /* y */
     rmsnorm_forward(u, s.r_mlp, s.mid, vec_of(m, T_g_mlp, k), n, C);
     input_of(m, &s.in_up, T_wup, each, s.r_up, u, vec_of(m, T_x_up, k), n, C, room);
     project(m, s.f, F, &s.in_up, T_wup, k->p, 0, n);
-    relu2_forward(u, s.f, n, F);
+    if (is_gated(c)) project(m, s.f_gate, F, &s.in_up, T_wgate, k->p, 0, n);
+    m->act->forward(u, s.f, s.f_gate, n, F);
     input_of(m, &s.in_down, T_wdown, norm, s.r_xd, u, vec_of(m, T_x_mlp, k), n, F, room);
     project(m, s.y, C, &s.in_down, T_wdown, k->p, 0, n);
 }
@@ -2630,12 +2718,15 @@ static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
 
     project_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, k->p, 0, n);
     if (c->extra_norm) {
-        relu2_forward(room, s.f, n, F);
+        m->act->forward(room, s.f, s.f_gate, n, F);
         rmsnorm_backward(f.df, 0, dvec_of(m, T_x_mlp, k), f.df, room, s.r_xd,
                          vec_of(m, T_x_mlp, k), n, F);
     }
-    relu2_backward(f.df, s.f, n, F);
+    m->act->backward(f.df, f.df_gate, s.f, s.f_gate, n, F);
     project_dx(m, du, f.df, F, &s.in_up, T_wup, k->p, 0, n);
+    if (!is_gated(c)) return;
+    project_dx(m, room, f.df_gate, F, &s.in_up, T_wgate, k->p, 0, n);
+    FOR_COLUMNS(i, n * C) du[i] += room[i];
 }
 
 /* From d(u) in du: through both norms, onto d(mid) in f.dh. */
@@ -2666,9 +2757,12 @@ static void mlp_backward(Golf *m, const Chunk *k) {
 
 static int mlp_dw(const Golf *m, int p, int N, Gemm *to) {
     const PhaseBuffers *s = m->phase + p;
+    const int F = hidden_width(&m->config);
     to[0] = project_dw(m, m->dy, m->config.width, &s->in_down, T_wdown, p, 0, N);
-    to[1] = project_dw(m, m->df, hidden_width(&m->config), &s->in_up, T_wup, p, 0, N);
-    return 2;
+    to[1] = project_dw(m, m->df, F, &s->in_up, T_wup, p, 0, N);
+    if (!is_gated(&m->config)) return 2;
+    to[2] = project_dw(m, m->df_gate, F, &s->in_up, T_wgate, p, 0, N);
+    return 3;
 }
 
 static const Sublayer mlp = {
@@ -3930,9 +4024,9 @@ static void config_check(const Config *c) {
     check_systems(c);
     if (W < 8) die("--width=%d: expected at least 8", W);
     if (W % H) die("--width=%d is no multiple of --heads=%d; change one of them", W, H);
-    if (head_dim(c) % 2)
-        die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H,
-            head_dim(c));
+    if (head_dim(c) % rope_step(c))
+        die("--width=%d / --heads=%d gives head_dim %d, and --rope needs a multiple of %d",
+            W, H, head_dim(c), rope_step(c));
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
     if ((double)W * fmax(hidden_width(c), qkv_rows(c)) > 1 << 30)
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix",
@@ -4721,7 +4815,7 @@ static void fit_width(Config *c) {
     int best = 0;
     check_systems(c);
     for (c->width = 8; c->width <= 16384; c->width += 8) {
-        if (c->width % c->heads || head_dim(c) % 2) continue;
+        if (c->width % c->heads || head_dim(c) % rope_step(c)) continue;
         if (artifact_bytes(c) > most) break;
         best = c->width;
     }

@@ -113,6 +113,12 @@ bug phase-vector-one-early double golf gradients \
 bug rmsnorm-dot-term double golf layers "$(in_ rmsnorm_backward)s/sum_lanes(sum) \*/0 * sum_lanes(sum) */"
 bug gate-gradient-2-percent double golf layers "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double golf layers "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
+bug relu-without-its-kink double golf layers "$(in_ relu_backward)s/f\[at + i\] > 0 ? df\[at + i\] : 0/df[at + i]/"
+bug silu-slope double golf layers "$(in_ silu_slope)s/(1 - s))/s)/"
+bug swiglu-of-the-wrong-side float golf activations "$(in_ swiglu_forward)s/gate\[at + i\] \* sigmoid(gate\[at + i\]) \* f\[at + i\]/f[at + i] * sigmoid(f[at + i]) * gate[at + i]/"
+bug sigmoid-overflows float golf activations "$(in_ sigmoid)s/fast_exp(-fabs(x))/fast_exp(-x)/; $(in_ sigmoid)s/return x < 0 ? t \* s : s/return s/"
+bug third-dW-of-the-second double golf gradients "$(in_ mlp_dw)s/m->df_gate, F/m->df, F/"
+bug third-matrix-without-dx double golf gradients "$(in_ mlp_hidden_backward)s/du\[i\] += room\[i\]/du[i] += 0 * room[i]/"
 bug rope-sign-backward double golf layers "$(in_ rope_backward)s/d1 \* c - d2 \* s/d1 * c + d2 * s/"
 bug embedding-without-x0-path double golf model \
     "$(in_ embed_chunk_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*;/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
@@ -126,6 +132,7 @@ bug masks-ignored float golf straight "$(in_ ste_backward)s/mask\[i\] ? dw\[i\] 
 bug rope-sign-both float golf RoPE \
     "$(in_ rope_forward)s/x1 \* c + x2 \* s, x2 \* c - x1 \* s/x1 * c - x2 * s, x2 * c + x1 * s/" \
     "$(in_ rope_backward)s/d1 \* c - d2 \* s, d1 \* s + d2 \* c/d1 * c + d2 * s, d2 * c - d1 * s/"
+bug rope-half-by-all-angles float golf RoPE "$(in_ rope_table)s|-2.0 \* i / turned|-2.0 * i / D|"
 bug rope-of-another-row float golf RoPE "$(in_ qk_forward)s/(pos0 + (n0 + n) % T)/(pos0 + n % T)/"
 bug gqa-head-mapping float golf attention "$(in_ attention_forward)s|pack_a(k_left, mat(k + (size_t)b \* Tk \* ldk + kv|pack_a(k_left, mat(k + (size_t)b * Tk * ldk + (kv + 1) % KV|"
 bug attention-sees-the-next-token float golf attention \
@@ -217,6 +224,8 @@ bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->b
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
 bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1c->hidden += 16;/"
+bug gated-hidden-in-full float files gated "$(in_ hidden_width)s|wide / 12 \* 8|wide|"
+bug fit-of-odd-halves float files fit "$(in_ fit_width)s/head_dim(c) % rope_step(c)/head_dim(c) % 2/"
 bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
 # commands
 bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"

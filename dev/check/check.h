@@ -413,6 +413,31 @@ static void frozen_weights(Golf *m) {
     EACH_TENSOR(t, m) t->float_only = 1;
 }
 
+/* relu has a kink, which differences would step over: REPLAY computes mask * f, with the
+ * mask as recorded. The other activations are smooth enough. */
+static void frozen_relu(real *out, const real *f, const real *gate, int N, int F) {
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        real *mask = residual_at(f + at, (size_t)F);
+        for (int i = 0; i < F; i++) {
+            if (frozen.mode == RECORD) mask[i] = f[at + i] > 0;
+            out[at + i] = mask[i] * f[at + i];
+        }
+    }
+}
+
+static void frozen_relu_backward(real *df, real *dgate, const real *f, const real *gate,
+                                 int N, int F) {
+    (void)dgate;
+    (void)gate;
+    FOR_ROWS(n, N, F) {
+        const real *mask = residual_at(f + at, (size_t)F);
+        for (int i = 0; i < F; i++) df[at + i] *= mask[i];
+    }
+}
+
+static const Activation frozen_activation = {frozen_relu, frozen_relu_backward};
+
 static int never_on(const Config *c) {
     (void)c;
     return 0;
@@ -432,6 +457,8 @@ static void freeze_rows(Golf *m, int mode) { /* inputs as they are, or frozen */
         m->inputs[k] = mode == LIVE ? frozen.live[k] : &frozen.row[k];
         m->tensor[k].float_only = float_only[k];
     }
+    if (m->config.act == ACT_RELU)
+        m->act = mode == LIVE ? activations + ACT_RELU : &frozen_activation;
     frozen.mode = mode;
 }
 

@@ -128,8 +128,8 @@ done << 'END'
 --repeat_random=1 --backprop=2 --momentum_warmup=50
 --ffn=fips --fips_rank=16
 --init_from=FLAT/ckpt.bin --convert=average --ffn=fips --fips_rank=70 --fips_group=2 --fips_steps=60 --fips_rows=16 --fips_prune=accelerated
---experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut
---attn_experts=3
+--experts=4 --expert_size=32 --moe_bias=1 --norm=peri --init=moeut --act=relu
+--attn_experts=3 --act=swiglu --rope=half
 --unet=1 --baseline_init=1 --shuffle=0 --muon_split=1
 --embed_rank=16
 --qat=noise --wq=int4 --aq=none

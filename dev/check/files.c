@@ -47,7 +47,11 @@ static void test_exports(void) {
         "wq=int5 aq=none wscale=row",
         "wq=int6 wscale=group",
         "wq=int7",
-        "wq=int8 unique=2"};
+        "wq=int8 unique=2",
+        "act=relu rope=half",
+        "act=silu wq=none",
+        "act=swiglu unique=2 prelude=1",
+        "act=swiglu width=96 hidden=8 extra_norm=each wq=int4"};
     for (size_t a = 0; a < COUNT(arms); a++) check_export(arms[a]);
 }
 
@@ -482,7 +486,9 @@ static void check_fit(const char *arm, int cap) {
     if (fixed) {
         CHECK(c.hidden == 64, "%s: hidden %d", text, c.hidden);
     } else {
-        CHECK(!c.hidden || (c.hidden > c.mlp * C && c.hidden % 8 == 0),
+        Config least = c;
+        least.hidden = 0;
+        CHECK(!c.hidden || (c.hidden > hidden_width(&least) && c.hidden % 8 == 0),
               "%s: hidden %d at width %d", text, c.hidden, C);
         c.hidden = hidden_width(&c) + 8;
         CHECK(artifact_bytes(&c) > (size_t)cap, "%s: 8 more would fit", text);
@@ -490,7 +496,7 @@ static void check_fit(const char *arm, int cap) {
     }
     do {
         c.width += 8;
-    } while (c.width % c.heads || head_dim(&c) % 2);
+    } while (c.width % c.heads || head_dim(&c) % rope_step(&c));
     CHECK(artifact_bytes(&c) > (size_t)cap, "%s: width %d would fit", text, c.width);
 }
 
@@ -498,7 +504,9 @@ static void test_fit(void) {
     static const char *const arms[] = {"heads=4 repeat=4 mlp=4",
                                        "heads=2 unique=4 repeat=1 mlp=4",
                                        "heads=3 width=24 mlp=2 wq=int4 wscale=row",
-                                       "unique=8 repeat=1 hidden=64 heads=1"};
+                                       "unique=8 repeat=1 hidden=64 heads=1",
+                                       "heads=4 rope=half mlp=4 repeat=1",
+                                       "heads=2 unique=3 repeat=1 act=swiglu mlp=5"};
     for (size_t a = 0; a < COUNT(arms); a++)
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
 }
@@ -510,6 +518,34 @@ static void test_squeeze(void) {
     fit_width(&c);
     const size_t size = artifact_bytes(&c);
     CHECK(size > 98000 && size <= 100000, "packed %zu bytes for 80000 / 0.8", size);
+}
+
+/* A gated MLP has a third matrix and two thirds of the hidden width, in steps of 8: about
+ * the bytes of another. */
+static void test_gated_bytes(void) {
+    static const struct {
+        int width, mlp, hidden;
+    } rows[] = {{8, 1, 8}, {16, 1, 8}, {72, 2, 96}, {96, 13, 832}, {256, 4, 680}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[100];
+        Golf m;
+        snprintf(text, sizeof text, "heads=1 width=%d mlp=%d act=swiglu", rows[i].width,
+                 rows[i].mlp);
+        const Config c = config_of(text);
+        golf_layout(&m, &c);
+        CHECK(m.tensor[T_wup].rows == rows[i].hidden &&
+                  m.tensor[T_wgate].rows == rows[i].hidden &&
+                  m.tensor[T_wdown].cols == rows[i].hidden,
+              "%s: hidden width %d, not %d", text, m.tensor[T_wup].rows, rows[i].hidden);
+    }
+    const Config two = config_of("width=96 mlp=13"),
+                 fixed = config_of("width=96 hidden=640"),
+                 three = config_of("width=96 mlp=13 act=swiglu");
+    const double more = flops_per_token(&three) / flops_per_token(&two);
+    CHECK(artifact_bytes(&three) <= artifact_bytes(&two) + 50 && near(more, 1, 0.001),
+          "gated: %zu bytes, %zu without; %g times the FLOPs", artifact_bytes(&three),
+          artifact_bytes(&two), more);
+    CHECK(hidden_width(&fixed) == 640, "--hidden is taken literally");
 }
 
 int main(void) {
@@ -527,5 +563,6 @@ int main(void) {
     run_test("ledger", test_ledger);
     run_test("fit", test_fit);
     run_test("squeeze", test_squeeze);
+    run_test("gated bytes", test_gated_bytes);
     return end_tests("files");
 }

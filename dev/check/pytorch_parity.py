@@ -17,11 +17,12 @@ u32 = lambda at: int.from_bytes(raw[at:at + 4], "little")
 assert raw[:8] == b"GOLF\r\n\x1a\n" and u32(8) == 2 and u32(12) == len(raw), "not a model.golf"
 n, n_tensors = u32(20), u32(24)
 cfg = dict(kv_heads="0", hidden="0", prelude="0", coda="0", phase_embed="0", wscale="tensor",
-           protect="", cluster="", ffn_hi="0")  # left out of files at these values
+           act="relu2", rope="full", protect="", cluster="", ffn_hi="0")  # left out of files at these values
 cfg.update(line.split("=") for line in raw[28:28 + n].decode().splitlines())
 num = lambda key: int(cfg[key])
 V, C, H, T, bits = (num(k) for k in "vocab width heads seq embed_bits".split())
-KV, D, hidden = num("kv_heads") or H, C // H, num("hidden") or num("mlp") * C
+KV, D, gated = num("kv_heads") or H, C // H, cfg["act"] == "swiglu"
+hidden = num("hidden") or (max(8, num("mlp") * C // 12 * 8) if gated else num("mlp") * C)
 assert not cfg["protect"] and not cfg["cluster"] and cfg["ffn_hi"] == "0" and cfg["wscale"] == "tensor" and \
     cfg["wq"] in ("ternary", "none") and cfg["aq"] in ("int8", "none"), "only the default systems are read here"
 U, R, pre, coda = (num(k) for k in "unique repeat prelude coda".split())
@@ -38,7 +39,8 @@ x_mode = lambda least: cfg["xgain"] if xn >= least else "none"
 proj, inter = "proj", "interface"
 tensors = [  # name, copies, rows, cols, role, mode, value when absent
     ("embed", 1, V, C, "embed", "vector", 0), ("wqkv", blocks, (H + 2 * KV) * D, C, proj, "vector", 0),
-    ("wo", blocks, C, C, proj, "vector", 0), ("wup", blocks, hidden, C, proj, "vector", 0),
+    ("wo", blocks, C, C, proj, "vector", 0), ("wup", blocks, hidden, C, proj, "vector", 0)] + [
+    ("wgate", blocks, hidden, C, proj, "vector", 0)] * gated + [
     ("wdown", blocks, C, hidden, proj, "vector", 0)] + [
     (name, phases, 1, cols, inter, mode, init) for name, cols, mode, init in (
         ("mix0", C, cfg["mix"], 1), ("mix1", C, cfg["mix"], 0),
@@ -175,7 +177,9 @@ def linear(x, weight):
         x = torch.round(x / step) * step
     return x @ weight.T
 
-angle = torch.arange(T)[:, None] * 10000.0 ** (-2.0 * torch.arange(D // 2, dtype=torch.float64) / D)
+turned = D // 2 if cfg["rope"] == "half" else D  # numbers of a head that turn
+angle = torch.arange(T)[:, None] * 10000.0 ** (-2.0 * torch.arange(D // 2, dtype=torch.float64) / turned)
+angle[:, turned // 2:] = 0
 cos, sin = angle.cos(), angle.sin()
 
 def rope(x):  # (B, heads, T, D)
@@ -200,7 +204,10 @@ def forward(x):
         a = (s.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C)
         h = h + g("gate_attn") * linear(norm(a) * g("x_attn") if xn else a, w["wo"][b])
         u = norm(h) * g("g_mlp")
-        f = F.relu(linear(each("x_up"), w["wup"][b])) ** 2
+        f = linear(each("x_up"), w["wup"][b])
+        if cfg["act"] == "silu": f = F.silu(f)
+        elif gated: f = F.silu(linear(each("x_up"), w["wgate"][b])) * f
+        else: f = F.relu(f) ** (2 if cfg["act"] == "relu2" else 1)
         h = h + g("gate_mlp") * linear(norm(f) * g("x_mlp") if xn else f, w["wdown"][b])
     return 30 * torch.tanh(norm(h) @ w["embed"][0].T / 30)
 

@@ -11,12 +11,27 @@
  * weight, 16 for a scale; codes are as good as random, so that coding saves nothing.
  * Costs no more than the core's ternary weights.
  *
- * Differs from the paper: mean|w| is rounded to bf16 before it is used; a weight that
- * equals the mean becomes +, not -; inputs have a step for each token, not one for all;
- * the norm before a projection is the core's (--extra_norm), RMSNorm for LayerNorm.
- * Embedding, interface and optimizer are those of the core. */
+ * --preset=bitnet: how BitNet b1.58 (2402.17764), whose ternary weights are the core's, is
+ * trained ("The Era of 1-bit LLMs: Training Tips, Code and FAQ"): AdamW with the betas 0.9
+ * and 0.95 and one rate for all, of which the first half of the run has 0.0015 (1 - t/T),
+ * the second 0.001 (1 - t/T); 375 steps of warm-up, of 12,000; weight decay 0.1 in the
+ * first half, none in the second, in which weights settle; MLPs with SwiGLU.
+ *
+ * Differs from BitNet: mean|w| is rounded to bf16 before it is used; a weight that equals
+ * the mean becomes +, not -; inputs have a step for each token, not one for all; the norm
+ * before a projection is the core's (--extra_norm), RMSNorm for LayerNorm; the activation
+ * is that of --act, GELU there. Embedding, interface and optimizer are those of the core.
+ * From b1.58's recipe: its rate is that of 700 million parameters and a million tokens a
+ * step; only projections decay; the embedding is quantized, and tied to the head; the
+ * block has the core's input injection, gates and normed queries and keys. */
 #ifdef WORDS
 W(wq, binary)
+
+#elif defined PRESETS
+{"bitnet",
+ "optimizer=adamw lr=0.0015 lr_embed=0.0015 lr_interface=0.0015 schedule=two_stage "
+ "warmup=0.03125 wd=0.1 act=swiglu",
+ "how BitNet b1.58 is trained, for ternary weights or --wq=binary"},
 
 #elif defined LIST
 X(binary_weights)
@@ -121,6 +136,30 @@ static void test_binary_packed(void) {
     check_coder("wq=binary", 256, 256, 1);
 }
 
+/* The recipe's rates and decay, of 12,000 steps: after 375 of them 0.0015 (1 - t/T), from
+ * the middle on 0.001 (1 - t/T) without decay. */
+static void test_bitnet_recipe(void) {
+    static const struct {
+        int step;
+        double rate, decay;
+    } rows[] = {{0, 0.0015 / 375, 0.1},
+                {374, 0.0015 * (1 - 374.0 / 12000), 0.1},
+                {5999, 0.0015 * 6001 / 12000, 0.1},
+                {6000, 0.0005, 0},
+                {11999, 0.001 / 12000, 0}};
+    char text[300];
+    snprintf(text, sizeof text, "steps=12000 %s", preset_named("bitnet")->options);
+    const Config c = config_of(text);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const double f = lr_factor(&c, rows[i].step), decay = wd_at(&c, rows[i].step);
+        CHECK(near(c.lr * f, rows[i].rate, 1e-12) && decay == rows[i].decay,
+              "step %d: rate %g, decay %g", rows[i].step, c.lr * f, decay);
+    }
+    CHECK(c.lr == c.lr_embed && c.lr == c.lr_interface, "one rate for all");
+    CHECK(c.optimizer == OPT_ADAMW && c.beta1 == 0.9 && c.beta2 == 0.95, "AdamW");
+    CHECK(is_gated(&c) && c.wq == WQ_TERNARY, "SwiGLU, ternary");
+}
+
 static const SystemTests binary_weights_tests = {
     .gradients = (const char *const[]){"wq=binary", "wq=binary wscale=row",
                                        "wq=binary wscale=group aq=none unique=2", NULL},
@@ -130,11 +169,14 @@ static const SystemTests binary_weights_tests = {
     .tests = (const Test[]){{"formula", test_binary_formula},
                             {"zeros", test_binary_zeros},
                             {"packed", test_binary_packed},
+                            {"recipe", test_bitnet_recipe},
                             {NULL, NULL}}};
 #elif defined BUGS
 bug binary-without-mean float formula "$(in_ binary_quantize)s/w\[i\] - (real)mean/w[i]/"
 bug binary-of-half-the-size float formula "$(in_ binary_scale)s/2 \* (/(/"
 bug binary-with-a-zero float formula "$(in_ binary_store)s/t->half = 1;//"
 bug group-of-the-next-row float formula "$(in_ span_at)s/i \/ per_line \* line + at/i * group/"
+bug recipe-of-one-stage float recipe "s/schedule=two_stage \"/schedule=linear \"/"
+bug recipe-that-decays-on float recipe "$(in_ wd_at)s/2.0 \* step >= c->steps/0/"
 bug binary-step-zero float zeros "$(in_ binary_scale)s/size > 1e-5 ? size : 1e-5/size/"
 #endif

@@ -242,7 +242,7 @@ static int first_book(const Golf *m, const Tensor *t) {
 
 static int cluscomp_store(const Golf *m, Tensor *t) {
     ClusterOption o;
-    if (t->role != PROJ) return 0;
+    if (t->role != PROJ || !t->n) return 0;
     if (t->ledger != LEDGER_CORE) return 0; /* what is protected has no codebook */
     if (!cluscomp_option(&m->config, &o)) return 0;
     int bits = 1;
@@ -508,7 +508,7 @@ static const System cluscomp_system = {.name = "cluscomp",
 
 /* Two models: with codebooks, and the same in floating point. */
 static void new_clustered(Golf *m, Golf *fp, const char *text, const char *unique) {
-    static const char *const small = "vocab=50 width=32 heads=2 seq=16 repeat=1";
+    static const char *const small = "vocab=50 width=32 heads=2 hidden=128 act=swiglu seq=16 repeat=1";
     char options_text[300];
     snprintf(options_text, sizeof options_text, "%s %s cluster=%s", small, unique, text);
     new_model(m, options_text, 0);
@@ -941,9 +941,10 @@ static void test_reconstruction_resumed(void) {
 
 static const SystemTests cluscomp_tests = {
     .gradients = (const char *const[]){"cluster=2,9,each",
-                                       "cluster=4,7,shared unique=2 repeat=2", NULL},
+                                       "cluster=4,7,shared unique=2 repeat=2",
+                                       "cluster=2,7,each act=swiglu", NULL},
     .files = (const char *const[]){"cluster=4,20,each", "cluster=4,30,each unique=2",
-                                   "cluster=2,300,shared", NULL},
+                                   "cluster=2,300,shared", "cluster=2,40,shared act=swiglu", NULL},
     .errors =
         (const char *const[][2]){
             {"--cluster=4,16", "--cluster=4,16|G,N,shared or G,N,each"},

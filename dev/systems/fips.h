@@ -94,6 +94,9 @@ static int fips_uses(const Config *c) {
 
 static void fips_check(const Config *c) {
     if (!c->phase) die("--ffn=fips has factors for each phase: expected --phase=1");
+    if (is_gated(c))
+        die("--ffn=fips has factors of two matrices: expected no --act=swiglu, which has a "
+            "third");
     if (c->fips_rank < 1) die("--ffn=fips needs --fips_rank, 1 or more");
     if (c->fips_group > phase_count(c))
         die("--fips_group=%d: expected at most the %d phases; 0 is all of them",
@@ -927,6 +930,7 @@ static const SystemTests fips_tests = {
     .gradients =
         (const char *const[]){"ffn=fips fips_rank=5",
                               "ffn=fips fips_rank=3 repeat=3 extra_norm=each aq=none",
+                              "ffn=fips fips_rank=3 act=relu",
                               "ffn=fips fips_rank=8 fips_vbits=6 fips_ubits=16 unique=2 "
                               "repeat=1 fips_sparse=0",
                               "ffn=fips fips_rank=11 fips_group=1",
@@ -947,6 +951,7 @@ static const SystemTests fips_tests = {
             {"--ffn=fips --fips_rank=8 --batch=8 --fips_steps=1 --fips_rows=12",
              "--fips_rows=12|multiple of --batch=8"},
             {"--ffn=fips --fips_rank=8 --fips_steps=1", "--fips_steps=1|--convert"},
+            {"--ffn=fips --fips_rank=8 --act=swiglu", "--ffn=fips|--act=swiglu|third"},
             {"--ffn=fips --fips_rank=8 --phase=0", "--phase=1"},
             {"--fips_rank=8", "--fips_rank|without --ffn=fips"},
             {"--fips_vbits=5", "--fips_vbits|without --ffn=fips"},

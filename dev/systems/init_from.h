@@ -176,6 +176,20 @@ static void donor_open(Golf *from, const char *path) {
     donor_unsoftened(from);
 }
 
+/* Options that say what a weight does: those of the donor. */
+static void same_meaning(const Golf *m, const Golf *from, const char *path) {
+    static const char *const names[] = {"act", "rope"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const Option *o = option_named(names[i]);
+        char here[64], there[64];
+        option_text(&m->config, o, here);
+        option_text(&from->config, o, there);
+        if (strcmp(here, there))
+            die("%s: its weights were trained with --%s=%s, found --%s=%s; give the former",
+                path, names[i], there, names[i], here);
+    }
+}
+
 /* ---- What a run says of it. */
 enum { OF_DONOR = 1, OF_FIT }; /* a tensor is copied, or fitted to the donor's */
 
@@ -224,6 +238,7 @@ static void take_from(Golf *m, const char *path, FILE *to) {
     Golf from;
 
     donor_open(&from, path);
+    same_meaning(m, &from, path);
     for (int k = 0; k < N_TENSORS; k++) {
         if (!is_stored(m->tensor + k) || !from.tensor[k].n) continue;
         take_tensor(m, &from, k, path);
@@ -543,6 +558,8 @@ static void test_donor_refused(void) {
     static const struct {
         const char *options, *says;
     } rows[] = {{"width=24", "flat.bin|--width|embed has"},
+                {"act=relu", "flat.bin|--act=relu2|--act=relu;"},
+                {"rope=half", "flat.bin|--rope=full|--rope=half"},
                 {"unique=2", "flat.bin|wqkv has 5 x|and 3 x|--convert"},
                 {"unique=2 repeat=3 convert=lower", "flat.bin|7 phases, found 5"},
                 {"hidden=40 convert=average", "flat.bin|wup has|--hidden"}};
@@ -609,6 +626,7 @@ bug lower-of-each-sequence double "blocks taken" \
     "$(in_ convert_copy)s/phase_taken(&m->config, j)/(m->config.convert == CONVERT_LOWER ? first : phase_taken(\&m->config, j))/"
 bug prelude-forgotten double "blocks taken" "$(in_ phase_taken)s/return c->prelude + (b/return (b/"
 bug donor-of-the-blocks double "blocks taken" "$(in_ add_of_donor)s/copy_at(from, k, p)/copy_at(from, k, MIN(p, 1))/"
+bug donor-of-another-activation float "init_from: refused" "$(in_ take_from)s/same_meaning(m, &from, path);//"
 bug others-not-started double "init_from: systems" "$(in_ take_from)s/if ((\*s)->start)/if (0)/"
 bug others-not-fitted float "init_from: report" "$(in_ take_from)s/if ((\*s)->fit \&\&/if (0 \&\&/"
 bug flips-since-random float "equal blocks" "$(in_ take_from)s/m->flips = 0;//"

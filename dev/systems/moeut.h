@@ -11,6 +11,7 @@
  * outputs for each head:
  *     v = the sum over the chosen a of sigmoid(zv_a) * V_a u
  *     o = the sum over the heads and their chosen a of sigmoid(zo_a) * O_a att
+ * With A = 1 there is nothing to choose: v = V u, and o keeps its gates.
  *
  * Peri-norm, --norm=peri: only what feeds a softmax or a choice is normed. q, k and all
  * logits see u = RMSNorm(h) * g_attn or RMSNorm(mid) * g_mlp; values see h, experts mid.
@@ -21,7 +22,10 @@
  * mean over the heads.
  *
  * Start, --init=moeut: N(0, 2 / phases / inputs), where the down projection counts the
- * inputs of all experts, E * G.
+ * inputs of all experts, E * G. Rows of Wsel get equal lengths; those of attention's
+ * choices are made equal, too, and then multiplied with the deviation that each had, which
+ * takes this back but for their means: so the official code does it (renorm_keep_std,
+ * renorm_rows).
  *
  * Stored: experts are copies of wup and wdown (copy b * E + e is expert e of block b),
  * V_a further rows of wqkv, O_a further columns of wo, quantized as the core does it;
@@ -34,11 +38,12 @@
  * expert, so that each expert is a few large products; topk rows per token and phase are
  * kept for the backward pass.
  *
- * What differs from the paper: the MLP is the core's, with relu^2 for ReLU, RMSNorm for
- * LayerNorm and (unless --extra_norm=none) a norm before the down projections; attention
- * is the core's, with normed queries and keys and RoPE over all of a head; inputs are
- * quantized, also those of the choice; rows of Wsel do not start at equal length. The
- * bias per phase is an addition. */
+ * What differs from the paper: ReLU and RoPE over half of a head are options of the core,
+ * --act=relu --rope=half. RMSNorm with gains for LayerNorm; (unless --extra_norm=none) a
+ * norm before the down projections; the core's gates, input injection, normed queries and
+ * keys, and a tied head. Inputs are quantized, also those of the choice. The
+ * width of a head is that of the model by the heads. The bias per phase, and fewer
+ * key/value heads than heads, are additions. */
 #ifdef OPTIONS
 X(MODEL | QUIET, INT, experts, "0", "0 to 64", "E, of the MLP; 0 = one MLP")
 X(MODEL | QUIET, INT, topk, "2", "1 to 64", "K of them that each token uses")
@@ -54,8 +59,8 @@ X(TRAIN, NUM, moe_entropy, "0.01", "0 to 10", "c of the loss that keeps experts 
 /* clang-format off */
 X(sel_mlp,  PER_BLOCK, c->experts, c->width, FACTOR, MODE_VECTOR, init_in(c))
 X(sel_bias, PER_PHASE, 1, c->experts, INTERFACE, c->moe_bias * MODE_VECTOR, 0)
-X(sel_v,    PER_BLOCK, kv_heads(c) * c->attn_experts, c->width, FACTOR, MODE_VECTOR,
-  init_in(c))
+X(sel_v,    PER_BLOCK, (c->attn_experts > 1) * kv_heads(c) * c->attn_experts, c->width,
+  FACTOR, MODE_VECTOR, init_in(c))
 X(sel_o,    PER_BLOCK, c->heads * c->attn_experts, c->width, FACTOR, MODE_VECTOR,
   init_in(c))
 /* clang-format on */
@@ -115,10 +120,14 @@ static MoeutPhase *moeut_phase(const Golf *m, int p) { return moeut_of(m)->phase
 
 static int is_peri(const Golf *m) { return m->config.norm == NORM_PERI; }
 
+/* One value needs no choice, and has no gate; one output has a gate all the same. */
+static int values_are_chosen(const Config *c) { return c->attn_experts > 1; }
+
 static Choice choice_of(const Config *c, int which) {
+    const int values = values_are_chosen(c) ? c->attn_experts : 0;
     const Choice choices[CHOICES] = {
         [OF_MLP] = {T_sel_mlp, T_wup, 1, c->experts, c->topk},
-        [OF_VALUES] = {T_sel_v, T_wqkv, kv_heads(c), c->attn_experts, c->attn_topk},
+        [OF_VALUES] = {T_sel_v, T_wqkv, kv_heads(c), values, c->attn_topk},
         [OF_OUTPUTS] = {T_sel_o, T_wqkv, c->heads, c->attn_experts, c->attn_topk}};
     return choices[which];
 }
@@ -360,7 +369,7 @@ static void sort_pairs(Golf *m, int p, int N) {
 }
 
 /* The rows of a task, as in the core's MLP:
- * f = Wup x;  o = Wdown (RMSNorm(relu^2(f)) * x_mlp) */
+ * f = Wup x;  o = Wdown (RMSNorm(act(f)) * x_mlp) */
 static void expert_forward(const Golf *m, int p, const ExpertTask *task) {
     const Config *c = &m->config;
     const int C = c->width, G = c->expert_size, n = task->n;
@@ -374,7 +383,7 @@ static void expert_forward(const Golf *m, int p, const ExpertTask *task) {
     real *u = scratch((size_t)2 * CHUNK * G), *room = u + (size_t)CHUNK * G;
 
     linear_forward(m, f, (size_t)G, &x, T_wup, copy, 0, n);
-    relu2_forward(u, f, n, G);
+    m->act->forward(u, f, NULL, n, G);
     input_of(m, &in_down, T_wdown, norm, s->r_xd + at, u, phase_vector(m, T_x_mlp, p), n,
              G, room);
     linear_forward(m, o, (size_t)C, &in_down, T_wdown, copy, 0, n);
@@ -435,7 +444,7 @@ static void expert_gates_backward(const Golf *m, int p, const ExpertTask *task) 
     }
 }
 
-/* forward: f = Wup x;  o = Wdown (RMSNorm(relu^2(f)) * x_mlp). A task has a row of sums
+/* forward: f = Wup x;  o = Wdown (RMSNorm(act(f)) * x_mlp). A task has a row of sums
  * for x_mlp, as chunks have. */
 static void expert_backward(const Golf *m, int p, int number) {
     const Config *c = &m->config;
@@ -452,11 +461,11 @@ static void expert_backward(const Golf *m, int p, int number) {
     linear_dx(m, df, d_o, (size_t)C, T_wdown, copy, 0, n);
     if (c->extra_norm) {
         real *u = scratch((size_t)CHUNK * G);
-        relu2_forward(u, f, n, G);
+        m->act->forward(u, f, NULL, n, G);
         rmsnorm_backward(df, 0, chunk_dvector(m, T_x_mlp, (size_t)number * CHUNK), df, u,
                          s->r_xd + at, phase_vector(m, T_x_mlp, p), n, G);
     }
-    relu2_backward(df, f, n, G);
+    m->act->backward(df, NULL, f, NULL, n, G);
     linear_dx(m, own->dx + at * C, df, (size_t)G, T_wup, copy, 0, n);
 }
 
@@ -620,47 +629,68 @@ static int qkv_inputs(const Golf *m, int p, size_t n0, Act in[3]) {
 /* Where the values start in a row of qkv, be it the core's or that with A of them. */
 static size_t first_value(const Golf *m) { return (size_t)qk_rows(&m->config); }
 
-/* v = the sum over the chosen a of sigmoid(zv_a) * V_a u. It goes to the core's qkv,
- * where `attend` looks for it. */
+/* v of token n of the chunk = the sum over the chosen a of sigmoid(zv_a) * V_a u.
+ * v (KV,D) <- all (A,KV,D) */
+static void chosen_values(const Golf *m, const Chunk *k, int n, real *v,
+                          const real *all) {
+    const int KV = kv_heads(&m->config), D = head_dim(&m->config);
+    for (int g = 0; g < KV; g++) {
+        const Gated of = gated_of(m, k->p, OF_VALUES, k->n0 + n, g);
+        gated_sum_forward(v + g * D, all + g * D, &of);
+    }
+}
+
+/* v = the sum over the chosen a, or V u of the only one. It goes to the core's qkv, where
+ * `attend` looks for it. */
 static void values_forward(const Golf *m, const Chunk *k, const Act *sel) {
     const Config *c = &m->config;
-    const int KV = kv_heads(c), D = head_dim(c);
+    const size_t one = sizeof(real) * (size_t)(kv_heads(c) * head_dim(c));
     const size_t ld = (size_t)m->tensor[T_wqkv].rows;
-    choice_forward(m, k, OF_VALUES, sel);
+    const int chosen = values_are_chosen(c);
+    if (chosen) choice_forward(m, k, OF_VALUES, sel);
 
     for (int n = 0; n < k->n; n++) {
         const real *all = moeut_phase(m, k->p)->qkv + (k->n0 + n) * ld + first_value(m);
         real *v = k->s.qkv + n * qkv_rows(c) + first_value(m);
-        for (int g = 0; g < KV; g++) {
-            const Gated of = gated_of(m, k->p, OF_VALUES, k->n0 + n, g);
-            gated_sum_forward(v + g * D, all + g * D, &of);
-        }
+        if (chosen) chosen_values(m, k, n, v, all);
+        else memcpy(v, all, one);
     }
 }
 
-/* forward: v = the sum over the chosen a of sigmoid(zv_a) * V_a u. d(v) is in the core's
+/* forward: v = the sum over the chosen a of sigmoid(zv_a) * V_a u.
+ * Of token n of the chunk: dall (A,KV,D), and dz <- dv (KV,D), all (A,KV,D) */
+static void chosen_values_backward(const Golf *m, const Chunk *k, int n, real *dall,
+                                   const real *dv, const real *all) {
+    const Config *c = &m->config;
+    const int KV = kv_heads(c), D = head_dim(c), A = c->attn_experts;
+    const size_t L = (size_t)choice_logits(c, OF_VALUES);
+    real *dz = moeut_of(m)->dz[OF_VALUES] + (size_t)(k->n0 + n) * L;
+
+    memset(dall, 0, sizeof(real) * (size_t)(A * KV * D));
+    memset(dz, 0, sizeof(real) * L);
+    for (int g = 0; g < KV; g++) {
+        const Gated of = gated_of(m, k->p, OF_VALUES, k->n0 + n, g);
+        gated_sum_backward(dall + g * D, dz + g * A, dv + g * D, all + g * D, &of);
+    }
+}
+
+/* forward: v = the sum over the chosen a, or V u of the only one. d(v) is in the core's
  * dqkv, where attend_backward left it. */
 static void values_backward(const Golf *m, const Chunk *k) {
     const Config *c = &m->config;
-    const int KV = kv_heads(c), D = head_dim(c);
+    const size_t one = sizeof(real) * (size_t)(kv_heads(c) * head_dim(c));
     const size_t ld = (size_t)m->tensor[T_wqkv].rows, from = first_value(m);
-    const size_t L = (size_t)choice_logits(c, OF_VALUES);
     const Moeut *own = moeut_of(m);
+    const int chosen = values_are_chosen(c);
 
     for (int n = 0; n < k->n; n++) {
-        const size_t row = (size_t)(k->n0 + n);
-        const real *all = own->phase[k->p].qkv + row * ld + from;
+        const size_t at = (size_t)(k->n0 + n) * ld + from;
         const real *dv = k->f.dqkv + n * qkv_rows(c) + from;
-        real *dall = own->dqkv + row * ld + from, *dz = own->dz[OF_VALUES] + row * L;
-        memset(dall, 0, sizeof(real) * (ld - from));
-        memset(dz, 0, sizeof(real) * L);
-        for (int g = 0; g < KV; g++) {
-            const Gated of = gated_of(m, k->p, OF_VALUES, (int)row, g);
-            gated_sum_backward(dall + g * D, dz + g * c->attn_experts, dv + g * D,
-                               all + g * D, &of);
-        }
+        const real *all = own->phase[k->p].qkv + at;
+        if (chosen) chosen_values_backward(m, k, n, own->dqkv + at, dv, all);
+        else memcpy(own->dqkv + at, dv, one);
     }
-    choice_backward(m, k, OF_VALUES);
+    if (chosen) choice_backward(m, k, OF_VALUES);
 }
 
 /* u = RMSNorm(h) * g_attn;  q,k,v = Wqkv u, or each W (RMSNorm(u) * x); with peri
@@ -732,10 +762,8 @@ static void moeut_qkv_backward(Golf *m, const Chunk *k) {
 
     for (int r = 0; r < ranges; r++) {
         project_dx(m, dx, dqkv, ld, in + r, T_wqkv, k->p, r, n);
-        if (c->attn_experts && r == 0) {
-            choice_dx(m, dx, k, OF_VALUES, 1);
-            choice_dx(m, dx, k, OF_OUTPUTS, 1);
-        }
+        if (r == 0 && values_are_chosen(c)) choice_dx(m, dx, k, OF_VALUES, 1);
+        if (r == 0 && c->attn_experts) choice_dx(m, dx, k, OF_OUTPUTS, 1);
         qkv_input_backward(m, k, r, du, dx, u);
     }
     rmsnorm_backward(k->f.dh, 1, dvec_of(m, T_g_attn, k), du, k->s.h, k->s.r_attn,
@@ -811,7 +839,7 @@ static int moeut_attention_dw(const Golf *m, int p, int N, Gemm *to) {
         to[count++] = project_dw(m, dqkv, ld, in + r, T_wqkv, p, r, N);
     to[count++] = project_dw(m, m->d_o, (size_t)C, in_o, T_wo, p, 0, N);
     if (!A) return count;
-    to[count++] = choice_dw(m, in, p, OF_VALUES, N);
+    if (A > 1) to[count++] = choice_dw(m, in, p, OF_VALUES, N);
     to[count++] = choice_dw(m, in, p, OF_OUTPUTS, N);
     return count;
 }
@@ -865,6 +893,8 @@ static void moeut_check(const Config *c) {
     if (c->experts && c->topk > c->experts) die("--topk: at most --experts; give both");
     if (c->attn_experts && c->attn_topk > c->attn_experts)
         die("--attn_topk: at most --attn_experts; give both");
+    if (c->experts && is_gated(c))
+        die("--experts have two matrices: expected no --act=swiglu, which has a third");
     if (c->experts && c->hidden) die("--experts have --expert_size, no --hidden");
     if (c->recompute && (c->experts || c->attn_experts))
         die("--experts and --attn_experts: expected no --recompute");
@@ -890,6 +920,46 @@ static void moeut_init(Golf *m) {
         m->tensor[to_hidden[i]].init = deep / sqrt((double)c->width);
     m->tensor[T_wo].init = deep / sqrt((double)c->width);
     m->tensor[T_wdown].init = deep / sqrt((double)inputs);
+}
+
+/* The standard deviation of n numbers, with n - 1. */
+static double deviation(const real *x, size_t n) {
+    double mean = 0, square = 0;
+    for (size_t i = 0; i < n; i++) mean += (double)x[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        square += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return sqrt(square / (double)(n - 1));
+}
+
+/* Rows of what chooses, w (rows,C): made as long as each other, then all multiplied so
+ * that the deviation is what it was; of `each` row, or of all together. */
+static void renormalise(real *w, int rows, int C, int each) {
+    const size_t n = (size_t)rows * (size_t)C;
+    const double all = deviation(w, n);
+    double *was = xcalloc((size_t)rows, sizeof(double));
+
+    for (int r = 0; r < rows; r++) {
+        real *row = w + r * C;
+        const real length = sqrt(inner(row, row, C));
+        was[r] = each ? deviation(row, (size_t)C) : all;
+        for (int i = 0; i < C; i++) row[i] /= length;
+    }
+    const double unit = deviation(w, n);
+    for (size_t i = 0; i < n; i++) w[i] *= (real)(was[i / (size_t)C] / unit);
+    free(was);
+}
+
+static void moeut_start(Golf *m, const Golf *from, int convert) {
+    const int choosing[] = {T_sel_mlp, T_sel_v, T_sel_o};
+    (void)convert;
+    if (from || m->config.init != INIT_MOEUT) return;
+    for (size_t i = 0; i < COUNT(choosing); i++) {
+        const Tensor *t = m->tensor + choosing[i];
+        if (!t->n) continue;
+        for (int j = 0; j < t->stored_copies; j++)
+            renormalise(m->master + t->at + (size_t)j * t->copy_n, t->rows, t->cols,
+                        choosing[i] != T_sel_mlp);
+    }
 }
 
 static void moeut_shape(Golf *m) {
@@ -1004,188 +1074,353 @@ static const System moeut_system = {.name = "moeut",
                                     .check = moeut_check,
                                     .shape = moeut_shape,
                                     .buffers = moeut_buffers,
+                                    .start = moeut_start,
                                     .forward = moeut_entropy,
                                     .flops = moeut_flops};
 
 #elif defined TESTS
-/* ---- The definitions, in doubles, one token after the other, for a small model. */
-enum { MOEUT_C = 16, MOEUT_T = 16, MOEUT_N = 2 * MOEUT_T };
+/* ---- The definition: the whole model in doubles, one token after the other, from what is
+ * stored. Attention and MLP with experts or one of each; extra_norm none or out. */
+enum { MOEUT_C = 16, MOEUT_T = 8, MOEUT_B = 2, MOEUT_V = 20, MOEUT_G = 32 };
+enum { MOEUT_GROUPS = 4, MOEUT_E = 5 };
+static const int moeut_tokens = MOEUT_B * MOEUT_T;
 
-/* A small model far from its start, after a forward pass. */
-static void new_moeut_model(Golf *m, const char *arm) {
-    static const char *const base =
-        "vocab=20 width=16 heads=2 seq=16 repeat=1 wq=none "
-        "aq=none extra_norm=none gate=none gain=none qgain=none";
-    char text[300];
-    snprintf(text, sizeof text, "%s %s", base, arm);
-    new_model(m, text, MOEUT_N);
-    for (size_t i = 0; i < m->n_params; i++) m->master[i] += (real)0.3 * noise(31, i);
-    golf_quantize(m);
-    m->train = 0;
-    golf_forward(m, tokens_below(20, MOEUT_N, 80), NULL, 2, MOEUT_T);
+typedef struct {
+    const Golf *m;
+    int p, block; /* the phase, and the block that it uses */
+    double h[MOEUT_T][MOEUT_C], x0[MOEUT_T][MOEUT_C], u[MOEUT_T][MOEUT_C];
+    double q[MOEUT_T][MOEUT_C], k[MOEUT_T][MOEUT_C], v[MOEUT_T][MOEUT_C];
+    double o[MOEUT_T][MOEUT_C], y[MOEUT_T][MOEUT_C];
+    /* sums of softmax(z) over the tokens and phases of each block */
+    double share[CHOICES][3][MOEUT_GROUPS][MOEUT_E];
+} Defined;
+
+static const real *defined_copy(const Defined *d, int tensor, int copy) {
+    const Tensor *t = d->m->tensor + tensor;
+    return d->m->eff + t->at + (size_t)copy * t->copy_n;
 }
 
-/* out (rows) = w x.  w (rows,C), x (C) */
-static void defined_product(double *out, const real *w, const double *x, int rows) {
+/* Number i of a vector of this phase. */
+static double defined_vector(const Defined *d, int tensor, int i) {
+    const Tensor *t = d->m->tensor + tensor;
+    const real *w = defined_copy(d, tensor, d->p);
+    if (t->mode == MODE_NONE) return t->init;
+    return (double)w[t->mode == MODE_VECTOR ? i : 0];
+}
+
+/* out (rows) = w x.  w (rows,cols), its rows ld apart, x (cols) */
+static void defined_product(double *out, const real *w, int ld, const double *x, int rows,
+                            int cols) {
     for (int i = 0; i < rows; i++) {
         out[i] = 0;
-        for (int k = 0; k < MOEUT_C; k++) out[i] += (double)w[i * MOEUT_C + k] * x[k];
+        for (int k = 0; k < cols; k++) out[i] += (double)w[i * ld + k] * x[k];
     }
 }
 
-/* x (n) in place, times gain / RMS. */
-static void defined_norm(double *x, int n, double gain) {
+/* out (n) = x / RMS */
+static void defined_norm(double *out, const double *x, int n) {
     double square = 0;
     for (int i = 0; i < n; i++) square += x[i] * x[i] / n;
-    for (int i = 0; i < n; i++) x[i] *= gain / sqrt(square + 1e-6);
+    for (int i = 0; i < n; i++) out[i] = x[i] / sqrt(square + 1e-6);
 }
 
-/* Token n of a stream: as it is in x, normed in u. */
-static void defined_token(double *x, double *u, const real *stream, int n) {
-    for (int i = 0; i < MOEUT_C; i++) x[i] = (double)stream[n * MOEUT_C + i];
-    memcpy(u, x, MOEUT_C * sizeof(double));
-    defined_norm(u, MOEUT_C, 1);
+/* The same times a gain of this phase. */
+static void defined_gained(const Defined *d, double *out, const double *x, int tensor,
+                           int n) {
+    defined_norm(out, x, n);
+    for (int i = 0; i < n; i++) out[i] *= defined_vector(d, tensor, i);
 }
 
-/* sigmoid(z_e) if fewer than `top` of the logits z = sel u are larger, else 0; 1 if there
- * is nothing to choose.  sel (size,C), u (C) */
-static double defined_gate(const real *sel, const double *u, int size, int top, int e) {
-    double z[MOST_EXPERTS];
-    int before = 0;
-    if (!size) return 1;
-    defined_product(z, sel, u, size);
-    for (int i = 0; i < size; i++) before += z[i] > z[e];
-    return before < top ? 1 / (1 + exp(-z[e])) : 0;
-}
-
-static void check_moeut_experts(const char *arm) {
-    enum { C = MOEUT_C, E = 5, K = 2, G = 8 };
-    double worst = 0;
-    Golf m;
-    new_moeut_model(&m, arm);
-    const real *sel = m.eff + m.tensor[T_sel_mlp].at;
-
-    for (int n = 0; n < MOEUT_N; n++) {
-        double x[C], u[C], y[C] = {0};
-        defined_token(x, u, m.phase->mid, n);
-        for (int e = 0; e < E; e++) {
-            const real *up = m.eff + m.tensor[T_wup].at + e * G * C;
-            const real *down = m.eff + m.tensor[T_wdown].at + e * C * G;
-            const double gate = defined_gate(sel, u, E, K, e);
-            double f[G];
-            defined_product(f, up, m.config.norm == NORM_PERI ? x : u, G);
-            for (int g = 0; g < G; g++) {
-                const double active = f[g] > 0 ? f[g] * f[g] : 0;
-                for (int i = 0; i < C; i++)
-                    y[i] += gate * active * (double)down[i * G + g];
-            }
-        }
-        for (int i = 0; i < C; i++)
-            worst = worse(worst, fabs(y[i] - (double)m.phase->y[n * C + i]));
+/* sigmoid(z) of the `top` largest of z = sel u (+ bias), 0 for the others; 1 where there is
+ * none to choose. gate (size) */
+static void defined_gates(Defined *d, double *gate, int which, int group, const double *u,
+                          int size, int top) {
+    static const int tensor[CHOICES] = {T_sel_mlp, T_sel_v, T_sel_o};
+    double z[MOEUT_E], sum = 0;
+    gate[0] = 1;
+    if (!size) return;
+    defined_product(z, defined_copy(d, tensor[which], d->block) + group * size * MOEUT_C,
+                    MOEUT_C, u, size, MOEUT_C);
+    for (int e = 0; e < size; e++) {
+        if (which == OF_MLP) z[e] += defined_vector(d, T_sel_bias, e);
+        sum += exp(z[e]);
     }
-    CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from the definition", arm,
-          worst);
+    for (int e = 0; e < size; e++) {
+        int larger_ones = 0;
+        for (int i = 0; i < size; i++) larger_ones += z[i] > z[e];
+        gate[e] = larger_ones < top ? 1 / (1 + exp(-z[e])) : 0;
+        d->share[which][d->block][group][e] += exp(z[e]) / sum;
+    }
+}
+
+/* q or k of a head at position t: D rows of wqkv from `row` on times u, normed, times a
+ * gain; then a number of one half and one of the other turn. out (D) */
+static void defined_head(const Defined *d, double *out, const double *u, int row,
+                         double gain, int t) {
+    const int D = head_dim(&d->m->config);
+    const int turned = d->m->config.rope == ROPE_HALF ? D / 2 : D;
+    double x[MOEUT_C];
+    defined_product(x, defined_copy(d, T_wqkv, d->block) + row * MOEUT_C, MOEUT_C, u, D,
+                    MOEUT_C);
+    defined_norm(x, x, D);
+    for (int i = 0; i < D / 2; i++) {
+        const double a = gain * x[i], b = gain * x[D / 2 + i];
+        const double angle = i < turned / 2 ? t * pow(10000, -2.0 * i / turned) : 0;
+        out[i] = a * cos(angle) + b * sin(angle);
+        out[D / 2 + i] = b * cos(angle) - a * sin(angle);
+    }
+}
+
+/* h = mix0*h + mix1*x0 + phase_embed,  u = RMSNorm(h) * g_attn,  q, k and v of position t;
+ * v = the sum of gate_a V_a u, with peri of V_a h */
+static void defined_qkv(Defined *d, int t) {
+    const Config *c = &d->m->config;
+    const int D = head_dim(c), H = c->heads, KV = kv_heads(c), A = MAX(c->attn_experts, 1);
+    double *h = d->h[t], *u = d->u[t], gate[MOEUT_E], one[MOEUT_C];
+
+    for (int i = 0; i < MOEUT_C; i++)
+        h[i] = defined_vector(d, T_mix0, i) * h[i] +
+               defined_vector(d, T_mix1, i) * d->x0[t][i] +
+               defined_vector(d, T_phase_embed, i);
+    defined_gained(d, u, h, T_g_attn, MOEUT_C);
+    for (int j = 0; j < H; j++)
+        defined_head(d, d->q[t] + j * D, u, j * D, defined_vector(d, T_q_gain, j), t);
+    for (int g = 0; g < KV; g++) {
+        defined_head(d, d->k[t] + g * D, u, (H + g) * D, 1, t);
+        defined_gates(d, gate, OF_VALUES, g, u, A > 1 ? A : 0, c->attn_topk);
+        memset(d->v[t] + g * D, 0, sizeof(double) * (size_t)D);
+        for (int a = 0; a < A; a++) {
+            const int row = (H + KV) * D + (a * KV + g) * D;
+            defined_product(one, defined_copy(d, T_wqkv, d->block) + row * MOEUT_C,
+                            MOEUT_C, c->norm == NORM_PERI ? h : u, D, MOEUT_C);
+            for (int i = 0; i < D; i++) d->v[t][g * D + i] += gate[a] * one[i];
+        }
+    }
+}
+
+/* Values of position t and before, weighted by exp(q k / sqrt(D)).  att (D) of head j */
+static void defined_attend(const Defined *d, double *att, int t, int j) {
+    const Config *c = &d->m->config;
+    const int D = head_dim(c), g = j / (c->heads / kv_heads(c));
+    double sum = 0;
+    for (int i = 0; i < D; i++) att[i] = 0;
+    for (int s = 0; s <= t; s++) {
+        double score = 0;
+        for (int i = 0; i < D; i++) score += d->q[t][j * D + i] * d->k[s][g * D + i];
+        const double weight = exp(score / sqrt((double)D));
+        sum += weight;
+        for (int i = 0; i < D; i++) att[i] += weight * d->v[s][g * D + i];
+    }
+    for (int i = 0; i < D; i++) att[i] /= sum;
+}
+
+/* o = the sum over heads and a of gate_a O_a att;  h += gate_attn * o */
+static void defined_output(Defined *d, int t) {
+    const Config *c = &d->m->config;
+    const int D = head_dim(c), A = MAX(c->attn_experts, 1);
+    double att[MOEUT_C], gate[MOEUT_E], one[MOEUT_C];
+    for (int j = 0; j < c->heads; j++) defined_attend(d, att + j * D, t, j);
+    if (c->extra_norm) defined_gained(d, att, att, T_x_attn, MOEUT_C);
+
+    memset(d->o[t], 0, sizeof d->o[t]);
+    for (int j = 0; j < c->heads; j++) {
+        defined_gates(d, gate, OF_OUTPUTS, j, d->u[t], c->attn_experts, c->attn_topk);
+        for (int a = 0; a < A; a++) {
+            defined_product(one, defined_copy(d, T_wo, d->block) + a * MOEUT_C + j * D,
+                            A * MOEUT_C, att + j * D, MOEUT_C, D);
+            for (int i = 0; i < MOEUT_C; i++) d->o[t][i] += gate[a] * one[i];
+        }
+    }
+    for (int i = 0; i < MOEUT_C; i++)
+        d->h[t][i] += defined_vector(d, T_gate_attn, i) * d->o[t][i];
+}
+
+/* u = RMSNorm(h) * g_mlp;  y = the sum of gate_e Wdown_e (RMSNorm(act(Wup_e u)) * x_mlp),
+ * with peri of Wup_e h;  h += gate_mlp * y */
+static void defined_experts(Defined *d, int t) {
+    const Config *c = &d->m->config;
+    const int E = MAX(c->experts, 1), G = c->experts ? c->expert_size : hidden_width(c);
+    double u[MOEUT_C], f[MOEUT_G], gate[MOEUT_E], one[MOEUT_C];
+    defined_gained(d, u, d->h[t], T_g_mlp, MOEUT_C);
+    defined_gates(d, gate, OF_MLP, 0, u, c->experts, c->topk);
+
+    memset(d->y[t], 0, sizeof d->y[t]);
+    for (int e = 0; e < E; e++) {
+        const int copy = d->block * E + e;
+        defined_product(f, defined_copy(d, T_wup, copy), MOEUT_C,
+                        c->norm == NORM_PERI ? d->h[t] : u, G, MOEUT_C);
+        for (int i = 0; i < G; i++) {
+            f[i] = fmax(f[i], 0);
+            if (c->act == ACT_RELU2) f[i] *= f[i];
+        }
+        if (c->extra_norm) defined_gained(d, f, f, T_x_mlp, G);
+        defined_product(one, defined_copy(d, T_wdown, copy), G, f, MOEUT_C, G);
+        for (int i = 0; i < MOEUT_C; i++) d->y[t][i] += gate[e] * one[i];
+    }
+    for (int i = 0; i < MOEUT_C; i++)
+        d->h[t][i] += defined_vector(d, T_gate_mlp, i) * d->y[t][i];
+}
+
+/* -log softmax(30 tanh(z/30)) of the target, of position t. */
+static double defined_token_loss(const Defined *d, int t, int target) {
+    const real *E = d->m->eff + d->m->tensor[T_embed].at;
+    double last[MOEUT_C], z[MOEUT_V], sum = 0;
+    defined_norm(last, d->h[t], MOEUT_C);
+    defined_product(z, E, MOEUT_C, last, MOEUT_V, MOEUT_C);
+    for (int i = 0; i < MOEUT_V; i++) sum += exp(30 * tanh(z[i] / 30));
+    return log(sum) - 30 * tanh(z[target] / 30);
+}
+
+/* c sum_e P_e log P_e of all choices; of attention's a tenth, and the mean over heads. P
+ * is the mean over `seen` softmaxes of a block. */
+static double defined_entropy(const Defined *d) {
+    const Config *c = &d->m->config;
+    double sum = 0;
+    for (int which = 0; which < CHOICES; which++) {
+        const Choice of = choice_of(c, which);
+        for (int b = 0; b < block_count(c); b++)
+            for (int i = 0; i < of.groups * of.size; i++) {
+                const int seen = MOEUT_T * (b < c->prelude ? 1 : c->repeat);
+                const double P = d->share[which][b][i / of.size][i % of.size] / seen;
+                const double part = which == OF_MLP ? 1 : 0.1 / of.groups;
+                sum += c->moe_entropy * part * P * log(P);
+            }
+    }
+    return sum;
+}
+
+/* The largest difference between n numbers and what they should be. */
+static double defined_misses(const real *got, double want[][MOEUT_C]) {
+    double worst = 0;
+    for (int i = 0; i < MOEUT_T * MOEUT_C; i++) {
+        const double w = want[i / MOEUT_C][i % MOEUT_C];
+        worst = worse(worst, fabs((double)got[i] - w));
+    }
+    return worst;
+}
+
+/* The mean loss of a sequence; off[0], off[1]: how far what attention and MLP computed in
+ * any phase is from the definition. */
+static double defined_sequence(Defined *d, const int *x, const int *y, int sequence,
+                               double off[2]) {
+    const Golf *m = d->m;
+    const size_t at = (size_t)sequence * MOEUT_T * MOEUT_C;
+    double loss = 0, e[MOEUT_C];
+    memset(d->share, 0, sizeof d->share);
+    for (int t = 0; t < MOEUT_T; t++) {
+        for (int i = 0; i < MOEUT_C; i++) e[i] = (double)m->eff[x[t] * MOEUT_C + i];
+        defined_norm(d->x0[t], e, MOEUT_C);
+        memcpy(d->h[t], d->x0[t], sizeof d->h[t]);
+    }
+    for (d->p = 0; d->p < m->phases; d->p++) {
+        d->block = d->p < m->config.prelude ? d->p
+                                            : m->config.prelude + (d->p - m->config.prelude) %
+                                                                      m->config.unique;
+        for (int t = 0; t < MOEUT_T; t++) defined_qkv(d, t);
+        for (int t = 0; t < MOEUT_T; t++) defined_output(d, t);
+        for (int t = 0; t < MOEUT_T; t++) defined_experts(d, t);
+        off[0] = worse(off[0], defined_misses(m->phase[d->p].o + at, d->o));
+        off[1] = worse(off[1], defined_misses(m->phase[d->p].y + at, d->y));
+    }
+    for (int t = 0; t < MOEUT_T; t++) loss += defined_token_loss(d, t, y[t]) / MOEUT_T;
+    return loss + defined_entropy(d);
+}
+
+static void check_moeut(const char *arm) {
+    const int *x = tokens_below(MOEUT_V, moeut_tokens, 80);
+    const int *y = tokens_below(MOEUT_V, moeut_tokens, 81);
+    const double most = DOUBLE ? 1e-11 : 1e-3;
+    static Defined d;
+    char text[400];
+    double off[2] = {0}, want = 0;
+    Golf m;
+    snprintf(text, sizeof text,
+             "vocab=20 width=16 heads=2 mlp=2 seq=8 unique=2 repeat=2 prelude=1 "
+             "phase_embed=1 wq=none aq=none %s",
+             arm);
+    new_model(&m, text, moeut_tokens);
+    stir(&m);
+    golf_quantize(&m);
+    const double loss = golf_forward(&m, x, y, MOEUT_B, MOEUT_T);
+    d.m = &m;
+    for (int s = 0; s < MOEUT_B; s++)
+        want += defined_sequence(&d, x + s * MOEUT_T, y + s * MOEUT_T, s, off) / MOEUT_B;
+    CHECK(off[0] < most, "%s: attention: off by %.3g from the definition", arm, off[0]);
+    CHECK(off[1] < most, "%s: MLP: off by %.3g from the definition", arm, off[1]);
+    CHECK(near(loss, want, most), "%s: loss %.12g, by definition %.12g", arm, loss, want);
     golf_free(&m);
 }
 
 static void test_moeut_experts(void) {
-    check_moeut_experts("experts=5 topk=2 expert_size=8");
-    check_moeut_experts("experts=5 topk=2 expert_size=8 norm=peri");
-}
-
-/* q or k of a head at position t: D rows of wqkv from `row` on times u (C), normed and
- * rotated.  out (D) */
-static void defined_head(double *out, const Golf *m, const double *u, int row,
-                         double gain, int t) {
-    const int D = head_dim(&m->config);
-    double x[MOEUT_C];
-    defined_product(x, m->eff + m->tensor[T_wqkv].at + row * MOEUT_C, u, D);
-    defined_norm(x, D, gain);
-    for (int i = 0; i < D / 2; i++) {
-        const double angle = t * pow(10000, -2.0 * i / D);
-        out[i] = x[i] * cos(angle) + x[D / 2 + i] * sin(angle);
-        out[D / 2 + i] = x[D / 2 + i] * cos(angle) - x[i] * sin(angle);
-    }
-}
-
-/* v of key/value head g: with A experts the gated sum of A matrices, which u chooses.
- * v (D) <- x, u (C) */
-static void defined_value(double *v, const Golf *m, const double *x, const double *u,
-                          int g) {
-    const Config *c = &m->config;
-    const int D = head_dim(c), KV = kv_heads(c), A = c->attn_experts;
-    const real *sel = m->eff + m->tensor[T_sel_v].at + g * A * MOEUT_C;
-    const real *values = m->eff + m->tensor[T_wqkv].at + qk_rows(c) * MOEUT_C;
-
-    for (int d = 0; d < D; d++) v[d] = 0;
-    for (int a = 0; a < MAX(A, 1); a++) {
-        const double gate = defined_gate(sel, u, A, c->attn_topk, a);
-        double one[MOEUT_C];
-        defined_product(one, values + (a * KV + g) * D * MOEUT_C, x, D);
-        for (int d = 0; d < D; d++) v[d] += gate * one[d];
-    }
-}
-
-/* Head h of token n: sum of values, weighted by exp(q k / sqrt(D)).  att (D) */
-static void defined_attend(double *att, const Golf *m, int n, int h) {
-    const Config *c = &m->config;
-    const int D = head_dim(c), group = c->heads / kv_heads(c), t = n % MOEUT_T;
-    double x[MOEUT_C], u[MOEUT_C], q[MOEUT_C], sum = 0;
-    defined_token(x, u, m->phase->h, n);
-    defined_head(q, m, u, h * D, 1.5, t);
-
-    for (int d = 0; d < D; d++) att[d] = 0;
-    for (int s = 0; s <= t; s++) {
-        double k[MOEUT_C], v[MOEUT_C], score = 0;
-        defined_token(x, u, m->phase->h, n - t + s);
-        defined_head(k, m, u, (c->heads + h / group) * D, 1, s);
-        defined_value(v, m, c->norm == NORM_PERI ? x : u, u, h / group);
-        for (int d = 0; d < D; d++) score += q[d] * k[d];
-        const double weight = exp(score / sqrt((double)D));
-        sum += weight;
-        for (int d = 0; d < D; d++) att[d] += weight * v[d];
-    }
-    for (int d = 0; d < D; d++) att[d] /= sum;
-}
-
-/* o (C) += the outputs of head h of token n. */
-static void defined_output(double *o, const Golf *m, int n, int h) {
-    const Config *c = &m->config;
-    const int D = head_dim(c), A = c->attn_experts, cols = m->tensor[T_wo].cols;
-    const real *sel = m->eff + m->tensor[T_sel_o].at + h * A * MOEUT_C;
-    double x[MOEUT_C], u[MOEUT_C], att[MOEUT_C];
-    defined_token(x, u, m->phase->h, n);
-    defined_attend(att, m, n, h);
-
-    for (int a = 0; a < MAX(A, 1); a++) {
-        const double gate = defined_gate(sel, u, A, c->attn_topk, a);
-        const real *w = m->eff + m->tensor[T_wo].at + a * MOEUT_C + h * D;
-        for (int i = 0; i < MOEUT_C; i++)
-            for (int d = 0; d < D; d++) o[i] += gate * (double)w[i * cols + d] * att[d];
-    }
-}
-
-static void check_moeut_attention(const char *arm) {
-    double worst = 0;
-    Golf m;
-    new_moeut_model(&m, arm);
-    for (int n = 0; n < MOEUT_N; n++) {
-        double o[MOEUT_C] = {0};
-        for (int h = 0; h < m.config.heads; h++) defined_output(o, &m, n, h);
-        for (int i = 0; i < MOEUT_C; i++)
-            worst = worse(worst, fabs(o[i] - (double)m.phase->o[n * MOEUT_C + i]));
-    }
-    CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from the definition", arm,
-          worst);
-    golf_free(&m);
+    check_moeut("experts=5 expert_size=8 moe_entropy=0");
+    check_moeut("experts=5 expert_size=8 topk=3 act=relu moe_bias=1 moe_entropy=0");
+    check_moeut("experts=3 expert_size=16 norm=peri act=relu extra_norm=none");
 }
 
 static void test_moeut_attention(void) {
-    check_moeut_attention("attn_experts=3");
-    check_moeut_attention("attn_experts=3 attn_topk=1 heads=4 kv_heads=2");
-    check_moeut_attention("norm=peri experts=3 expert_size=8");
-    check_moeut_attention(
-        "norm=peri experts=3 expert_size=8 attn_experts=2 heads=4 kv_heads=1");
+    check_moeut("attn_experts=3 moe_entropy=0");
+    check_moeut("attn_experts=3 attn_topk=1 heads=4 kv_heads=2 rope=half");
+    check_moeut("attn_experts=1 attn_topk=1 rope=half");
+    check_moeut("norm=peri experts=3 expert_size=8 extra_norm=none");
+    check_moeut(
+        "norm=peri experts=3 expert_size=8 attn_experts=2 heads=4 kv_heads=1 act=relu");
+}
+
+/* In the loss, of several sequences, blocks, phases and heads. */
+static void test_moeut_entropy_defined(void) {
+    check_moeut("experts=5 expert_size=8 moe_entropy=0.7");
+    check_moeut("attn_experts=3 heads=4 kv_heads=2 moe_entropy=5");
+    check_moeut("experts=4 expert_size=8 attn_experts=3 moe_bias=1 moe_entropy=2 "
+                "norm=peri act=relu rope=half init=moeut");
+}
+
+/* Rows of the MLP's choice start at one length, with the deviation that they had; those of
+ * attention's as long as that makes them, times their own. Against the numbers of a model
+ * that starts otherwise: they are the same but for their size. */
+static void check_moeut_rows(const Golf *m, const Golf *raw, int tensor, int each) {
+    const Tensor *t = m->tensor + tensor;
+    const double size = t->init / raw->tensor[tensor].init;
+    const int R = t->rows, C = t->cols;
+    double *w = xcalloc(t->copy_n, sizeof(double)), worst = 0, unit = 0, all = 0, mean = 0;
+    const real *got = m->master + t->at + t->copy_n, *was = raw->master + t->at + t->copy_n;
+
+    for (int i = 0; i < R * C; i++) mean += size * (double)was[i] / (R * C);
+    for (int i = 0; i < R * C; i++)
+        all += pow(size * (double)was[i] - mean, 2) / (R * C - 1);
+    mean = 0;
+    for (int i = 0; i < R * C; i++) {
+        double square = 0;
+        for (int k = 0; k < C; k++) square += pow((double)was[i / C * C + k], 2);
+        w[i] = (double)was[i] / sqrt(square);
+        mean += w[i] / (R * C);
+    }
+    for (int i = 0; i < R * C; i++) unit += pow(w[i] - mean, 2) / (R * C - 1);
+    for (int i = 0; i < R * C; i++) {
+        double row_mean = 0, row = 0;
+        for (int k = 0; k < C; k++) row_mean += size * (double)was[i / C * C + k] / C;
+        for (int k = 0; k < C; k++)
+            row += pow(size * (double)was[i / C * C + k] - row_mean, 2) / (C - 1);
+        const double want = w[i] * sqrt(each ? row : all) / sqrt(unit);
+        worst = worse(worst, fabs((double)got[i] - want));
+    }
+    CHECK(worst < EPS, "%s: off by %.3g", t->name, worst);
+    free(w);
+}
+
+static void test_moeut_selectors(void) {
+    static const char *const text =
+        "vocab=20 width=16 heads=2 seq=8 unique=2 repeat=2 experts=5 expert_size=8 "
+        "attn_experts=3";
+    char with[300];
+    Golf m, raw;
+    new_model(&raw, text, 0);
+    snprintf(with, sizeof with, "%s init=moeut", text);
+    new_model(&m, with, 0);
+    check_moeut_rows(&m, &raw, T_sel_mlp, 0);
+    check_moeut_rows(&m, &raw, T_sel_v, 1);
+    check_moeut_rows(&m, &raw, T_sel_o, 1);
+    golf_free(&m);
+    golf_free(&raw);
 }
 
 /* ---- Parts */
@@ -1350,6 +1585,9 @@ static const SystemTests moeut_tests = {
             "attn_experts=4 extra_norm=none wq=none aq=none experts=3 expert_size=8 "
             "repeat=3",
             "norm=peri experts=4 expert_size=8 init=moeut",
+            "norm=peri experts=3 expert_size=8 act=relu rope=half extra_norm=none aq=none",
+            "attn_experts=1 attn_topk=1 moe_entropy=0.3",
+            "attn_experts=1 attn_topk=1 extra_norm=each kv_heads=1 act=swiglu",
             "norm=peri experts=3 expert_size=8 attn_experts=2 moe_bias=1 repeat=3 "
             "aq=none",
             NULL},
@@ -1358,7 +1596,7 @@ static const SystemTests moeut_tests = {
             "experts=4 expert_size=24 moe_bias=1", "attn_experts=3 repeat=3",
             "norm=peri experts=4 expert_size=16",
             "attn_experts=2 attn_topk=1 experts=4 expert_size=16 wq=none",
-            "experts=3 topk=1 wq=int4", NULL},
+            "experts=3 topk=1 wq=int4", "attn_experts=1 attn_topk=1 act=relu", NULL},
     .errors =
         (const char *const[][2]){
             {"--experts=65", "--experts|0 to 64"},
@@ -1376,6 +1614,7 @@ static const SystemTests moeut_tests = {
             {"--experts=4 --recompute=1", "--experts|--recompute"},
             {"--attn_experts=4 --recompute=1", "--attn_experts|--recompute"},
             {"--experts=4 --topk=4 --batch=65536 --seq=256", "--batch|--seq|--topk|2^24"},
+            {"--experts=4 --act=swiglu", "--experts|--act=swiglu|third"},
             {"--norm=peri", "--norm=peri|--experts"},
             {"--norm=peri --experts=4 --extra_norm=each",
              "--norm=peri|--extra_norm=each"},
@@ -1386,6 +1625,8 @@ static const SystemTests moeut_tests = {
                             {"experts by definition", test_moeut_experts},
                             {"attention by definition", test_moeut_attention},
                             {"entropy", test_moeut_entropy},
+                            {"entropy by definition", test_moeut_entropy_defined},
+                            {"selectors", test_moeut_selectors},
                             {"sampling", test_moeut_sampling},
                             {"start", test_moeut_start},
                             {"costs", test_moeut_costs},
@@ -1405,8 +1646,15 @@ bug peri-norms-values double "moeut: attention" "$(in_ moeut_qkv_forward)s/is_pe
 bug peri-norms-experts double "moeut: experts" "$(in_ expert_choice_forward)s/is_peri(m) ? s.mid : u/u/"
 bug peri-values-to-u double "moeut: grad" "$(in_ qkv_input_backward)s/r == 2 ? k->f.dh : du/du/"
 bug peri-experts-to-u double "moeut: grad" "$(in_ expert_choice_backward)s/is_peri(m) ? k->f.dh : du/du/"
+bug one-value-gated float "moeut: attention" "s/return c->attn_experts > 1;/return c->attn_experts > 0;/; s/X(sel_v,    PER_BLOCK, (c->attn_experts > 1) \* /X(sel_v, PER_BLOCK, /"
+bug one-value-not-learned double "moeut: grad" "$(in_ values_backward)s/else memcpy(own->dqkv + at, dv, one)/else memset(own->dqkv + at, 0, one)/"
+bug experts-with-the-core-s-activation float "moeut: experts" "$(in_ expert_forward)s/m->act->forward(u, f/relu2_forward(u, f/"
+bug entropy-of-all-sequences float "moeut: entropy by" "$(in_ entropy_forward)s| / B / share| / share|"
+bug entropy-of-another-block float "moeut: entropy by" "$(in_ add_softmaxes)s/if (block_of(&m->config, p) != block) continue;//"
+bug rows-of-any-length float "moeut: selectors" "$(in_ moeut_start)s/if (!t->n) continue;/continue;/"
+bug rows-of-attention-alike float "moeut: selectors" "$(in_ moeut_start)s/choosing\[i\] != T_sel_mlp/0/"
 bug tied-logits-twice float "moeut: choice" "$(in_ choose_top)s/if (is_among(chosen, k, e)) continue;//"
-bug values-of-another-head float "moeut: attention" "$(in_ values_forward)s/all + g \* D, &of/all, \&of/"
+bug values-of-another-head float "moeut: attention" "$(in_ chosen_values)s/all + g \* D, &of/all, \&of/"
 bug start-of-one-expert float "moeut: start" "$(in_ moeut_init)s/MAX(c->experts, 1)/1/"
 bug all-experts-cost float "moeut: costs" "$(in_ moeut_flops)s/c->topk : -1/c->experts : -1/"
 bug hidden-fills-the-cap float "moeut: costs" "$(in_ hidden_counts)s/return .*/return 1;/"

@@ -1,9 +1,10 @@
 /* pquant.h - pQuant (2602.22592): beside the low-bit MLP a small one in high precision.
  *
- *     y = beta * MLP(u) + alpha * w_e * Small_e(u),   Small_e(u) = D_e relu^2(U_e u)
+ *     y = beta * MLP(u) + alpha * w_e * Small_e(u),   Small_e(u) = D_e act(U_e u)
  *
  * on the same quantized inputs u; each U_e (r,C), D_e (C,r) has r = --ffn_hi hidden
- * numbers and --ffn_hi_bits bits per weight. alpha and beta are learned numbers of each
+ * numbers and --ffn_hi_bits bits per weight. Both MLPs have the activation --act; with
+ * swiglu, the paper's, Small_e(u) = D_e (silu(G_e u) * U_e u). alpha and beta are learned numbers of each
  * phase that start at 2 and 0.2 ("feature scaling"): at first the small MLP leads, and
  * has the larger gradients.
  *
@@ -16,14 +17,14 @@
  * --aq=none), also with --aq=int4. Only the chosen small MLP's decide on the step: the
  * others' are 0.
  *
- * Stored: 2 r C weights for each of blocks * E small MLPs, a scale per row (bf16 numbers
+ * Stored: 2 r C weights (3 r C with swiglu) for each of blocks * E small MLPs, a scale per row (bf16 numbers
  * with --ffn_hi_bits=16), alpha and beta per phase and, by token, E C numbers of a router
  * per phase, all three bf16. They count as protected and interface bytes. Cost: all E are
  * computed for every token, in floating point, as r is small: 12 r C E FLOPs per token
- * and phase.
+ * and phase (18 with swiglu).
  *
- * Differs from the paper, of whose details we know a digest: MLPs are relu^2 ones without
- * a gate; a choice by phase is ours; that p_e multiplies is an assumption; 1-bit weights
+ * Differs from the paper, of whose details we know a digest: without --act=swiglu MLPs
+ * have no gate; a choice by phase is ours; that p_e multiplies is an assumption; 1-bit weights
  * for the large MLP are an option of its own. */
 #ifdef OPTIONS
 X(MODEL, INT, ffn_hi, "0", "0 to 65536", "hidden width of a second MLP in high precision")
@@ -34,6 +35,8 @@ X(MODEL, INT, hi_route, "phase", "phase|token",
 
 #elif defined TENSORS
 X(hi_up, PER_OTHER, c->ffn_hi, (c->ffn_hi > 0) * c->width, PROJ, MODE_VECTOR, init_in(c))
+X(hi_gate, PER_OTHER, is_gated(c) * c->ffn_hi, (c->ffn_hi > 0) * c->width, PROJ,
+  MODE_VECTOR, init_in(c))
 X(hi_down, PER_OTHER, (c->ffn_hi > 0) * c->width, c->ffn_hi, PROJ, MODE_VECTOR,
   init_out(c, 1) / sqrt(c->ffn_hi + 1e-9))
 X(alpha, PER_PHASE, 1, c->ffn_hi > 0, INTERFACE, (c->ffn_hi > 0) * MODE_SCALAR, 2)
@@ -53,6 +56,7 @@ enum { ROUTE_PHASE, ROUTE_TOKEN };
 typedef struct {
     real *large; /* (N,C) the large MLP's output */
     real *f;     /* (N,E,r) before the activation */
+    real *gate;  /* (N,E,r) what it multiplies f with, if it is gated */
     real *small; /* (N,C) the chosen small MLP's output */
     real *prob;  /* (N,E) softmax, or 1: w of the one that is chosen */
     Act in;      /* (N,E,r) hidden numbers, quantized */
@@ -60,7 +64,7 @@ typedef struct {
 
 typedef struct {
     PquantPhase *phase; /* (phases); all the same buffers unless training */
-    real *df;           /* (N,E,r) */
+    real *df, *dgate;   /* (N,E,r) */
     real *dsmall;       /* (N,E,C) of the small MLPs' outputs: 0 of those not chosen */
     real *dw;           /* (N) w_e d(w_e) */
 } Pquant;
@@ -93,8 +97,12 @@ static void pquant_shape(Golf *m) {
     m->mlp = &pquant_mlp;
 }
 
+static int is_of_small(const Golf *m, const Tensor *t) {
+    return t >= m->tensor + T_hi_up && t <= m->tensor + T_hi_down;
+}
+
 static int pquant_store(const Golf *m, Tensor *t) {
-    if (t != m->tensor + T_hi_up && t != m->tensor + T_hi_down) return 0;
+    if (!is_of_small(m, t)) return 0;
     store_in_high_bits(&m->config, t, m->config.ffn_hi_bits);
     return 1;
 }
@@ -113,12 +121,14 @@ static void pquant_buffers(Golf *m, size_t N) {
         }
         s->large = owned_reals(m, N * C);
         s->f = owned_reals(m, N * hidden);
+        s->gate = owned_reals(m, N * hidden * is_gated(c));
         s->small = owned_reals(m, N * C);
         s->prob = owned_reals(m, N * E);
         act_alloc(m, &s->in, T_hi_down, N, hidden);
     }
     if (!m->train) return;
     all->df = owned_reals(m, N * hidden);
+    all->dgate = owned_reals(m, N * hidden * is_gated(c));
     all->dsmall = owned_reals(m, N * E * C);
     all->dw = owned_reals(m, N);
 }
@@ -132,6 +142,7 @@ static PquantPhase pquant_phase(const Golf *m, const Chunk *k) {
     const PquantPhase *s = all->phase + k->p;
     return (PquantPhase){.large = s->large + n0 * C,
                          .f = s->f + n0 * hidden,
+                         .gate = s->gate + n0 * hidden * is_gated(c),
                          .small = s->small + n0 * C,
                          .prob = s->prob + n0 * E,
                          .in = act_at(&s->in, n0, hidden)};
@@ -141,7 +152,9 @@ static Pquant pquant_flow(const Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const size_t n0 = (size_t)k->n0, E = (size_t)c->hi_experts;
     const Pquant *all = m->own[SYS_pquant];
-    return (Pquant){.df = all->df + n0 * E * (size_t)c->ffn_hi,
+    const size_t hidden = E * (size_t)c->ffn_hi;
+    return (Pquant){.df = all->df + n0 * hidden,
+                    .dgate = all->dgate + n0 * hidden * is_gated(c),
                     .dsmall = all->dsmall + n0 * E * (size_t)c->width,
                     .dw = all->dw + n0};
 }
@@ -201,10 +214,13 @@ static void fill_small_hidden(Golf *m, const Chunk *k, PquantPhase *x, real *hid
     const int E = c->hi_experts, r = c->ffn_hi, n = k->n;
     const Mat in = inputs_of(m, &k->s.in_up, T_wup);
 
-    for (int e = 0; e < E; e++)
-        gemm_panels(x->f + e * r, E * r, in, &small_packed(m, T_hi_up, k->p, e)->forward,
-                    n, 0);
-    relu2_forward(hidden, x->f, n, E * r);
+    for (int e = 0; e < E; e++) {
+        const Packed *up = small_packed(m, T_hi_up, k->p, e);
+        const Packed *gate = small_packed(m, T_hi_gate, k->p, e);
+        gemm_panels(x->f + e * r, E * r, in, &up->forward, n, 0);
+        if (is_gated(c)) gemm_panels(x->gate + e * r, E * r, in, &gate->forward, n, 0);
+    }
+    m->act->forward(hidden, x->f, x->gate, n, E * r);
     for (int i = 0; i < n; i++) {
         real *prob = x->prob + i * E;
         small_probabilities(c, prob, vec_of(m, T_router, k), in, (size_t)i);
@@ -263,11 +279,11 @@ static void small_backward(Golf *m, const Chunk *k) {
             dy[j] *= beta;
         }
     }
-    /* small = D_e relu^2(f) */
+    /* small = D_e act(f) */
     for (int e = 0; e < E; e++)
         gemm_panels(d.df + e * r, E * r, mat(d.dsmall + e * C, (size_t)(E * C)),
                     &small_packed(m, T_hi_down, k->p, e)->back, n, 0);
-    relu2_backward(d.df, x.f, n, E * r);
+    m->act->backward(d.df, d.dgate, x.f, x.gate, n, E * r);
 }
 
 /* forward: z = R u,  w = softmax(z)_chosen.  dz_e of a token, from dw = w d(w) */
@@ -312,15 +328,19 @@ static void router_dx(const Golf *m, const Chunk *k, real *du, int e) {
     }
 }
 
-/* du += what comes back through the small MLPs, f = U_e u, and the router. */
+/* du += what comes back through the small MLPs, f = U_e u and gate = G_e u, and the
+ * router. */
 static void small_inputs_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const Config *c = &m->config;
     const int C = c->width, E = c->hi_experts, r = c->ffn_hi, n = k->n;
     const Pquant d = pquant_flow(m, k);
 
     for (int e = 0; e < E; e++) {
-        gemm_panels(room, C, mat(d.df + e * r, (size_t)(E * r)),
-                    &small_packed(m, T_hi_up, k->p, e)->back, n, 0);
+        const Packed *up = small_packed(m, T_hi_up, k->p, e);
+        const Packed *gate = small_packed(m, T_hi_gate, k->p, e);
+        const size_t ld = (size_t)(E * r);
+        gemm_panels(room, C, mat(d.df + e * r, ld), &up->back, n, 0);
+        if (is_gated(c)) gemm_panels(room, C, mat(d.dgate + e * r, ld), &gate->back, n, 1);
         router_dx(m, k, room, e);
         inputs_backward(m, &k->s.in_up, room, T_wup, n);
         for (int i = 0; i < n * C; i++) du[i] += room[i];
@@ -353,6 +373,7 @@ static int pquant_dw(const Golf *m, int p, int N, Gemm *to) {
     const Config *c = &m->config;
     const int C = c->width, E = c->hi_experts, r = c->ffn_hi;
     const Tensor *up = m->tensor + T_hi_up, *down = m->tensor + T_hi_down;
+    real *dW_gate = m->grad + m->tensor[T_hi_gate].at; /* copies as large as those of up */
     const Mat in = inputs_of(m, &m->phase[p].in_up, T_wup);
     const Pquant *all = m->own[SYS_pquant];
     int count = mlp_dw(m, p, N, to);
@@ -364,6 +385,9 @@ static int pquant_dw(const Golf *m, int p, int N, Gemm *to) {
         real *ddown = m->grad + down->at + copy, *dup = m->grad + up->at + copy;
         to[count++] = (Gemm){ddown, (size_t)r, dy, hidden, C, r, N, 1};
         to[count++] = (Gemm){dup, (size_t)C, df, in, r, C, N, 1};
+        if (!is_gated(c)) continue;
+        const Mat dgate = mat_t(all->dgate + e * r, (size_t)(E * r));
+        to[count++] = (Gemm){dW_gate + copy, (size_t)C, dgate, in, r, C, N, 1};
     }
     return count;
 }
@@ -401,7 +425,7 @@ static void pquant_result(const Golf *m, FILE *f) {
 }
 
 static double pquant_flops(const Golf *m, const Tensor *t) {
-    if (t != m->tensor + T_hi_up && t != m->tensor + T_hi_down) return -1;
+    if (!is_of_small(m, t)) return -1;
     return (double)m->phases * m->config.hi_experts;
 }
 
@@ -419,14 +443,19 @@ static const System pquant_system = {.name = "pquant",
                                      .flops = pquant_flops};
 
 #elif defined TESTS
-/* y (C) += scale * D relu^2(U u), from u (C), U (F,C), D (C,F). */
-static void add_naive_mlp(double *y, const double *u, const real *up, const real *down,
-                          double scale, int C, int F) {
+/* y (C) += scale * D act(U u), from u (C), U (F,C), D (C,F); gate (F,C) of swiglu. */
+static void add_naive_mlp(double *y, const double *u, const real *up, const real *gate,
+                          const real *down, double scale, int act, int C, int F) {
     for (int f = 0; f < F; f++) {
-        double sum = 0;
+        double sum = 0, z = 0, active;
         for (int i = 0; i < C; i++) sum += (double)up[f * C + i] * u[i];
-        for (int i = 0; i < C; i++)
-            y[i] += scale * (sum > 0 ? sum * sum : 0) * (double)down[i * F + f];
+        active = sum > 0 ? sum * sum : 0;
+        if (act == ACT_RELU) active = sum > 0 ? sum : 0;
+        if (act == ACT_SWIGLU) {
+            for (int i = 0; i < C; i++) z += (double)gate[f * C + i] * u[i];
+            active = z / (1 + exp(-z)) * sum;
+        }
+        for (int i = 0; i < C; i++) y[i] += scale * active * (double)down[i * F + f];
     }
 }
 
@@ -457,7 +486,7 @@ static void check_small_mlps(const char *arm, const int *block, const int *turn)
     char text[300];
     double worst = 0;
     snprintf(text, sizeof text,
-             "vocab=20 width=16 heads=2 mlp=2 seq=16 unique=2 repeat=3 ffn_hi=5 "
+             "vocab=20 width=16 heads=2 hidden=32 seq=16 unique=2 repeat=3 ffn_hi=5 "
              "hi_experts=3 ffn_hi_bits=16 wq=none aq=none extra_norm=none gain=none %s",
              arm);
     new_model(&m, text, N);
@@ -474,11 +503,12 @@ static void check_small_mlps(const char *arm, const int *block, const int *turn)
         for (int k = 0; k < C; k++) u[k] = (double)mid[k] / sqrt(square + 1e-6);
         if (m.config.hi_route == ROUTE_TOKEN)
             weight = naive_choice(&e, u, eff_of(&m, T_router, p), E, C);
-        add_naive_mlp(want, u, eff_of(&m, T_wup, b), eff_of(&m, T_wdown, b),
-                      (double)*eff_of(&m, T_beta, p), C, F);
+        add_naive_mlp(want, u, eff_of(&m, T_wup, b), eff_of(&m, T_wgate, b),
+                      eff_of(&m, T_wdown, b), (double)*eff_of(&m, T_beta, p),
+                      m.config.act, C, F);
         add_naive_mlp(want, u, eff_of(&m, T_hi_up, b * E + e),
-                      eff_of(&m, T_hi_down, b * E + e),
-                      (double)*eff_of(&m, T_alpha, p) * weight, C, R);
+                      eff_of(&m, T_hi_gate, b * E + e), eff_of(&m, T_hi_down, b * E + e),
+                      (double)*eff_of(&m, T_alpha, p) * weight, m.config.act, C, R);
         for (int k = 0; k < C; k++) worst = worse(worst, fabs(want[k] - (double)y[k]));
     }
     CHECK(worst < (DOUBLE ? 1e-12 : 1e-4), "%s: off by %.3g from its definition", arm,
@@ -492,6 +522,8 @@ static void test_small_mlps(void) {
     check_small_mlps("", cycle, cycle_turn);
     check_small_mlps("order=sequence", row, row_turn);
     check_small_mlps("hi_route=token", cycle, cycle_turn);
+    check_small_mlps("act=swiglu", cycle, cycle_turn);
+    check_small_mlps("act=relu hi_route=token", cycle, cycle_turn);
 }
 
 /* Their hidden numbers are int8 codes even with --aq=int4, and the step is that of the
@@ -544,11 +576,14 @@ static const SystemTests pquant_tests = {
                               "ffn_hi=5 hi_experts=3 hi_route=token unique=2",
                               "ffn_hi=6 hi_experts=2 hi_route=token extra_norm=each",
                               "ffn_hi=4 ffn_hi_bits=16 aq=none", "ffn_hi=4 aq=int4",
+                              "ffn_hi=4 act=swiglu",
+                              "ffn_hi=3 hi_experts=3 hi_route=token act=swiglu unique=2",
                               "ffn_hi=3 hi_experts=2 hi_route=token phase=0 seq=40 mlp=1",
                               NULL},
     .files = (const char *const[]){"ffn_hi=8 hi_experts=2 hi_route=token", "ffn_hi=8",
                                    "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
-                                   "ffn_hi=8 ffn_hi_bits=16 hi_experts=2 aq=none", NULL},
+                                   "ffn_hi=8 ffn_hi_bits=16 hi_experts=2 aq=none",
+                                   "ffn_hi=8 hi_experts=2 act=swiglu", NULL},
     .errors =
         (const char *const[][2]){
             {"--ffn_hi=8 --hi_experts=3 --repeat=2", "--hi_experts|--repeat"},
@@ -572,6 +607,10 @@ bug router-softmax-diagonal double "pquant: grad" \
     "$(in_ router_dz)s/((e == chosen) - prob\[e\])/(e == chosen)/"
 bug router-without-dx double "pquant: grad" \
     "$(in_ router_dx)s/du\[i \* C + j\] += dz/du[i * C + j] += 0 * dz/"
+bug small-gate-without-dx double "pquant: grad" \
+    "$(in_ small_inputs_backward)s/if (is_gated(c)) gemm_panels(room/if (0) gemm_panels(room/"
+bug small-gate-of-the-first float "pquant: small MLPs" \
+    "$(in_ fill_small_hidden)s/T_hi_gate, k->p, e)/T_hi_gate, k->p, 0)/"
 bug small-dW-of-another-copy double "pquant: grad" \
     "$(in_ pquant_dw)s/block_of(c, p) \* E + e/block_of(c, p) * E/"
 bug small-MLP-of-another-block float "pquant: small MLPs" \

@@ -78,16 +78,17 @@ static int protect_item_fits(const ProtectItem *item) {
 }
 
 static void protect_check(const Config *c) {
-    static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
+    static const char *const names[] = {"wqkv", "wo", "wup", "wdown", "wgate"};
+    const size_t count = is_gated(c) ? COUNT(names) : COUNT(names) - 1;
     int seen[COUNT(names)] = {0};
     for (const char *p = c->protect; *p; p = protect_next(p)) {
         ProtectItem item;
         size_t k = 0;
         const int good = protect_item(p, &item) && protect_item_fits(&item);
-        while (k < COUNT(names) && strcmp(names[k], item.name)) k++;
-        if (!good || k == COUNT(names))
-            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown, "
-                "4 to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
+        while (k < count && strcmp(names[k], item.name)) k++;
+        if (!good || k == count)
+            die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown "
+                "(--act=swiglu: or wgate), 4 to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
                 "'%.40s'",
                 c->protect, p);
         if (seen[k]) die("--protect=%s: %s is there twice", c->protect, item.name);
@@ -441,14 +442,16 @@ static void test_protected_fit(void) {
 static const SystemTests protect_tests = {
     .gradients = (const char *const[]){"protect=wo:4,wdown:8,wqkv:16",
                                        "protect=wup:5 hidden=24 unique=2 repeat=1",
-                                       "protect=wdown:8:30%,wqkv:4:20%", NULL},
+                                       "protect=wdown:8:30%,wqkv:4:20%",
+                                       "protect=wgate:8:30%,wup:4 act=swiglu", NULL},
     .files =
         (const char *const[]){"protect=wdown:8:30%", "protect=wdown:8:10%",
                               "protect=wqkv:4:50%,wup:6:1% unique=2", "protect=wdown:8",
                               "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2",
-                              "protect=wo:5 aq=none", NULL},
+                              "protect=wo:5 aq=none", "protect=wgate:8 act=swiglu", NULL},
     .errors =
         (const char *const[][2]){
+            {"--protect=wgate:8", "wgate|--act=swiglu|found 'wgate:8'"},
             {"--protect=wo:3", "wqkv, wo, wup or wdown|4 to 8 or 16 bits|found 'wo:3'"},
             {"--protect=wo:8,embed:8", "found 'embed:8'"},
             {"--protect=wo:8:0%", "percent of the rows|found 'wo:8:0%'"},

@@ -51,7 +51,7 @@ static void qat_check(const Config *c) {
 
 /* The turn of tensor k in a layer-wise ramp: what is not named has the last one. */
 static int qat_turn(int k) {
-    if (k == T_wup) return 0;
+    if (k == T_wup || k == T_wgate) return 0;
     if (k == T_wdown) return 1;
     return k == T_wo ? 2 : 3;
 }
@@ -186,7 +186,8 @@ static const System qat_system = {.name = "qat",
                                   .soften = qat_soften};
 
 #elif defined TESTS
-#define QAT_SMALL "vocab=20 width=16 heads=2 mlp=2 seq=8 repeat=2 steps=100 "
+#define QAT_SMALL \
+    "vocab=20 width=16 heads=2 hidden=32 act=swiglu seq=8 repeat=2 steps=100 "
 
 /* When each matrix sets in. */
 static void test_qat_ramp(void) {
@@ -198,6 +199,7 @@ static void test_qat_ramp(void) {
     m.config.qat_order = 1;
     const real up = qat_lambda(&m, T_wup), down = qat_lambda(&m, T_wdown);
     CHECK(up == 1 && down == 0, "each: up %g, down %g", (double)up, (double)down);
+    CHECK(qat_lambda(&m, T_wgate) == up, "each: a gate that waits for its turn");
     m.step = 15;
     CHECK(near((double)qat_lambda(&m, T_wdown), 0.5, 1e-6) && qat_lambda(&m, T_wqkv) == 0,
           "each: down half, q, k, v not yet");
@@ -384,6 +386,7 @@ static const SystemTests qat_tests = {
     .gradients = (const char *const[]){"qat_ramp=0.5",
                                        "qat_ramp=0.5 qat_order=each extra_norm=each",
                                        "qat_ramp=0.5 aq=none wq=int4 unique=2", "qat=0",
+                                       "qat_ramp=0.5 qat_order=each act=swiglu",
                                        "qat=0 aq=none wscale=group", "qat=noise",
                                        "qat=noise wq=int4 aq=int4 repeat=3", NULL},
     .ready = qat_ready,

@@ -31,7 +31,8 @@ static int unshared(const Config *c, const char *name) {
 static int unshare_takes(const Config *c) {
     int what = 0;
     if (unshared(c, "wqkv") || unshared(c, "wo")) what |= RES_ATTENTION_COPIES;
-    if (unshared(c, "wup") || unshared(c, "wdown")) what |= RES_MLP_COPIES;
+    if (unshared(c, "wup") || unshared(c, "wgate") || unshared(c, "wdown"))
+        what |= RES_MLP_COPIES;
     return what;
 }
 
@@ -41,17 +42,18 @@ static int unshare_uses(const Config *c) {
 }
 
 static void unshare_check(const Config *c) {
-    static const char *const names[] = {"wqkv", "wo", "wup", "wdown"};
+    static const char *const names[] = {"wqkv", "wo", "wup", "wdown", "wgate"};
+    const size_t count = is_gated(c) ? COUNT(names) : COUNT(names) - 1;
     const char *p = c->unshare;
 
     while (*p) {
         const size_t len = strcspn(p, ",");
         int known = 0;
-        for (int i = 0; i < 4; i++)
+        for (size_t i = 0; i < count; i++)
             known |= strlen(names[i]) == len && !strncmp(names[i], p, len);
         if (!known)
-            die("--unshare=%s: expected wqkv, wo, wup, wdown, with commas between, found "
-                "'%.*s'",
+            die("--unshare=%s: expected wqkv, wo, wup, wdown and, with --act=swiglu, wgate, "
+                "with commas between, found '%.*s'",
                 c->unshare, (int)len, p);
         p += len;
         if (*p) p++;
@@ -134,12 +136,14 @@ static void test_unshare_phases(void) {
 static const SystemTests unshare_tests = {
     .gradients =
         (const char *const[]){"unshare=wup,wdown repeat=3",
-                              "unshare=wqkv extra_norm=each unique=2 prelude=1", NULL},
+                              "unshare=wqkv extra_norm=each unique=2 prelude=1",
+                              "unshare=wgate act=swiglu repeat=3", NULL},
     .files = (const char *const[]){"unshare=wup,wo repeat=3", NULL},
     .errors = (const char *const[][2]){{"--unshare=wup,wx", "--unshare=wup,wx|'wx'"},
                                        {"--unshare=wupx", "'wupx'"},
                                        {"--unshare=w", "'w'"},
                                        {"--unshare=embed", "'embed'"},
+                                       {"--unshare=wgate", "'wgate'|--act=swiglu"},
                                        {NULL, NULL}},
     .tests = (const Test[]){
         {"copies", test_unshare_copies}, {"phases", test_unshare_phases}, {NULL, NULL}}};
