@@ -297,7 +297,12 @@ static int threads_for(double madds) {
 #include <arm_neon.h>
 #endif
 
-#define SHUFFLE __builtin_shufflevector
+/* gcc before 12 does not know clang's name for it. */
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
 /* clang-format off */
 #if defined(__AVX512F__)
 #define VB 64
