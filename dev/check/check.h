@@ -297,7 +297,9 @@ MAYBE void write_shard(const char *path, const int *tokens, int n) {
 MAYBE void write_data(const char *name, int n_train, int n_val,
                       int vocab) { /* a data folder */
     const char *dir = strdup(IN(name));
-    const int *t = tokens_below(vocab, (size_t)(n_train + n_val), 17);
+    int *t = tokens_below(vocab, (size_t)(n_train + n_val), 17);
+    for (int i = 0; i < n_train + n_val; i++)
+        if (t[i] == 3) t[i] = AB; /* text with an unknown piece is not scored */
     mkdir(dir, 0777);
     write_hand_model(path_of(dir, "tokenizer.model"));
     write_shard(path_of(dir, "x_train_000000.bin"), t, n_train);
@@ -320,10 +322,10 @@ MAYBE const char *expanded(const char *text) {
 
 /* ./train_golf with these words: what main returns. */
 MAYBE int command_line(const char *line) {
-    char *argv[64] = {"train_golf"}, *save, *text = strdup(expanded(line));
+    char *argv[64] = {"train_golf"}, *save, *text = strdup(line);
     int argc = 1;
     for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
-        argv[argc++] = w;
+        argv[argc++] = strdup(expanded(w)); /* the folder's name may have a space */
     return golf_main(argc, argv);
 }
 
