@@ -322,10 +322,10 @@ MAYBE const char *expanded(const char *text) {
 
 /* ./train_golf with these words: what main returns. */
 MAYBE int command_line(const char *line) {
-    char *argv[64] = {"train_golf"}, *save, *text = strdup(line);
+    char *argv[64] = {"train_golf"}, *save, *text = strdup(expanded(line));
     int argc = 1;
     for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
-        argv[argc++] = strdup(expanded(w)); /* the folder's name may have a space */
+        argv[argc++] = w;
     return golf_main(argc, argv);
 }
 
@@ -668,8 +668,9 @@ MAYBE void run_test(const char *name, void (*run)(void)) {
 
 MAYBE void start_tests(void) {
     const char *where = getenv("TMPDIR");
+    if (!where || !*where || strchr(where, ' ')) where = "/tmp"; /* spaces part options */
     setvbuf(stdout, NULL, _IOLBF, 0);
-    snprintf(tmp, sizeof tmp, "%s/golf_test_XXXXXX", where && *where ? where : "/tmp");
+    snprintf(tmp, sizeof tmp, "%s/golf_test_XXXXXX", where);
     if (!mkdtemp(tmp)) die("%s: cannot make a folder: %s", tmp, strerror(errno));
     parent = getpid();
     atexit(clean_up);
