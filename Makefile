@@ -20,12 +20,16 @@ ifeq ($(origin CC),default)
 endif
 OPT ?= -O3
 
-# A flag counts when a program built with it also runs.
-try = $(shell d=$$(mktemp -d); echo '$(2)' > $$d/a.c; \
-  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a && echo '$(1)'; rm -rf $$d)
+# A flag counts when a program built with it also runs: here, where train_golf will, since the folder for
+# temporary files may forbid that.
+try = $(shell mkdir -p build && d=$$(mktemp -d build/probe.XXXXXX) && { printf '%s\n' '$(2)' > $$d/a.c; \
+  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a && echo '$(1)'; rm -rf $$d; })
 RUNS := int main(void) { return 0; }
 THREADS := int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }
-MARCH ?= $(or $(call try,-march=native,$(RUNS)),$(call try,-mcpu=native,$(RUNS)))
+ifeq ($(origin MARCH),undefined)
+  MARCH := $(or $(call try,-march=native,$(RUNS)),$(call try,-mcpu=native,$(RUNS)))
+  MISSED := $(if $(MARCH),,-march=native)
+endif
 ifneq ($(NO_OMP),1)
   OMP := $(call try,-fopenmp,$(THREADS))
   ifeq ($(OMP),)  # Apple's clang: Homebrew's libomp
@@ -34,7 +38,10 @@ ifneq ($(NO_OMP),1)
       OMP := -Xpreprocessor -fopenmp -I$(BREW)/include -L$(BREW)/lib -lomp
     endif
   endif
+  MISSED += $(if $(OMP),,OpenMP)
 endif
+# What is missed without having been declined makes the program many times slower.
+SAY_MISSED = $(if $(strip $(MISSED)),@echo '*** SLOW: $(CC) has no $(strip $(MISSED)) here; see make info' >&2)
 
 WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
@@ -60,6 +67,7 @@ SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
 SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
+	$(SAY_MISSED)
 	$(CC) $(BASE) $(OPT) $(FACTS) -o $@ train_golf.c -lm
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
@@ -87,6 +95,7 @@ $(TESTS):
 	mkdir -p $@
 
 test-programs: $(TEST_PROGRAMS)
+	$(SAY_MISSED)
 
 test:
 	@$(MAKE) -s -j2 test-programs
@@ -138,8 +147,8 @@ format:
 
 info:
 	@echo "compiler  $(CC): $(shell $(CC) --version | head -n 1)"
-	@echo "machine   $(or $(MARCH),portable code: no -march=native)"
-	@echo "OpenMP    $(or $(OMP),not found: one thread. Debian: libomp-dev for clang; macOS: brew install libomp)"
+	@echo "machine   $(or $(MARCH),portable code: -march=native not found, or MARCH= given)"
+	@echo "OpenMP    $(or $(OMP),not found, or NO_OMP=1 given: one thread. Debian: libomp-dev for clang; macOS: brew install libomp)"
 	@echo "data      $(if $(wildcard data/sotu/tokenizer.model),data/sotu,none yet: data/get.sh sotu)"
 
 help:

@@ -626,9 +626,10 @@ enum {
 };
 
 typedef struct {
-    const uint8_t *text; /* not NUL-terminated; U+2581 for a space */
-    int len, type;       /* 1..255 bytes, PIECE_* */
-    int base_bytes;      /* UTF-8 bytes without one leading U+2581; 0 where boundary */
+    const uint8_t *text;         /* not NUL-terminated; U+2581 for a space */
+    int len, type;               /* 1..255 bytes, PIECE_* */
+    int base_bytes;              /* of text, without a leading space; 0 where boundary */
+    int inner_spaces;            /* U+2581 after the first three bytes */
     int leading_space, boundary; /* starts with U+2581? control, unknown or unused? */
     float score;                 /* merges with a higher score are applied first */
 } Piece;
@@ -646,6 +647,7 @@ typedef struct {
     uint32_t slots;
     int byte_id[256]; /* of byte piece <0xNN>, -1 without byte fallback */
     int inner_space;  /* has a piece a U+2581 after its start? */
+    int escapes;      /* are the spaces of a text written as U+2581? */
     int model_type, dummy_prefix, trim_spaces;
 } Tokenizer;
 
@@ -669,7 +671,7 @@ static inline int tokenizer_bytes(const Tokenizer *t, int prev, int tok) {
 
 /* Shards: tokens on disk (layout: data/README.md). Those of a split are one long
  * sequence. */
-enum { SHARD_MAGIC = 20240520, SHARD_HEADER = 1024 };
+enum { SHARD_MAGIC = 20240520, LLAMA3_MAGIC = 20240801, SHARD_HEADER = 1024 };
 
 typedef struct {
     char *path;
@@ -677,17 +679,21 @@ typedef struct {
     int64_t first, tokens; /* position of its first token; how many it has */
 } Shard;
 
-typedef struct {
+typedef struct Shards {
     Shard *shard; /* (count) in the order of their names */
     int count, vocab;
-    int64_t tokens; /* of all shards */
+    int64_t tokens;       /* of all shards */
+    struct Shards *bytes; /* bytes of text of each, where files say so; else NULL */
 } Shards;
 
-/* All DIR/NAME_SPLIT_*.bin, split "train" or "val". Dies when there is none or one is
- * damaged. */
+/* All DIR/NAME_SPLIT_*.bin or DIR/NAME_SPLIT.bin, split "train" or "val", and the bytes
+ * of their tokens, DIR/NAME_SPLIT_bytes_*.bin. Dies when there is none, one is damaged,
+ * or they do not belong together. */
 Shards *shards_open(const char *dir, const char *split, int vocab);
 /* out[0..count) = tokens [pos, pos+count). Dies on an id >= vocab. */
 void shards_read(const Shards *s, int64_t pos, int count, int *out);
+/* Dies when a score on these tokens would not count the bytes of their text. */
+void check_text_bytes(const Tokenizer *t, const Shards *val);
 /* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There
  * are W = (tokens-1)/seq windows; rows [e*W, (e+1)*W) are epoch e and visit each window
  * once, shuffled. A pure function of (seed, row): to resume a run is to remember a

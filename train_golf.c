@@ -154,6 +154,12 @@ static const char *path_of(const char *dir, const char *file) {
     return path;
 }
 
+/* "runs/mine/" is "runs/mine": names are made by adding to it. */
+static void cut_slashes(char *dir) {
+    for (size_t len = strlen(dir); len > 1 && dir[len - 1] == '/'; len--)
+        dir[len - 1] = 0;
+}
+
 /* Numbers in files are little-endian on every machine. */
 static void put_u(uint8_t *p, uint64_t x, int bytes) {
     for (int i = 0; i < bytes; i++) p[i] = (uint8_t)(x >> 8 * i);
@@ -298,7 +304,12 @@ static int threads_for(double madds) {
 #include <arm_neon.h>
 #endif
 
-#define SHUFFLE __builtin_shufflevector
+/* gcc before 12 does not know clang's name for it. */
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
 /* clang-format off */
 #if defined(__AVX512F__)
 #define VB 64
@@ -3275,14 +3286,15 @@ static void add_piece(Tokenizer *t, int id, Protobuf message) {
     if (x->type == PIECE_UNKNOWN) t->unk = id;
     if (x->type == PIECE_BYTE) t->byte_id[byte_of_piece(x)] = id;
 
-    for (int i = 1; i < n; i++) t->inner_space |= starts_with_space(x->text + i, n - i);
+    for (int i = 1; i < n; i++) x->inner_spaces += starts_with_space(x->text + i, n - i);
+    t->inner_space |= x->inner_spaces > 0;
     if (x->type == PIECE_USER || x->type == PIECE_UNUSED)
         t->refuses = "user-defined or unused pieces";
 
     /* its row of the table of bytes per token: the divisor of bits per byte */
     x->boundary = reserved && x->type != PIECE_BYTE;
     x->leading_space = !reserved && starts_with_space(x->text, n);
-    x->base_bytes = n - 3 * x->leading_space;
+    x->base_bytes = n - 3 * x->leading_space - 2 * x->inner_spaces;
     if (x->boundary) x->base_bytes = 0;
     if (x->type == PIECE_BYTE) x->base_bytes = 1;
 }
@@ -3307,7 +3319,7 @@ static void read_normalizer_spec(Tokenizer *t, Protobuf b) {
             t->refuses = "a character map, like nmt_nfkc";
         if (b.field == FIELD(3, VARINT)) t->dummy_prefix = b.number != 0;
         if (b.field == FIELD(4, VARINT)) t->trim_spaces = b.number != 0;
-        if (b.field == FIELD(5, VARINT) && !b.number) t->refuses = "spaces as they are";
+        if (b.field == FIELD(5, VARINT)) t->escapes = b.number != 0;
     }
 }
 
@@ -3331,6 +3343,7 @@ static void start_tables(Tokenizer *t, Protobuf b) {
     t->model_type = 1;
     t->dummy_prefix = 1;
     t->trim_spaces = 1;
+    t->escapes = 1;
 }
 
 static void check_model(const Tokenizer *t, int byte_fallback) {
@@ -3360,6 +3373,7 @@ Tokenizer *tokenizer_load(const char *path) {
         if (b.field == FIELD(2, BYTES)) read_trainer_spec(t, inner, &byte_fallback, &bos);
         if (b.field == FIELD(3, BYTES)) read_normalizer_spec(t, inner);
     }
+    if (!t->escapes) t->refuses = "spaces as they are";
     if (t->model_type != 2) t->refuses = "another kind than BPE, 2";
     check_model(t, byte_fallback);
 
@@ -3495,13 +3509,15 @@ static int id_of_text(const Tokenizer *t, const uint8_t *text, size_t len) {
     return id < 0 ? t->unk : id;
 }
 
+static size_t encode_most = 1 << 28; /* bytes at once; a test takes fewer */
+
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
     if (t->refuses)
         die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or "
             "another model",
             t->path, t->model_type, t->refuses);
-    if (len > 1 << 28)
-        die("expected at most %d bytes of text, found %zu; split it", 1 << 28, len);
+    if (len > encode_most)
+        die("expected at most %zu bytes of text, found %zu; split it", encode_most, len);
 
     size_t n, end, count = 0;
     uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
@@ -3572,20 +3588,18 @@ char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len
 }
 
 /* ----------------------------------------------------------------------------- shards */
-/* Is name NAME_SPLIT_digits.bin? NAME may hold _SPLIT_ as well: the last one counts. */
-static int is_shard_name(const char *name, const char *split) {
-    char want[64];
-    snprintf(want, sizeof want, "_%s_", split);
-    const char *at = NULL, *next = strstr(name, want);
-    while (next) {
-        at = next;
-        next = strstr(at + 1, want);
-    }
-    if (!at) return 0;
+/* The length of what stands before the digits of NAME_SPLIT_digits.bin, or before .bin in
+ * NAME_SPLIT.bin, as llm.c has it; 0 when a file is called otherwise. */
+static int shard_prefix(const char *file, const char *split) {
+    int end = (int)strlen(file) - 4;
+    if (end < 0 || strcmp(file + end, ".bin")) return 0;
+    while (end > 0 && isdigit((unsigned char)file[end - 1])) end--;
 
-    const char *number = at + strlen(want);
-    const size_t digits = strspn(number, "0123456789");
-    return digits > 0 && !strcmp(number + digits, ".bin");
+    const int numbered = file[end] != '.';
+    const int from = end - numbered - (int)strlen(split); /* where SPLIT would stand */
+    if (from < 1 || file[from - 1] != '_') return 0;
+    if (strncmp(file + from, split, strlen(split))) return 0;
+    return !numbered || file[end - 1] == '_' ? end : 0;
 }
 
 /* The shard in file path, whose tokens follow `first` others; it stays open. */
@@ -3597,6 +3611,11 @@ static Shard open_shard(const char *path, int64_t first) {
     if (size < 0 || pread(x.fd, head, sizeof head, 0) < 0)
         die("%s: cannot read: %s", path, strerror(errno));
 
+    if (get_u(head, 4) == LLAMA3_MAGIC)
+        die("%s: expected a shard of 16-bit tokens (magic %d, version 1), found one of 32 "
+            "bits (magic %d, version %d, as llm.c writes for Llama 3); make it again with "
+            "a tokenizer of at most 65,536 pieces",
+            path, SHARD_MAGIC, LLAMA3_MAGIC, (int)get_u(head + 4, 4));
     x.path = strcpy(xcalloc(strlen(path) + 1, 1), path);
     x.tokens = (int64_t)get_u(head + 8, 4);
     const int64_t expected = SHARD_HEADER + 2 * x.tokens;
@@ -3607,7 +3626,8 @@ static Shard open_shard(const char *path, int64_t first) {
     return x;
 }
 
-Shards *shards_open(const char *dir, const char *split, int vocab) {
+/* The files of a split, none of them if there are none. */
+static Shards *open_split_files(const char *dir, const char *split, int vocab) {
     struct dirent **names; /* (n) in alphabetical order */
     const int n = scandir(dir, &names, NULL, alphasort);
     if (n < 0)
@@ -3616,18 +3636,41 @@ Shards *shards_open(const char *dir, const char *split, int vocab) {
     Shards *s = xcalloc(1, sizeof *s);
     s->vocab = vocab;
     s->shard = xcalloc((size_t)n, sizeof *s->shard);
+    const char *first = NULL;
     for (int i = 0; i < n; i++) {
-        if (is_shard_name(names[i]->d_name, split)) {
-            s->shard[s->count] = open_shard(path_of(dir, names[i]->d_name), s->tokens);
-            s->tokens += s->shard[s->count].tokens;
-            s->count++;
-        }
-        free(names[i]);
+        const char *name = names[i]->d_name;
+        const int prefix = shard_prefix(name, split);
+        if (!prefix) continue;
+        if (!first) first = name;
+        if (prefix != shard_prefix(first, split) || strncmp(name, first, (size_t)prefix))
+            die("%s: expected the shards of one text, found %s and %s; keep them in "
+                "folders of their own",
+                dir, first, name);
+        s->shard[s->count] = open_shard(path_of(dir, name), s->tokens);
+        s->tokens += s->shard[s->count].tokens;
+        s->count++;
     }
+    for (int i = 0; i < n; i++) free(names[i]);
     free(names);
+    return s;
+}
+
+Shards *shards_open(const char *dir, const char *split, int vocab) {
+    char bytes[64];
+    Shards *s = open_split_files(dir, split, vocab);
     if (!s->count)
-        die("%s: expected shards NAME_%s_000000.bin, found none; run data/get.sh", dir,
-            split);
+        die("%s: expected shards NAME_%s_000000.bin or NAME_%s.bin, found none; run "
+            "data/get.sh",
+            dir, split, split);
+
+    snprintf(bytes, sizeof bytes, "%s_bytes", split);
+    s->bytes = open_split_files(dir, bytes, 1 << 16);
+    if (!s->bytes->count) s->bytes = NULL;
+    if (s->bytes && s->bytes->tokens != s->tokens)
+        die("%s: expected the bytes of each of %lld tokens, found those of %lld; fetch "
+            "all files NAME_%s_*.bin again",
+            s->bytes->shard[0].path, (long long)s->tokens, (long long)s->bytes->tokens,
+            bytes);
     return s;
 }
 
@@ -3662,6 +3705,147 @@ void shards_read(const Shards *s, int64_t pos, int count, int *out) {
         }
         x++;
     }
+}
+
+/* ---------------------------------------------------------------------- bytes of text */
+/* bpb divides by bytes of text, which the tokenizer's table gives token by token: the
+ * previous one and this. Whether they are those of the text shows when it is spelled out,
+ * from the pieces' own characters: a space is one byte of it, however U+2581 is written;
+ * the first of a document does not count, as in Parameter Golf. */
+typedef struct {
+    const Tokenizer *t;
+    uint32_t last;                /* three bytes */
+    int64_t since;                /* bytes since the last boundary */
+    int before;                   /* the token before, -1 at the start */
+    int64_t counted, spelled;     /* bytes: of the table, of the text */
+    int64_t wrong, unknown;       /* tokens of which both differ; unknown pieces */
+    int64_t inner_spaces, shifts; /* spaces inside pieces; marks of upper case */
+} TextBytes;
+
+/* One more byte: what it adds to the text. The third one of U+2581 makes two of them go,
+ * or all. */
+static int spell_byte(TextBytes *b, uint8_t byte) {
+    b->last = (b->last << 8 | byte) & 0xFFFFFF;
+    b->since++;
+    if (b->last != 0xE29681) return 1;
+    return b->since == 3 ? -2 : -1;
+}
+
+static int spell_token(TextBytes *b, int id) {
+    const Piece *x = &b->t->piece[id];
+    int sum = 0;
+    if (x->type == PIECE_CONTROL || x->type == PIECE_UNKNOWN) {
+        b->since = 0;
+        b->last = 0;
+    } else if (x->type != PIECE_BYTE) {
+        for (int i = 0; i < x->len; i++) sum += spell_byte(b, x->text[i]);
+    } else if (b->t->escapes) {
+        sum = spell_byte(b, (uint8_t)byte_of_piece(x));
+    } else { /* three bytes that spell U+2581 are no space */
+        sum = 1;
+        b->since++;
+        b->last = 0;
+    }
+    return sum;
+}
+
+/* Tokenizers that keep case apart mark it with characters of private use. */
+static int is_shift(const Piece *x) {
+    return x->type == PIECE_USER && x->len == 3 && x->text[0] == 0xEE;
+}
+
+static void count_token(TextBytes *b, int id) {
+    const Piece *x = &b->t->piece[id];
+    const int before = b->before, spelled = spell_token(b, id);
+    b->before = id;
+    b->unknown += x->type == PIECE_UNKNOWN;
+    b->shifts += is_shift(x);
+    b->inner_spaces += x->inner_spaces;
+    if (before < 0) return;
+
+    const int counted = tokenizer_bytes(b->t, before, id);
+    b->counted += counted;
+    b->spelled += spelled;
+    b->wrong += counted != spelled;
+}
+
+static void refuse_unknown(const TextBytes *b, const char *path) {
+    if (b->unknown)
+        die("%s: expected tokens that stand for all of the text, found %lld unknown "
+            "pieces: what they stand for is lost, and a score would leave it out; use "
+            "shards of a tokenizer with byte pieces (byte_fallback), not of %s",
+            path, (long long)b->unknown, b->t->path);
+}
+
+static void refuse_wrong_table(const TextBytes *b, const char *path) {
+    if (b->wrong)
+        die("%s: expected the table of bytes per token to count the text, found %lld "
+            "bytes counted for %lld (in %lld tokens): %s spells spaces as bytes or has "
+            "unused pieces, and bits per byte would be wrong; use a tokenizer with "
+            "U+2581 as a piece",
+            path, (long long)b->counted, (long long)b->spelled, (long long)b->wrong,
+            b->t->path);
+    if (b->inner_spaces)
+        fprintf(stderr,
+                "note: %s: %lld spaces inside pieces count one byte each; in Parameter "
+                "Golf's table they are three\n",
+                path, (long long)b->inner_spaces);
+}
+
+/* Files of bytes cannot be proved, but a wrong one shows. */
+static void check_given_bytes(const TextBytes *b, int64_t given, int64_t bad,
+                              const char *path) {
+    const int64_t text = b->spelled;
+    if (bad || given < text / 2 || given > 2 * text)
+        die("%s: expected the bytes of the text that each token stands for, none for "
+            "control pieces, about %lld in all, found %lld, and some for %lld control "
+            "pieces; fetch it again, or remove it if the tokenizer's own count is right",
+            path, (long long)text, (long long)given, (long long)bad);
+    fprintf(stderr, "note: bytes of text are those of %s: %lld, by the pieces %lld\n",
+            path, (long long)given, (long long)text);
+}
+
+void check_text_bytes(const Tokenizer *t, const Shards *val) {
+    enum { BLOCK = 1 << 16 };
+    TextBytes b = {.t = t, .before = -1};
+    int *id = xcalloc(2 * BLOCK, sizeof *id), *bytes = id + BLOCK;
+    int64_t given = 0, bad = 0; /* bytes of the files; control pieces that have some */
+    for (int64_t at = 0; at < val->tokens; at += BLOCK) {
+        const int n = (int)MIN(BLOCK, val->tokens - at);
+        shards_read(val, at, n, id);
+        if (val->bytes) shards_read(val->bytes, at, n, bytes);
+        for (int i = 0; i < n; i++) {
+            count_token(&b, id[i]);
+            given += bytes[i];
+            bad += bytes[i] && t->piece[id[i]].type == PIECE_CONTROL;
+        }
+    }
+    free(id);
+
+    const char *path = val->shard[0].path;
+    refuse_unknown(&b, path);
+    if (val->bytes) {
+        check_given_bytes(&b, given, bad, val->bytes->shard[0].path);
+        return;
+    }
+    if (b.shifts)
+        die("%s: found %lld marks of upper case, which are no text, and no bytes of the "
+            "tokens; fetch NAME_val_bytes_*.bin, which belong to it",
+            path, (long long)b.shifts);
+    refuse_wrong_table(&b, path);
+}
+
+/* The bytes that files give for tokens [1, n]. */
+static int64_t given_bytes(const Shards *bytes, int64_t n) {
+    enum { BLOCK = 1 << 12 };
+    int block[BLOCK];
+    int64_t sum = 0;
+    for (int64_t at = 1; at <= n; at += BLOCK) {
+        const int count = (int)MIN(BLOCK, n + 1 - at);
+        shards_read(bytes, at, count, block);
+        for (int i = 0; i < count; i++) sum += block[i];
+    }
+    return sum;
 }
 
 /* ------------------------------------------------------------------ order of training */
@@ -4540,6 +4724,7 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     } while (total - at > T - step);
     free(x);
     m->train = train;
+    if (val->bytes) s.bytes = given_bytes(val->bytes, total);
     if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
     s.loss = s.nll / (double)s.tokens;
     s.bpb = s.nll / log(2.0) / (double)s.bytes;
@@ -4979,7 +5164,9 @@ static Shards *open_split(const Config *c, const Tokenizer *tok, const char *spl
                 path, tok->path);
         free(file);
     }
-    return shards_open(c->data, split, tok->vocab);
+    Shards *s = shards_open(c->data, split, tok->vocab);
+    if (!strcmp(split, "val")) check_text_bytes(tok, s);
+    return s;
 }
 
 /* x (B*T + 1) and y (B*T) of a step. */
@@ -5168,6 +5355,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
+    cut_slashes(c->out);
     const char *beside = path_of(c->data, "tokenizer.model");
     if (!*c->tokenizer && access(beside, R_OK))
         die("%s: expected data with a tokenizer.model, found none; run data/get.sh",

@@ -17,7 +17,7 @@ SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tag
 hub=https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main
 FINEWEB_URL=${FINEWEB_URL:-$hub/datasets}
 
-fail() { echo "data/get.sh: error: $*" >&2; exit 1; }
+fail() { printf 'data/get.sh: error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" > /dev/null 2>&1; }
 
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf-data.XXXXXX")
@@ -44,15 +44,15 @@ prepare() {
     "$here/../train_golf" prepare --out="$OUT" --name="$1" --vocab="$VOCAB" \
         ${TOKENIZER:+--tokenizer="$TOKENIZER"} --train=@"$tmp/train" --val=@"$tmp/val" \
         > "$tmp/prepare.log" || { rm -rf "$OUT.part"; exit 1; }
-    echo "$OUT: $(awk '/documents/ { printf "%s %s documents, %s bytes, %s tokens; ", $1, $2, $4, $6 }' \
-        "$tmp/prepare.log")"
+    echo "$OUT: $(awk '$1 == "train" || $1 == "val" {
+        printf "%s %s documents, %s bytes, %s tokens; ", $1, $2, $4, $6 }' "$tmp/prepare.log")"
     cat "$tmp/prepare.log"
 }
 
 # ------------------------------------------------------------------------------------ sotu
 sotu_check() {  # $1 split, $2 documents, $3 bytes
     n=$(wc -l < "$tmp/$1" | tr -d ' ')
-    bytes=$(xargs cat < "$tmp/$1" | wc -c | tr -d ' ')
+    bytes=$(while read -r f; do cat "$f"; done < "$tmp/$1" | wc -c | tr -d ' ')
     [ "$n $bytes" = "$2 $3" ] ||
         fail "$1 split: expected $2 documents of $3 bytes, found $n of $bytes; the source has" \
              "changed or came incomplete: try again, or use data/get.sh text FILES"
@@ -76,7 +76,6 @@ sotu_fetch() {  # -> $tmp/src, the unpacked source
 }
 
 get_sotu() {
-    OUT=${OUT:-$here/sotu}
     keep_if_there
     sotu_fetch
     # Validation is every 20th year (1809, 1829, ...): both speeches of a year fall on one side.
@@ -91,25 +90,27 @@ get_sotu() {
 # ------------------------------------------------------------------------------------ text
 # Validation: every 20th document (the 1st, 21st, ...), or the last 5 % of a single file.
 get_text() {
-    OUT=${OUT:-$here/text}
     [ $# -gt 0 ] || fail "text: expected FILES, found none"
     keep_if_there
     for f; do
         [ -f "$f" ] && [ -s "$f" ] || fail "$f: expected a file with text, found none"
-        case $f in /*) echo "$f" ;; *) echo "$PWD/$f" ;; esac >> "$tmp/names"
+        case $f in *"
+"*) fail "$f: expected names without line ends, found one; rename the file" ;; esac
+        case $f in /*) ;; *) f=$PWD/$f ;; esac
+        printf '%s\n' "$f" >> "$tmp/names"
     done
     sort "$tmp/names" > "$tmp/all"
     if [ $# -eq 1 ]; then
         size=$(wc -c < "$1" | tr -d ' ')
         cut=$((size - size / 20))
-        rest=$(tail -c +$((cut + 1)) "$1" | head -n 1 | wc -c)       # on to the end of the line
+        rest=$(tail -c +$((cut + 1)) < "$1" | head -n 1 | wc -c | tr -d ' ')  # on to the end of the line
         [ $((cut + rest)) -lt "$size" ] && cut=$((cut + rest))
-        head -c "$cut" "$1" > "$tmp/text.train"
-        tail -c +$((cut + 1)) "$1" > "$tmp/text.val"
-        echo "$tmp/text.train" > "$tmp/train"
-        echo "$tmp/text.val" > "$tmp/val"
+        head -c "$cut" < "$1" > "$tmp/text.train"
+        tail -c +$((cut + 1)) < "$1" > "$tmp/text.val"
+        printf '%s\n' "$tmp/text.train" > "$tmp/train"
+        printf '%s\n' "$tmp/text.val" > "$tmp/val"
     else
-        awk -v dir="$tmp" '{ print > (dir (NR % 20 == 1 ? "/val" : "/train")) }' "$tmp/all"
+        (cd "$tmp" && awk '{ print > (NR % 20 == 1 ? "val" : "train") }' all)
     fi
     prepare text
 }
@@ -124,9 +125,9 @@ fetch() {
 
 # A shard is 1,024 bytes of header and 2 bytes for each of the tokens that its third number gives.
 shard_ok() {
-    [ "$(od -An -t u4 -N 8 "$1" | tr -s ' ')" = " 20240520 1" ] || return 1
-    n=$(od -An -t u4 -j 8 -N 4 "$1" | tr -d ' ')
-    [ "$(wc -c < "$1" | tr -d ' ')" = $((1024 + 2 * n)) ]
+    # shellcheck disable=SC2046
+    set -- "$1" $(od -An -t u4 -N 12 "$1")
+    [ "${2:-} ${3:-}" = "20240520 1" ] && [ "$(wc -c < "$1")" -eq $((1024 + 2 * ${4:-0})) ]
 }
 
 fetch_shard() {  # $1 file name; status 22 when the server has none
@@ -138,7 +139,6 @@ fetch_shard() {  # $1 file name; status 22 when the server has none
 }
 
 get_fineweb() {
-    OUT=${OUT:-$here/fineweb$VOCAB}
     keep_if_there
     have curl || fail "fineweb: curl is not installed"
     part=$OUT.part                       # kept when interrupted: the next run goes on from there
@@ -152,7 +152,10 @@ get_fineweb() {
         status=0
         fetch_shard "$(printf fineweb_val_%06d.bin $i)" || status=$?
         [ $status -ne 0 ] && break
-        i=$((i + 1))
+        fetch_shard "$(printf fineweb_val_bytes_%06d.bin $i)" || status=$? # some tokenizers need them
+        [ $status -eq 0 ] || [ $status -eq 22 ] ||
+            fail "bytes of validation shard $i: curl ended with status $status; run this again"
+        status=0 i=$((i + 1))
     done
     [ $status -eq 22 ] && [ $i -gt 0 ] ||
         fail "validation shard $i: curl ended with status $status; run this again"
@@ -170,6 +173,11 @@ get_fineweb() {
 
 command=${1:-sotu}
 [ $# -gt 0 ] && shift
+case $command in
+    fineweb) OUT=${OUT:-$here/fineweb$VOCAB} ;;
+    *) OUT=${OUT:-$here/$command} ;;
+esac
+while [ "${OUT%/}" != "$OUT" ] && [ "$OUT" != / ]; do OUT=${OUT%/}; done # it gets a name beside it
 case $command in
     sotu) get_sotu ;;
     text) get_text "$@" ;;

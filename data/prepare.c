@@ -550,74 +550,110 @@ static void shard_writer_put(ShardWriter *w, int id) {
 
 /* What is to be said of a split. */
 typedef struct {
-    int64_t counted;   /* bytes, by the table of bytes per token */
-    size_t spaced;     /* documents in which U+2581 became a space, */
-    size_t changed;    /* which decoding does not give back exactly, */
-    size_t miscounted; /* and whose bytes the table counts otherwise */
+    TextBytes bytes;
+    size_t spaced;  /* documents in which U+2581 became a space, */
+    size_t changed; /* which decoding does not give back exactly, */
+    size_t parts;   /* and what the longest were cut into */
 } SplitFacts;
 
-/* Tokenizes a document, BOS before it, and checks it: decoding gives its text back, and
- * the bytes-per-token table adds up to its length. */
-static void prepare_document(ShardWriter *w, const Tokenizer *t, Document *d, int exact,
-                             SplitFacts *facts) {
-    size_t n, len;
-    facts->spaced += (size_t)document_plain_spaces(d);
-    int *ids = tokenizer_encode(t, d->text, d->len, &n);
-    char *back = tokenizer_decode(t, ids, n, &len);
-    if (len != d->len || memcmp(back, d->text, len)) {
-        if (exact)
-            die("%s: expected the text back after encoding it; please report", d->path);
-        facts->changed++;
-    }
+/* The end of a part of text (len) that starts at `from` and has at most `most` bytes:
+ * behind a line, else before a space, else before a character. */
+static size_t part_end(const char *text, size_t len, size_t from, size_t most) {
+    if (len - from <= most) return len;
+    const size_t end = from + most;
+    size_t cut = end;
+    while (cut > from && text[cut - 1] != '\n') cut--;
+    if (cut > from) return cut;
 
-    int64_t sum = 0;
-    int before = t->bos;
+    cut = end;
+    while (cut > from && text[cut] != ' ') cut--;
+    if (cut > from) return cut;
+
+    cut = end;
+    while (cut > from + 1 && cut > end - 3 && (text[cut] & 0xC0) == 0x80) cut--;
+    return cut;
+}
+
+/* Tokenizes text (len) of a document, BOS before it, and checks it: decoding gives it
+ * back, and the bytes-per-token table adds up to its length. */
+static void prepare_part(ShardWriter *w, const Tokenizer *t, const char *path,
+                         const char *text, size_t text_len, int exact,
+                         SplitFacts *facts) {
+    size_t n, len;
+    int *ids = tokenizer_encode(t, text, text_len, &n);
+    char *back = tokenizer_decode(t, ids, n, &len);
+    const int same = len == text_len && !memcmp(back, text, len);
+    if (exact && !same)
+        die("%s: expected the text back after encoding it; please report", path);
+    facts->changed += !same;
+
+    const int64_t earlier = facts->bytes.counted;
+    count_token(&facts->bytes, t->bos);
     shard_writer_put(w, t->bos);
     for (size_t i = 0; i < n; i++) {
-        sum += tokenizer_bytes(t, before, ids[i]);
+        count_token(&facts->bytes, ids[i]);
         shard_writer_put(w, ids[i]);
-        before = ids[i];
     }
     const int lead = n > 0 && t->piece[ids[0]].leading_space; /* after BOS: not counted */
-    if (sum + lead != (int64_t)len) {
-        if (exact)
-            die("%s: its bytes are not those of the table; please report", d->path);
-        facts->miscounted++;
-    }
-    facts->counted += sum;
+    if (exact && facts->bytes.counted - earlier + lead != (int64_t)len)
+        die("%s: its bytes are not those of the table; please report", path);
     free(ids);
     free(back);
+}
+
+static void prepare_document(ShardWriter *w, const Tokenizer *t, Document *d, int exact,
+                             SplitFacts *facts) {
+    size_t from = 0;
+    facts->spaced += (size_t)document_plain_spaces(d);
+    do { /* an empty document, too, is one part */
+        const size_t end = part_end(d->text, d->len, from, encode_most);
+        prepare_part(w, t, d->path, d->text + from, end - from, exact, facts);
+        from = end;
+        facts->parts += from < d->len;
+    } while (from < d->len);
+}
+
+static void print_notes(const SplitFacts *facts) {
+    if (facts->spaced)
+        printf("note: U+2581 became a space in %zu documents\n", facts->spaced);
+    if (facts->changed)
+        printf("note: this tokenizer does not give %zu documents back exactly\n",
+               facts->changed);
+    if (facts->parts)
+        printf("note: documents of more than %zu bytes were cut, at ends of lines where "
+               "there are any, into %zu more\n",
+               encode_most, facts->parts);
+    if (facts->bytes.unknown)
+        printf("note: %lld unknown pieces, whose text is lost\n",
+               (long long)facts->bytes.unknown);
 }
 
 /* Writes one split as shards, and a line about it to the end of info. */
 static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, int exact,
                           ByteList *info) {
-    size_t most = corpus_bytes(corpus) + corpus->n; /* no token is shorter than a byte */
-    if (!exact) most *= 3;                          /* but for other models' prefixes */
-    if (most > SHARD_MAX_TOKENS) most = SHARD_MAX_TOKENS;
+    const size_t bytes = corpus_bytes(corpus);
+    size_t most = bytes + corpus->n; /* no token is shorter than a byte */
+    most += 3 * bytes / encode_most; /* of three parts in a row two are long */
+    if (!exact) most *= 3;           /* but for other models' prefixes */
+    most = MIN(most, SHARD_MAX_TOKENS);
     w->bytes = xcalloc(SHARD_HEADER + 2 * most, 1);
 
-    SplitFacts facts = {0};
+    SplitFacts facts = {.bytes = {.t = t, .before = -1}};
     for (size_t i = 0; i < corpus->n; i++)
         prepare_document(w, t, &corpus->item[i], exact, &facts);
     if (w->n || !w->shards) shard_writer_flush(w);
     free(w->bytes);
+    refuse_wrong_table(&facts.bytes, w->split);
+    if (!strcmp(w->split, "val")) refuse_unknown(&facts.bytes, w->split);
 
     char line[256];
     snprintf(line, sizeof line,
              "%-5s %6zu documents %11zu bytes %10lld tokens  %.4f bytes per token\n",
              w->split, corpus->n, corpus_bytes(corpus), (long long)w->total,
-             (double)facts.counted / (double)w->total);
+             (double)facts.bytes.counted / (double)w->total);
     printf("%s", line);
     push_bytes(info, line, strlen(line));
-    if (facts.spaced)
-        printf("note: U+2581 became a space in %zu documents\n", facts.spaced);
-    if (facts.changed)
-        printf("note: this tokenizer does not give %zu documents back exactly\n",
-               facts.changed);
-    if (facts.miscounted)
-        printf("note: it counts the bytes of %zu documents otherwise\n",
-               facts.miscounted);
+    print_notes(&facts);
 }
 
 /* --------------------------------------------------------------------------- command */
@@ -681,21 +717,48 @@ static void prepare_options(PrepareOptions *o, int argc, char **argv) {
             o->vocab);
 }
 
-/* Makes the folder, or empties what a killed run has left in it. */
-static void prepare_folder(const char *dir) {
+/* Removes a folder of files, if it is there. */
+static void remove_folder(const char *dir) {
     DIR *d = opendir(dir);
-    if (!d) {
-        if (mkdir(dir, 0777)) die("%s: cannot make the folder: %s", dir, strerror(errno));
-        return;
-    }
+    if (!d) return;
     const struct dirent *f = readdir(d);
     while (f) {
-        const char *path = path_of(dir, f->d_name);
-        if (f->d_name[0] != '.' && unlink(path))
-            die("%s: cannot remove: %s", path, strerror(errno));
+        if (f->d_name[0] != '.') unlink(path_of(dir, f->d_name));
         f = readdir(d);
     }
     closedir(d);
+    rmdir(dir);
+}
+
+/* DIR.part, in which the folder is made; "" when there is none. */
+static char unfinished[1500];
+
+static void remove_unfinished(void) {
+    if (*unfinished) remove_folder(unfinished);
+}
+
+/* Makes DIR.part anew: a killed run may have left one, a run that fails leaves none. */
+static void start_folder(const char *out) {
+    char dir[1500];
+    if (snprintf(dir, sizeof dir, "%s.part", out) >= (int)sizeof dir)
+        die("%s: too long", out);
+    remove_folder(dir);
+    if (mkdir(dir, 0777)) die("%s: cannot make the folder: %s", dir, strerror(errno));
+    strcpy(unfinished, dir);
+    atexit(remove_unfinished);
+}
+
+/* The folder to make, without slashes at its end. An empty one may be there. */
+static const char *new_folder(const char *out) {
+    char *dir = strcpy(xcalloc(strlen(out) + 1, 1), out);
+    cut_slashes(dir);
+    struct stat st;
+    struct dirent **names;
+    const int there = !lstat(dir, &st);
+    const int n = there ? scandir(dir, &names, NULL, alphasort) : 0; /* 2: . and .. */
+    if (there && (!S_ISDIR(st.st_mode) || n > 2))
+        die("%s: exists already; remove it or choose another --out", dir);
+    return dir;
 }
 
 /* Writes the tokenizer to path, a copy of --tokenizer or a trained one, and loads it. */
@@ -713,6 +776,7 @@ static Tokenizer *prepare_tokenizer(const PrepareOptions *o, const char *path) {
     }
 
     Tokenizer *t = tokenizer_load(path);
+    if (o->model) t->path = strcpy(xcalloc(strlen(o->model) + 1, 1), o->model);
     if (t->bos < 0 || t->vocab > PREPARE_MAX_VOCAB + 1)
         die("%s: expected a BOS piece and at most 65,536 pieces, found bos %d, %d pieces",
             path, t->bos, t->vocab);
@@ -722,14 +786,10 @@ static Tokenizer *prepare_tokenizer(const PrepareOptions *o, const char *path) {
 int prepare_main(int argc, char **argv) {
     PrepareOptions o = {.vocab = 1024, .seed = 1};
     prepare_options(&o, argc, argv);
-    if (access(o.out, F_OK) == 0 && rmdir(o.out)) /* an empty folder may be there */
-        die("%s: exists already; remove it or choose another --out", o.out);
-
+    o.out = new_folder(o.out);
     /* Built as DIR.part and renamed: a killed run leaves nothing that looks complete. */
-    char dir[1500];
-    if (snprintf(dir, sizeof dir, "%s.part", o.out) >= (int)sizeof dir)
-        die("%s: too long", o.out);
-    prepare_folder(dir);
+    start_folder(o.out);
+    const char *dir = unfinished;
     const Tokenizer *t = prepare_tokenizer(&o, path_of(dir, "tokenizer.model"));
 
     ByteList info = {0};
@@ -749,6 +809,7 @@ int prepare_main(int argc, char **argv) {
 
     if (rename(dir, o.out))
         die("%s: cannot rename to %s: %s", dir, o.out, strerror(errno));
+    *unfinished = 0;
     printf("wrote %s\n", o.out);
     return 0;
 }

@@ -14,7 +14,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 for name in train_loss val_bpb; do column $name > "$tmp/$name"; done
 for name in rms grad cosine; do column $name | awk '{ for (i = 2; i <= NF; i++) if ($i == 0) $i = "?" } 1' > "$tmp/$name"; done
-sed -n 's/^  "steps": \([0-9]*\).*/\1/p; s/^  "val_bpb": \([0-9.]*\).*/\1/p' "$run/result.json" 2> /dev/null | paste -sd' ' >> "$tmp/val_bpb"
+sed -n 's/^  "steps": \([0-9]*\).*/\1/p; s/^  "val_bpb": \([0-9.]*\).*/\1/p' "$run/result.json" 2> /dev/null | paste -sd' ' - >> "$tmp/val_bpb"
 phases=$(awk '{ n = NF - 1 } END { print n + 0 }' "$tmp/rms")
 [ "$phases" -gt 0 ] || { echo "plot.sh: error: $run/log.tsv has no row of measurements yet (every 100 steps)" >&2; exit 1; }
 gnuplot > "$run/curves.svg.part" << END

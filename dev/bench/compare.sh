@@ -24,7 +24,7 @@ shape="width=256 heads=4 mlp=4 repeat=4 seq=256 batch=16 vocab=1024"
 configs=${CONFIGS:-"$shape wq=ternary aq=int8
 $shape wq=none aq=none"}
 if grep -q avx512f /proc/cpuinfo 2> /dev/null; then export OPENBLAS_CORETYPE=SkylakeX; fi
-cores=$(nproc)
+cores=$(getconf _NPROCESSORS_ONLN)
 torch() { # BLAS-THREADS THREADS STEPS key=value...
     blas=$1
     shift

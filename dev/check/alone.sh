@@ -6,7 +6,7 @@ set -u
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-cc}
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_alone_XXXXXX") || exit 1
+mkdir -p build && tmp=$(mktemp -d build/alone.XXXXXX) || exit 1 # not TMPDIR: its name has no space, and what is in it runs
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 passed=0 failed=0

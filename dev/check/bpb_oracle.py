@@ -24,7 +24,7 @@ def text_bytes(prev, tok):  # the piece without its leading space, and the space
     piece = sp.id_to_piece(tok)
     space = piece.startswith("\u2581")
     follows_text = not (sp.is_control(prev) or sp.is_unknown(prev) or sp.is_unused(prev))
-    return len(piece[space:].encode()) + (space and follows_text)
+    return len(piece[space:].replace("\u2581", " ").encode()) + (space and follows_text)
 
 count = (len(tokens) - 1) // seq * seq  # whole rows of seq targets
 total = sum(text_bytes(tokens[i], tokens[i + 1]) for i in range(count))

@@ -14,15 +14,16 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2} BUGS=${BUGS:-} PART=${PART:-all}
 export OMP_NUM_THREADS=1
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_bugs_XXXXXX") || exit 1
+mkdir -p build && tmp=$(mktemp -d build/bugs.XXXXXX) || exit 1 # not TMPDIR: its name has no space, and what is in it runs
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
+command -v timeout > /dev/null || timeout() { shift && "$@"; } # macOS has none
 in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body of function $1
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h
+    echo train_golf.c golf.h data/prepare.c
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
@@ -201,6 +202,29 @@ bug every-unknown-letter float input default "$(in_ tokenizer_encode)s/!unk || !
 bug twins-accepted float input models "$(in_ add_piece)s/if (other >= 0)/if (0)/"
 bug epochs-in-file-order float input order "$(in_ shards_train_row)s/shuffled(row % windows, windows, key)/(row % windows)/"
 bug one-order-for-all-seeds float input order "$(in_ shards_train_row)s/hash64(seed, /hash64(1, /"
+bug prefix-of-another-name float input names "$(in_ open_split_files)s/ || strncmp(name, first, (size_t)prefix)//"
+bug names-with-numbers-alone float input names "$(in_ shard_prefix)s/const int numbered = .*/const int numbered = 1;/"
+bug shards-of-32-bits-unnamed float input shards "$(in_ open_shard)s/== LLAMA3_MAGIC/== 0/"
+bug spaces-inside-as-three-bytes float input tables "$(in_ add_piece)s/ - 2 \* x->inner_spaces//"
+bug bytes-that-spell-a-space float input bytes "$(in_ spell_byte)s/if (b->last != 0xE29681)/if (1)/"
+bug first-space-counted float input bytes "$(in_ spell_byte)s/b->since == 3 ? -2 : -1/-1/"
+bug bytes-never-checked float input "no wrong score" "$(in_ open_split)s/if (!strcmp(split, .val.))/if (0)/"
+bug table-never-checked float input tables "$(in_ refuse_wrong_table)s/if (b->wrong)/if (0)/"
+bug unknown-text-scored float input tables "$(in_ refuse_unknown)s/if (b->unknown)/if (0)/"
+bug marks-of-case-scored float input tables "$(in_ check_text_bytes)s/if (b.shifts)/if (0)/"
+bug space-as-it-is float input tables "$(in_ spell_token)s/ else if (b->t->escapes)/ else if (1)/"
+bug prepared-all-the-same float input "no wrong score" "$(in_ prepare_split)s/^ *refuse_wrong_table.*//"
+bug files-of-bytes-ignored float input files "$(in_ golf_eval)s/if (val->bytes) s.bytes/if (0) s.bytes/"
+bug bytes-a-token-late float input files "$(in_ given_bytes)s/shards_read(bytes, at,/shards_read(bytes, at - 1,/"
+bug bytes-of-fewer-tokens float input files "$(in_ shards_open)s/s->bytes->tokens != s->tokens/0/"
+bug bytes-of-control-pieces float input files "$(in_ check_given_bytes)s/if (bad ||/if (/"
+bug no-bytes-accepted float input files "$(in_ check_given_bytes)s/given < text \/ 2/0/"
+bug cut-inside-a-line float input parts "$(in_ part_end)s/if (cut > from) return cut;//"
+bug cut-inside-a-character float input parts "$(in_ part_end)s/& 0xC0) == 0x80/\& 0xC0) == 0x01/"
+bug long-files-refused float input "long files" "$(in_ prepare_document)s/from, encode_most)/from, (size_t)1 << 28)/"
+bug slash-kept float input folders "$(in_ cut_slashes)s/len > 1/0/"
+bug empty-folder-removed float input folders "$(in_ start_folder)s/remove_folder(dir);/rmdir(out);/"
+bug unfinished-left float input folders "$(in_ remove_unfinished)s/if (\*unfinished)/if (0)/"
 bug ids-unchecked float input shards "$(in_ read_shard)s/out\[k\] >= vocab/0/"
 # files
 bug damaged-tensor-accepted float files corruption "$(in_ load_tensor)s/ || t->crc != crc32_of([^)]*)//"

@@ -6,7 +6,7 @@ set -u
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
 [ -x ./train_golf ] || { echo "no ./train_golf here: make it first"; exit 1; }
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_cli_XXXXXX") || exit 1
+mkdir -p build && tmp=$(mktemp -d build/cli.XXXXXX) || exit 1 # not TMPDIR: its name has no space, and what is in it runs
 clean_up() {
     kill $(jobs -p) 2> /dev/null
     [ -d "$tmp/disk" ] && umount "$tmp/disk" 2> /dev/null

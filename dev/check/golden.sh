@@ -11,7 +11,7 @@
 #
 # golden.tsv: arm, options, tensors, numbers, bpb, with tabs between. A row * starts a group: its
 # options come before those of the arms below it. =@ARM: the run folder of an arm further up.
-# The table is of one instruction set, compiler (gcc or clang) and optimization, which its first
+# The table is of one instruction set, compiler with its version and optimization, which its first
 # line and the Makefile say: others round differently. Threads do not matter.
 set -uf
 cd "$(dirname "$0")/../.." || exit 1
@@ -34,7 +34,7 @@ if [ "${1:-}" = -r ]; then
 fi
 pattern=${1:-}
 [ -x "$golf" ] || fail "no $golf here: make it first"
-tmp=$(mktemp -d) || exit 1
+mkdir -p build && tmp=$(mktemp -d build/golden.XXXXXX) || exit 1 # not TMPDIR: its name has no space
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
@@ -95,9 +95,11 @@ lacks() {
 
 machine_of() { # ARM: in the words of the table's first line
     isa=$(sed -n 's/^  "isa": "\(.*\)",$/\1/p' "$tmp/$1/result.json")
-    case $(grep '^  "compiler":' "$tmp/$1/result.json") in
-        *[Cc]lang*) echo "isa=$isa compiler=clang" ;;
-        *) echo "isa=$isa compiler=gcc" ;;
+    compiler=$(sed -n 's/^  "compiler": "\(.*\)",$/\1/p' "$tmp/$1/result.json")
+    version=$(echo "$compiler" | sed 's/^[^0-9]*//; s/[^0-9].*//')
+    case $compiler in
+        *[Cc]lang*) echo "isa=$isa compiler=clang-$version" ;;
+        *) echo "isa=$isa compiler=gcc-$version" ;;
     esac
 }
 
@@ -114,7 +116,7 @@ tensors_of() { # ARM: rows between the line that names the columns and an empty 
 # not mind in which order the tensors stand.
 numbers_of() {
     n=$(od -An -t u8 -j 32 -N 8 "$tmp/$1/ckpt.bin" | tr -d ' ')
-    tail -c $((12 * n + 4)) "$tmp/$1/ckpt.bin" | head -c $((12 * n)) | od -An -v -t u4 -w64 | awk '
+    tail -c $((12 * n + 4)) "$tmp/$1/ckpt.bin" | head -c $((12 * n)) | od -An -v -t u4 | awk '
         { for (i = 1; i <= NF; i++) sum += $i; sum %= 4294967296 }
         END { printf "%.0f\n", sum }'
 }

@@ -3,7 +3,7 @@
 # `make test`. On copies; all systems, or those named. Ends with `N passed, N failed`.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_without_XXXXXX") || exit 1
+mkdir -p build && tmp=$(mktemp -d build/without.XXXXXX) || exit 1 # not TMPDIR: its name has no space, and what is in it runs
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 [ $# -gt 0 ] || set -- $(sed -n 's/^#include "\([a-z_0-9]*\)\.h".*/\1/p' dev/systems/systems.h)
