@@ -70,8 +70,8 @@ enum {
     X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before phase p") \
     X(MODEL, INT, wq, "ternary", "none|ternary|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
-    X(MODEL | QUIET, INT, wscale, "tensor", "tensor|row|group", \
-      "a scale per copy (integers: row), row, 128 of a row") \
+    X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
+      "a scale per copy, row, 128 of a row; auto: copy, integers: row") \
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
@@ -115,9 +115,27 @@ enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
-enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
+enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP, SCALE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+
+/* Where an option means something: option, condition, and what is missing elsewhere. The
+ * command line may not ask for what means nothing; a file may hold it, since it can be
+ * older than a row. */
+/* clang-format off */
+#define GOLF_MEANINGS(M) \
+    M(order, c->unique > 1 && c->repeat > 1, "unless --unique and --repeat are above 1") \
+    M(phase, c->repeat > 1, "with --repeat=1: each block has one phase") \
+    M(xgain, c->extra_norm || !c->xgain, "without --extra_norm") \
+    M(wq, wq_means(c), "here: no projection is stored by it") \
+    M(wscale, wscale_means(c), "here: no projection is stored with other scales") \
+    M(lr, trained_at_lr(c), "here: Muon trains all matrices, see --lr_muon") \
+    M(lr_muon, c->optimizer == OPT_MUON, "without --optimizer=muon") \
+    M(momentum, c->optimizer == OPT_MUON, "without --optimizer=muon") \
+    M(lr_interface, stores_role(c, INTERFACE), "without gates, gains, mixes or the like") \
+    M(warmdown, c->schedule == SCHED_LINEAR, "without --schedule=linear") \
+    M(top_p, c->temperature > 0, "with --temperature=0")
+/* clang-format on */
 
 /* Words that systems add to options of the core: wq_NAME is the value of --wq=NAME. */
 enum {

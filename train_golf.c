@@ -1880,7 +1880,8 @@ static void choose_quantizer(const Config *c, Tensor *t) {
         (t->role == PROJ && c->wq == WQ_NONE))
         store_as(t, quantizers + Q_BF16, 16, SCALE_ROW);
     else if (t->role == PROJ && c->wq == WQ_TERNARY)
-        store_as(t, quantizers + Q_TERNARY, 2, c->wscale);
+        store_as(t, quantizers + Q_TERNARY, 2,
+                 c->wscale == SCALE_AUTO ? SCALE_TENSOR : c->wscale);
     else if (t->role == PROJ)
         store_as(t, quantizers + Q_INT, 4 + c->wq - WQ_INT4,
                  c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW);
@@ -4599,19 +4600,26 @@ static const Preset *preset_named(const char *name) {
     die("unknown preset '%s'; expected one of %s", name, all);
 }
 
+/* Defaults, then those of the preset. */
+static Config preset_config(const char *name) {
+    Config c;
+    char text[1024], option[256], *save;
+    config_defaults(&c);
+    snprintf(text, sizeof text, "%s", preset_named(name)->options);
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        snprintf(option, sizeof option, "--%s", w);
+        parse_option(&c, option, MODEL | TRAIN);
+    }
+    return c;
+}
+
 /* Defaults, then the preset, then the options in order. Returns the preset's name. */
 static const char *parse_options(Config *c, int argc, char **argv, int mask) {
-    const Preset *preset = presets;
-    char text[1024], option[256], *save;
-    config_defaults(c);
+    const Preset *preset = presets; /* of other commands than train: the defaults */
     if (mask & TRAIN)
         for (int i = 0; i < argc; i++)
             if (!strncmp(argv[i], "--preset=", 9)) preset = preset_named(argv[i] + 9);
-    snprintf(text, sizeof text, "%s", preset->options); /* of other commands: none */
-    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-        snprintf(option, sizeof option, "--%s", w);
-        parse_option(c, option, mask);
-    }
+    *c = preset_config(preset->name);
     for (int i = 0; i < argc; i++)
         if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN))
             parse_option(c, argv[i], mask);
@@ -5059,6 +5067,78 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     exit(128 + stop_signal);
 }
 
+/* ---- Options that mean nothing beside the others. */
+/* Do these models store their tensors alike, and round what enters them? */
+static int same_storage(const Config *a, const Config *b) {
+    Golf m, n;
+    golf_layout(&m, a);
+    golf_layout(&n, b);
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m.tensor + k, *u = n.tensor + k;
+        const int same = t->quant == u->quant && t->bits == u->bits &&
+                         t->copy_scales == u->copy_scales && t->passes == u->passes;
+        if (is_stored(t) != is_stored(u)) return 0;
+        if (is_stored(t) && !(same && m.inputs[k] == n.inputs[k])) return 0;
+    }
+    return 1;
+}
+
+/* The same with another value of an option. */
+static Config with_option(const Config *c, const char *name, const char *value) {
+    Config other = *c;
+    if (!option_set(&other, option_named(name), value))
+        die("--%s has no value %s", name, value);
+    return other;
+}
+
+static int wq_means(const Config *c) {
+    const Config other = with_option(c, "wq", option_named("wq")->def);
+    return !same_storage(c, &other);
+}
+
+/* Are scales others than those of `auto`, or (if not) the ones that the word says? */
+static int wscale_means(const Config *c) {
+    const Config chosen = with_option(c, "wscale", "auto");
+    const Config row = with_option(c, "wscale", "row");
+    const Config group = with_option(c, "wscale", "group");
+    if (!same_storage(c, &chosen)) return 1;
+    return !same_storage(c, c->wscale == SCALE_ROW ? &group : &row);
+}
+
+static int stores_role(const Config *c, int role) {
+    Golf m;
+    golf_layout(&m, c);
+    EACH_TENSOR(t, &m) {
+        if (t->role == role && is_stored(t)) return 1;
+    }
+    return 0;
+}
+
+static int trained_at_lr(const Config *c) {
+    return c->optimizer == OPT_ADAMW || stores_role(c, FACTOR);
+}
+
+/* Did the command line, and not the preset, move the option away from its default? */
+static int is_asked(const Config *c, const Config *preset, const char *name) {
+    const Option *o = option_named(name);
+    char text[64], there[64];
+    return !at_default(c, o) &&
+           strcmp(option_text(c, o, text), option_text(preset, o, there));
+}
+
+/* The first option that was asked for and means nothing, or NULL; why: the other half of
+ * the sentence. */
+static const char *meaningless(const Config *c, const Config *preset, const char **why);
+
+static void check_meanings(const Config *c, const char *preset) {
+    const Config from = preset_config(preset);
+    const char *why, *name = meaningless(c, &from, &why);
+    char text[64];
+    if (name)
+        die("--%s=%s means nothing %s; leave it out", name,
+            option_text(c, option_named(name), text), why);
+}
+
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
@@ -5073,6 +5153,8 @@ static Tokenizer *open_run(Config *c, Run *run) {
             c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
+    const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
     const size_t most = artifact_bytes(c);
     if (most > (size_t)(c->cap / c->squeeze))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
@@ -5199,7 +5281,7 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc,
     char beside[2048];
     const char *slash = strrchr(path, '/');
     const int folder = slash ? (int)(slash - path + 1) : 0;
-    parse_options(how, argc, argv, mask);
+    check_meanings(how, parse_options(how, argc, argv, mask));
     const uint32_t crc = golf_load(m, path);
     if (mask == INFO) {
         printf("tokenizer_crc32=%08x\n", crc);
@@ -5289,6 +5371,20 @@ static const System *const all_systems[] = {
 #undef LIST
     NULL};
 #undef X
+
+static const char *meaningless(const Config *c, const Config *preset, const char **why) {
+#define M(name, means, without) \
+    if (is_asked(c, preset, #name) && !(means)) { \
+        *why = without; \
+        return #name; \
+    }
+    GOLF_MEANINGS(M)
+#define MEANINGS
+#include "dev/systems/systems.h"
+#undef MEANINGS
+#undef M
+    return NULL;
+}
 
 #ifndef GOLF_NO_MAIN
 static int usage(void) {

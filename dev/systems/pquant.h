@@ -32,6 +32,9 @@ X(MODEL, INT, hi_experts, "1", "1 to 64", "copies of it, one of which each token
 X(MODEL, INT, hi_route, "phase", "phase|token",
   "which: its n-th phase, n % N | learned, top-1")
 
+#elif defined MEANINGS
+M(hi_route, c->hi_experts > 1, "without --hi_experts")
+
 #elif defined TENSORS
 X(hi_up, PER_OTHER, c->ffn_hi, (c->ffn_hi > 0) * c->width, PROJ, MODE_VECTOR, init_in(c))
 X(hi_down, PER_OTHER, (c->ffn_hi > 0) * c->width, c->ffn_hi, PROJ, MODE_VECTOR,
@@ -74,7 +77,6 @@ static int pquant_takes(const Config *c) {
 
 static void pquant_check(const Config *c) {
     const int phases_of_a_block = c->prelude || c->coda ? 1 : c->repeat;
-    option_needs(c, "hi_route", c->hi_experts > 1, "hi_experts");
     if (c->hi_route == ROUTE_PHASE && c->hi_experts > phases_of_a_block)
         die("--hi_experts by phase: expected up to --repeat of them, no prelude and no "
             "coda");

@@ -29,6 +29,10 @@ X(TRAIN, NUM, qat_ramp, "0", "0 to 1",
   "fraction of the steps in which quantization sets in")
 X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other")
 
+#elif defined MEANINGS
+M(qat_ramp, c->qat != QAT_EXPORT, "with --qat=0: quantization never sets in")
+M(qat_order, c->qat_ramp > 0, "without --qat_ramp")
+
 #elif defined LIST
 X(qat)
 
@@ -44,10 +48,6 @@ static int qat_takes(const Config *c) {
 
 /* A mixture of numbers and their codes relies on gradients that pass straight through. */
 static int qat_uses(const Config *c) { return c->qat_ramp > 0 ? RES_INPUTS : 0; }
-
-static void qat_check(const Config *c) {
-    option_needs(c, "qat_order", c->qat_ramp > 0, "qat_ramp");
-}
 
 /* The turn of tensor k in a layer-wise ramp: what is not named has the last one. */
 static int qat_turn(int k) {
@@ -180,7 +180,6 @@ static const System qat_system = {.name = "qat",
                                   .on = qat_on,
                                   .takes = qat_takes,
                                   .uses = qat_uses,
-                                  .check = qat_check,
                                   .estimator = qat_estimator,
                                   .start = qat_start,
                                   .soften = qat_soften};
@@ -392,6 +391,7 @@ static const SystemTests qat_tests = {
     .errors =
         (const char *const[][2]){{"--qat_order=each", "--qat_order|--qat or --qat_ramp"},
                                  {"--qat=0 --qat_order=each", "--qat_order|--qat_ramp"},
+                                 {"--qat=0 --qat_ramp=0.5", "--qat_ramp=0.5|--qat=0"},
                                  {"--qat=2", "--qat|0|1|noise|'2'"},
                                  {"--qat_ramp=2", "--qat_ramp|0 to 1|'2'"},
                                  {NULL, NULL}},

@@ -34,6 +34,10 @@ X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary")
 X(MODEL, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding")
 X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest")
 
+#elif defined MEANINGS
+M(wbits, c->wq == wq_quest, "without --wq=quest")
+M(abits, c->aq == aq_quest, "without --aq=quest")
+
 #elif defined WORDS
 W(wq, quest)
 W(aq, quest)
@@ -54,11 +58,6 @@ static int quest_takes(const Config *c) { return c->aq == aq_quest ? RES_INPUTS 
 static int quest_uses(const Config *c) {
     (void)c;
     return RES_ESTIMATOR;
-}
-
-static void quest_check(const Config *c) {
-    option_needs(c, "wbits", c->wq == wq_quest, "wq=quest");
-    option_needs(c, "abits", c->aq == aq_quest, "aq=quest");
 }
 
 /* ---- The rotation. */
@@ -200,6 +199,7 @@ static void quest_buffers(Golf *m, size_t N) {
     m->own[SYS_quest] = q;
     for (int k = T_wqkv; k <= T_wdown; k++) {
         Tensor *t = q->grid + k;
+        t->name = "inputs"; /* an estimator may ask for it */
         t->role = PROJ;
         quest_grid(c, t, c->abits, m->tensor[k].cols);
         EACH_SYSTEM(s, m) {
@@ -274,7 +274,6 @@ static const System quest_system = {.name = "quest",
                                     .on = quest_on,
                                     .takes = quest_takes,
                                     .uses = quest_uses,
-                                    .check = quest_check,
                                     .shape = quest_shape,
                                     .store = quest_store,
                                     .estimator = quest_estimator,
@@ -576,13 +575,16 @@ static const SystemTests quest_tests = {
     .files = (const char *const[]){"wq=quest wbits=3", "wq=quest wbits=1",
                                    "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
                                    "wq=quest wbits=4 aq=quest abits=8",
-                                   "wq=quest wbits=8", "aq=quest hadamard=0", NULL},
+                                   "wq=quest wbits=8", "aq=quest hadamard=0",
+                                   "wq=quest wscale=group", NULL},
     .errors =
         (const char *const[][2]){{"--abits=2", "--abits|--aq=quest"},
                                  {"--wq=quest --abits=2", "--abits|--aq=quest"},
                                  {"--aq=quest --wbits=3", "--wbits|--wq=quest"},
                                  {"--hadamard=0", "--hadamard|--wq=quest or --aq=quest"},
-                                 {"--wq=quest --wbits=5", "--wbits|1.585|'5'"},
+                                 {"--wq=quest --wbits=9", "--wbits|1.585|'9'"},
+                                 {"--wq=quest --wscale=group", "--wscale=group|nothing"},
+                                 {"--wq=quest --wscale=row", "--wscale=row|nothing"},
                                  {NULL, NULL}},
     .tests = (const Test[]){{"best grid", test_quest_best_grid},
                             {"rotation", test_quest_rotation},
