@@ -49,7 +49,7 @@ enum {
 /* clang-format off */
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
+    X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 (or more) in cap, then F") \
     X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
@@ -793,6 +793,7 @@ typedef struct System { /* every pointer but `on` may be NULL */
     int gives, wants; /* RES_DONOR: it brings one; it cannot train without one */
     void (*check)(
         const Config *c); /* of one that is on: dies on options that do not fit */
+    int (*multiple)(const Config *c); /* of what widths --width=fit takes, from 1 on */
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
     int (*store)(const Golf *m, Tensor *t); /* 1: this tensor's quantizer is chosen */
@@ -822,6 +823,7 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*soften)(Golf *m);           /* eff: not quite what the codes say */
     void (*expand)(Golf *m);           /* eff of VIRTUAL tensors */
     /* what a run tells */
+    void (*announce)(const Golf *m);         /* a line at its start */
     const char *columns;                     /* of log.tsv, "\tname" each */
     void (*log_row)(const Golf *m, FILE *f); /* their values, "\tvalue" each */
     void (*result)(const Golf *m,

@@ -4709,29 +4709,41 @@ static int hidden_counts(const Config *c) {
     return n.tensor[T_wup].rows > m.tensor[T_wup].rows;
 }
 
+/* What the widths that fit are multiples of: of what every system asks for. */
+static int width_step(const Config *c) {
+    int step = 8;
+    for (const System *const *s = all_systems; *s; s++) {
+        const int multiple = (*s)->multiple && (*s)->on(c) ? (*s)->multiple(c) : 1;
+        const int least = step;
+        while (step % multiple) step += least;
+    }
+    return step;
+}
+
 /* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
  * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
  * are equal bytes. */
 static void fit_width(Config *c) {
     const size_t most = (size_t)(c->cap / c->squeeze);
+    const int step = width_step(c);
     int best = 0;
     check_systems(c);
-    for (c->width = 8; c->width <= 16384; c->width += 8) {
+    for (c->width = step; c->width <= 16384; c->width += step) {
         if (c->width % c->heads || head_dim(c) % 2) continue;
         if (artifact_bytes(c) > most) break;
         best = c->width;
     }
     if (!best)
-        die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
+        die("--cap=%d: no multiple of %d and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits",
-            c->cap, c->heads, c->width, artifact_bytes(c));
+            c->cap, step, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden || !hidden_counts(c)) return;
     const int as_it_is = hidden_width(c);
-    c->hidden = as_it_is + 8;
+    c->hidden = as_it_is + step;
     while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30)
-        c->hidden += 8;
-    c->hidden -= 8;
+        c->hidden += step;
+    c->hidden -= step;
     if (c->hidden == as_it_is) c->hidden = 0;
 }
 
@@ -5192,6 +5204,9 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->announce) (*s)->announce(m);
+    }
 }
 
 /* Exports, scores the file as read back into a fresh model, writes result.json. */

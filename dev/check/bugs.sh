@@ -216,7 +216,7 @@ bug resume-with-any-option float files options "$(in_ same_options)s/!(o->mask &
 bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->bytes)/t->coded <= t->bytes)/"
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
-bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1c->hidden += 16;/"
+bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += step;/\1c->hidden += 2 * step;/"
 bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
 # options
 bug order-of-one-block float options every "s/M(order, c->unique > 1 \&\& c->repeat > 1,/M(order, 1,/"
