@@ -560,7 +560,7 @@ struct Golf {
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */
     double momentum;              /* of Muon, at this step */
-    int T;                        /* tokens of a row in this pass */
+    int T, p;                     /* of this pass: tokens of a row; the phase */
     size_t N;                     /* tokens that the buffers hold */
     PhaseBuffers *phase;          /* (phases); all the same buffers unless training */
     const real **prev;     /* (phases+1) what a phase, and the head, starts from (N,C) */

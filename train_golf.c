@@ -2709,6 +2709,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     const Sublayer *attn = m->attention, *ffn = m->mlp;
     const int N = B * T;
     m->T = T;
+    m->p = p;
     /* h = mix0*prev + mix1*x0 + phase_embed;  q,k,v = Wqkv Q(RMSNorm(h) * g_attn) */
     each_chunk(m, p, N, inject_forward, attn->before, NULL);
     /* att = attention(q, k, v) */
@@ -2732,6 +2733,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const int N = B * T;
     Gemm dw[MOST_DW];
     m->T = T;
+    m->p = p;
     if (ffn->across_backward) {
         each_chunk(m, p, N, ffn->after_backward, NULL, NULL);
         ffn->across_backward(m, p, B, T);
