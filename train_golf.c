@@ -5128,6 +5128,13 @@ static int stores_role(const Config *c, int role) {
     return 0;
 }
 
+/* Does the run start from trained weights? */
+static int has_donor(const Config *c) {
+    for (const System *const *s = all_systems; *s; s++)
+        if ((*s)->gives & RES_DONOR && (*s)->on(c)) return 1;
+    return 0;
+}
+
 static int trained_at_lr(const Config *c) {
     return c->optimizer == OPT_ADAMW || stores_role(c, FACTOR);
 }
@@ -5180,12 +5187,10 @@ static Tokenizer *open_run(Config *c, Run *run) {
 /* A system that starts from a trained model needs one that brings it. */
 static void check_donor(const Golf *m) {
     const System *wants = NULL;
-    int given = 0;
     EACH_SYSTEM(s, m) {
-        given |= (*s)->gives & RES_DONOR;
         if ((*s)->wants & RES_DONOR) wants = *s;
     }
-    if (!wants || given) return;
+    if (!wants || has_donor(&m->config)) return;
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->gives & RES_DONOR)
             die("--%s (%s) starts from trained weights: give --%s (%s)", wants->needs,

@@ -257,6 +257,14 @@ static Record records[COUNT(options)];
 
 enum { REFUSED, ACTS, IDLE };
 
+/* Does c, which is refused because of an option, differ from c without it? */
+static int matters(const Option *o, const Config *c, const Parent *p) {
+    Parent without = *p;
+    Outcome none = {.known = 0};
+    without.config = with_option(c, o->name, o->def);
+    return changes(c, &without, &none, o->mask & MODEL);
+}
+
 /* Config c is the parent with another value of the option. */
 static int judge(const Option *o, const Config *c, const Parent *p, Outcome *before) {
     char is[64], was[64];
@@ -264,14 +272,12 @@ static int judge(const Option *o, const Config *c, const Parent *p, Outcome *bef
     const int accepted = accepts(c, &name), blamed = name && !strcmp(name, o->name);
     const int fine =
         is_excused(o, text, c) || is_excused(o, option_text(&p->config, o, was), c);
-    if (!accepted && !blamed) return REFUSED;
-    const int acts = changes(c, p, before, o->mask & MODEL);
-    CHECK(accepted || !acts || fine,
+    if (accepted && changes(c, p, before, o->mask & MODEL)) return ACTS;
+    if (accepted) return fine ? REFUSED : IDLE;
+    CHECK(!blamed || fine || !matters(o, c, p),
           "--%s=%s is refused as meaningless, but is not, with '%s'", o->name, text,
           p->text);
-    if (!accepted) return REFUSED;
-    if (acts) return ACTS;
-    return fine ? REFUSED : IDLE;
+    return REFUSED;
 }
 
 /* One option of one model. A number may be without effect, if another has some. */
@@ -360,11 +366,11 @@ static uint64_t command_outcome(const char *line) {
     return hash_of_lines(h, IN("run/log.tsv"), 1);
 }
 
-/* In a new folder, and in one that holds a run. */
-static uint64_t command_twice(const char *line) {
+/* In a new folder and, where that may matter, in one that holds a run. */
+static uint64_t command_in_folders(const char *line, int both) {
     remove_tree(IN("run"));
     const uint64_t first = command_outcome(line);
-    return hash64(first, command_outcome(line));
+    return both ? hash64(first, command_outcome(line)) : first;
 }
 
 static Values texts_of(const Option *o) {
@@ -377,11 +383,12 @@ static Values texts_of(const Option *o) {
 
 static int command_changes(const Option *o, const char *line) {
     static char with[1024];
-    const uint64_t before = command_twice(line);
+    const int both = o->mask & RESUME;
+    const uint64_t before = command_in_folders(line, both);
     const Values v = texts_of(o);
     for (int i = 0; i < v.count; i++) {
         snprintf(with, sizeof with, "%s --%s=%s", line, o->name, v.text[i]);
-        if (command_twice(with) != before) return 1;
+        if (command_in_folders(with, both) != before) return 1;
     }
     return 0;
 }
@@ -415,6 +422,20 @@ static void add_parents_of(const Option *o) {
         snprintf(text, sizeof text, "%s=%s", o->name, v.text[i]);
         if (added < 2 || !span || isalpha((unsigned char)*v.text[i]))
             added += add_parent(text, NULL);
+    }
+}
+
+/* A run that starts from trained weights: what systems do in training they do there. */
+static void test_donor(void) {
+    char line[256];
+    if (!option_named("init_from")) return;
+    snprintf(line, sizeof line, "%s --init_from=@/donor/ckpt.bin --convert=average",
+             commands[0][1]);
+    CHECK(STATUS(exit(printing(line))) == 0, "%s: %s", line, message);
+    EACH_OPTION(o) {
+        if (!(o->mask & TRAIN) || o->mask & (MODEL | RESUME) || !of_system(o)) continue;
+        CHECK(command_changes(o, line) || is_excused(o, "", &plain),
+              "from trained weights: --%s changes nothing", o->name);
     }
 }
 
@@ -454,6 +475,7 @@ int main(void) {
     printf("%d models\n", n_parents);
     run_test("every option", test_every_option);
     run_test("commands", test_commands);
+    run_test("commands: donor", test_donor);
     run_test("presets", test_presets);
     return end_tests("options");
 }

@@ -26,6 +26,7 @@ X(TRAIN, INT, muon_split, "0", "0|1", "Muon takes q, k and v as three matrices")
 
 #elif defined MEANINGS
 M(unet, phase_count(c) > 1, "with one phase")
+M(baseline_init, !has_donor(c), "with trained weights to start from")
 M(momentum_warmup, c->optimizer == OPT_MUON, "without --optimizer=muon")
 M(muon_split, c->optimizer == OPT_MUON, "without --optimizer=muon")
 
