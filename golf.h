@@ -134,6 +134,7 @@ enum { SCHED_LINEAR, SCHED_TWO_STAGE };
     M(momentum, c->optimizer == OPT_MUON, "without --optimizer=muon") \
     M(lr_interface, stores_role(c, INTERFACE), "without gates, gains, mixes or the like") \
     M(warmdown, c->schedule == SCHED_LINEAR, "without --schedule=linear") \
+    M(seed, c->temperature > 0, "with --temperature=0") \
     M(top_p, c->temperature > 0, "with --temperature=0")
 /* clang-format on */
 

@@ -173,6 +173,7 @@ static const char *const errors[][2] = {
     {TINY "--data=@/d --wq=none --wscale=group", "--wscale=group|means nothing|leave it"},
     {TINY "--data=@/d --lr=0.01", "--lr=0.01|means nothing|--lr_muon"},
     {TINY "--data=@/d --extra_norm=none --xgain=vector", "--xgain=vector|--extra_norm"},
+    {"sample @/run/model.golf --temperature=0 --seed=2", "--seed=2|--temperature=0"},
     {"sample @/run/model.golf --temperature=0 --top_p=0.5", "--top_p|--temperature=0"},
 };
 
