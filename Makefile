@@ -71,19 +71,22 @@ $(PROGRAM): $(SOURCES)
 	$(CC) $(BASE) $(OPT) $(FACTS) -o $@ train_golf.c -lm
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
-TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double systems_float files_float \
-  golf_float kernels_double kernels_float input_float commands_float)
+TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double options_float systems_float \
+  files_float golf_float kernels_double kernels_float input_float commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
-# Finite differences enter many parallel regions with one thread: a third of their time with OpenMP.
-DOUBLE = $(filter-out $(OMP),$(BASE)) $(NO_THREADS) -DGOLF_DOUBLE
-TEST = $(CC) $(if $(filter %_double,$@),$(DOUBLE),$(BASE)) $(TEST_OPT) -o $@ $< -lm
+# Small models enter many parallel regions with one thread: a third of their time with OpenMP.
+ALONE = $(filter-out $(OMP),$(BASE)) $(NO_THREADS)
+FLAGS = $(if $(filter %_double,$@),$(ALONE) -DGOLF_DOUBLE,$(if $(filter %options_float,$@),$(ALONE),$(BASE)))
+TEST = $(CC) $(FLAGS) $(TEST_OPT) -o $@ $< -lm
 
 $(TESTS)/golf_%: test_golf.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/kernels_%: dev/check/kernels.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/systems_%: dev/check/systems.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/options_%: dev/check/options.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)

@@ -49,7 +49,7 @@ enum {
 /* clang-format off */
 #define GOLF_OPTIONS(X) \
     X(MODEL | FIXED, INT, vocab, "4096", "1 to 65536", "V, pieces of the tokenizer") \
-    X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 in cap, then F") \
+    X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 (or more) in cap, then F") \
     X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
     X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
@@ -74,8 +74,8 @@ enum {
     X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before phase p") \
     X(MODEL, INT, wq, "ternary", "none|ternary|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
-    X(MODEL | QUIET, INT, wscale, "tensor", "tensor|row|group", \
-      "a scale per copy (integers: row), row, 128 of a row") \
+    X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
+      "a scale per copy, row, 128 of a row; auto: copy, integers: row") \
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
@@ -121,9 +121,28 @@ enum { ROPE_FULL, ROPE_HALF };
 enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
-enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP };
+enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP, SCALE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+
+/* Where an option means something: option, condition, and what is missing elsewhere. The
+ * command line may not ask for what means nothing; a file may hold it, since it can be
+ * older than a row. */
+/* clang-format off */
+#define GOLF_MEANINGS(M) \
+    M(order, c->unique > 1 && c->repeat > 1, "unless --unique and --repeat are above 1") \
+    M(phase, c->repeat > 1, "with --repeat=1: each block has one phase") \
+    M(xgain, c->extra_norm || !c->xgain, "without --extra_norm") \
+    M(wq, wq_means(c), "here: no projection is stored by it") \
+    M(wscale, wscale_means(c), "here: no projection is stored with other scales") \
+    M(lr, trained_at_lr(c), "here: Muon trains all matrices, see --lr_muon") \
+    M(lr_muon, c->optimizer == OPT_MUON, "without --optimizer=muon") \
+    M(momentum, c->optimizer == OPT_MUON, "without --optimizer=muon") \
+    M(lr_interface, stores_role(c, INTERFACE), "without gates, gains, mixes or the like") \
+    M(warmdown, c->schedule == SCHED_LINEAR, "without --schedule=linear") \
+    M(seed, c->temperature > 0, "with --temperature=0") \
+    M(top_p, c->temperature > 0, "with --temperature=0")
+/* clang-format on */
 
 /* Words that systems add to options of the core: wq_NAME is the value of --wq=NAME. */
 enum {
@@ -562,7 +581,7 @@ struct Golf {
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */
     double momentum;              /* of Muon, at this step */
-    int T;                        /* tokens of a row in this pass */
+    int T, p;                     /* of this pass: tokens of a row; the phase */
     size_t N;                     /* tokens that the buffers hold */
     PhaseBuffers *phase;          /* (phases); all the same buffers unless training */
     const real **prev;     /* (phases+1) what a phase, and the head, starts from (N,C) */
@@ -810,6 +829,7 @@ typedef struct System { /* every pointer but `on` may be NULL */
     int gives, wants; /* RES_DONOR: it brings one; it cannot train without one */
     void (*check)(
         const Config *c); /* of one that is on: dies on options that do not fit */
+    int (*multiple)(const Config *c); /* of what widths --width=fit takes, from 1 on */
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
     int (*store)(const Golf *m, Tensor *t); /* 1: this tensor's quantizer is chosen */
@@ -849,6 +869,7 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*scored)(Golf *m, int n); /* token n of the last pass counts in a score */
     void (*report)(const Golf *m, const Score *s,
                    FILE *f);                 /* lines of `eval`, behind it */
+    void (*announce)(const Golf *m);         /* a line at its start */
     const char *columns;                     /* of log.tsv, "\tname" each */
     void (*log_row)(const Golf *m, FILE *f); /* their values, "\tvalue" each */
     void (*result)(const Golf *m,

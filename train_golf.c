@@ -1974,7 +1974,8 @@ static void choose_quantizer(const Config *c, Tensor *t) {
         (t->role == PROJ && c->wq == WQ_NONE))
         store_as(t, quantizers + Q_BF16, 16, SCALE_ROW);
     else if (t->role == PROJ && c->wq == WQ_TERNARY)
-        store_as(t, quantizers + Q_TERNARY, 2, c->wscale);
+        store_as(t, quantizers + Q_TERNARY, 2,
+                 c->wscale == SCALE_AUTO ? SCALE_TENSOR : c->wscale);
     else if (t->role == PROJ)
         store_as(t, quantizers + Q_INT, 4 + c->wq - WQ_INT4,
                  c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW);
@@ -2813,6 +2814,7 @@ static void block_forward(Golf *m, int p, int B, int T) {
     const Sublayer *attn = m->attention, *ffn = m->mlp;
     const int N = B * T;
     m->T = T;
+    m->p = p;
     /* h = mix0*prev + mix1*x0 + phase_embed;  q,k,v = Wqkv Q(RMSNorm(h) * g_attn) */
     each_chunk(m, p, N, inject_forward, attn->before, NULL);
     /* att = attention(q, k, v) */
@@ -2836,6 +2838,7 @@ static void block_backward(Golf *m, int p, int B, int T) {
     const int N = B * T;
     Gemm dw[MOST_DW];
     m->T = T;
+    m->p = p;
     if (ffn->across_backward) {
         each_chunk(m, p, N, ffn->after_backward, NULL, NULL);
         ffn->across_backward(m, p, B, T);
@@ -4890,19 +4893,26 @@ static const Preset *preset_named(const char *name) {
     die("unknown preset '%s'; expected one of %s", name, all);
 }
 
+/* Defaults, then those of the preset. */
+static Config preset_config(const char *name) {
+    Config c;
+    char text[1024], option[256], *save;
+    config_defaults(&c);
+    snprintf(text, sizeof text, "%s", preset_named(name)->options);
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        snprintf(option, sizeof option, "--%s", w);
+        parse_option(&c, option, MODEL | TRAIN);
+    }
+    return c;
+}
+
 /* Defaults, then the preset, then the options in order. Returns the preset's name. */
 static const char *parse_options(Config *c, int argc, char **argv, int mask) {
-    const Preset *preset = presets;
-    char text[1024], option[256], *save;
-    config_defaults(c);
+    const Preset *preset = presets; /* of other commands than train: the defaults */
     if (mask & TRAIN)
         for (int i = 0; i < argc; i++)
             if (!strncmp(argv[i], "--preset=", 9)) preset = preset_named(argv[i] + 9);
-    snprintf(text, sizeof text, "%s", preset->options); /* of other commands: none */
-    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
-        snprintf(option, sizeof option, "--%s", w);
-        parse_option(c, option, mask);
-    }
+    *c = preset_config(preset->name);
     for (int i = 0; i < argc; i++)
         if (strncmp(argv[i], "--preset=", 9) || !(mask & TRAIN))
             parse_option(c, argv[i], mask);
@@ -4992,29 +5002,41 @@ static int hidden_counts(const Config *c) {
     return n.tensor[T_wup].rows > m.tensor[T_wup].rows;
 }
 
+/* What the widths that fit are multiples of: of what every system asks for. */
+static int width_step(const Config *c) {
+    int step = 8;
+    for (const System *const *s = all_systems; *s; s++) {
+        const int multiple = (*s)->multiple && (*s)->on(c) ? (*s)->multiple(c) : 1;
+        const int least = step;
+        while (step % multiple) step += least;
+    }
+    return step;
+}
+
 /* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
  * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
  * are equal bytes. */
 static void fit_width(Config *c) {
     const size_t most = (size_t)(c->cap / c->squeeze);
+    const int step = width_step(c);
     int best = 0;
     check_systems(c);
-    for (c->width = 8; c->width <= 16384; c->width += 8) {
+    for (c->width = step; c->width <= 16384; c->width += step) {
         if (c->width % c->heads || head_dim(c) % rope_step(c)) continue;
         if (artifact_bytes(c) > most) break;
         best = c->width;
     }
     if (!best)
-        die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
+        die("--cap=%d: no multiple of %d and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits",
-            c->cap, c->heads, c->width, artifact_bytes(c));
+            c->cap, step, c->heads, c->width, artifact_bytes(c));
     c->width = best;
     if (c->hidden || !hidden_counts(c)) return;
     const int as_it_is = hidden_width(c);
-    c->hidden = as_it_is + 8;
+    c->hidden = as_it_is + step;
     while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30)
-        c->hidden += 8;
-    c->hidden -= 8;
+        c->hidden += step;
+    c->hidden -= step;
     if (c->hidden == as_it_is) c->hidden = 0;
 }
 
@@ -5352,6 +5374,85 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     exit(128 + stop_signal);
 }
 
+/* ---- Options that mean nothing beside the others. */
+/* Do these models store their tensors alike, and round what enters them? */
+static int same_storage(const Config *a, const Config *b) {
+    Golf m, n;
+    golf_layout(&m, a);
+    golf_layout(&n, b);
+    for (int k = 0; k < N_TENSORS; k++) {
+        const Tensor *t = m.tensor + k, *u = n.tensor + k;
+        const int same = t->quant == u->quant && t->bits == u->bits &&
+                         t->copy_scales == u->copy_scales && t->passes == u->passes;
+        if (is_stored(t) != is_stored(u)) return 0;
+        if (is_stored(t) && !(same && m.inputs[k] == n.inputs[k])) return 0;
+    }
+    return 1;
+}
+
+/* The same with another value of an option. */
+static Config with_option(const Config *c, const char *name, const char *value) {
+    Config other = *c;
+    if (!option_set(&other, option_named(name), value))
+        die("--%s has no value %s", name, value);
+    return other;
+}
+
+static int wq_means(const Config *c) {
+    const Config other = with_option(c, "wq", option_named("wq")->def);
+    return !same_storage(c, &other);
+}
+
+/* Are scales others than those of `auto`, or (if not) the ones that the word says? */
+static int wscale_means(const Config *c) {
+    const Config chosen = with_option(c, "wscale", "auto");
+    const Config row = with_option(c, "wscale", "row");
+    const Config group = with_option(c, "wscale", "group");
+    if (!same_storage(c, &chosen)) return 1;
+    return !same_storage(c, c->wscale == SCALE_ROW ? &group : &row);
+}
+
+static int stores_role(const Config *c, int role) {
+    Golf m;
+    golf_layout(&m, c);
+    EACH_TENSOR(t, &m) {
+        if (t->role == role && is_stored(t)) return 1;
+    }
+    return 0;
+}
+
+/* Does the run start from trained weights? */
+static int has_donor(const Config *c) {
+    for (const System *const *s = all_systems; *s; s++)
+        if ((*s)->gives & RES_DONOR && (*s)->on(c)) return 1;
+    return 0;
+}
+
+static int trained_at_lr(const Config *c) {
+    return c->optimizer == OPT_ADAMW || stores_role(c, FACTOR);
+}
+
+/* Did the command line, and not the preset, move the option away from its default? */
+static int is_asked(const Config *c, const Config *preset, const char *name) {
+    const Option *o = option_named(name);
+    char text[64], there[64];
+    return !at_default(c, o) &&
+           strcmp(option_text(c, o, text), option_text(preset, o, there));
+}
+
+/* The first option that was asked for and means nothing, or NULL; why: the other half of
+ * the sentence. */
+static const char *meaningless(const Config *c, const Config *preset, const char **why);
+
+static void check_meanings(const Config *c, const char *preset) {
+    const Config from = preset_config(preset);
+    const char *why, *name = meaningless(c, &from, &why);
+    char text[64];
+    if (name)
+        die("--%s=%s means nothing %s; leave it out", name,
+            option_text(c, option_named(name), text), why);
+}
+
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
@@ -5367,6 +5468,8 @@ static Tokenizer *open_run(Config *c, Run *run) {
             c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
+    const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
     const size_t most = artifact_bytes(c);
     if (most > (size_t)(c->cap / c->squeeze))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
@@ -5378,12 +5481,10 @@ static Tokenizer *open_run(Config *c, Run *run) {
 /* A system that starts from a trained model needs one that brings it. */
 static void check_donor(const Golf *m) {
     const System *wants = NULL;
-    int given = 0;
     EACH_SYSTEM(s, m) {
-        given |= (*s)->gives & RES_DONOR;
         if ((*s)->wants & RES_DONOR) wants = *s;
     }
-    if (!wants || given) return;
+    if (!wants || has_donor(&m->config)) return;
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->gives & RES_DONOR)
             die("--%s (%s) starts from trained weights: give --%s (%s)", wants->needs,
@@ -5404,6 +5505,9 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->announce) (*s)->announce(m);
+    }
 }
 
 /* Exports, scores the file as read back into a fresh model, writes result.json. */
@@ -5493,7 +5597,7 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc,
     char beside[2048];
     const char *slash = strrchr(path, '/');
     const int folder = slash ? (int)(slash - path + 1) : 0;
-    parse_options(how, argc, argv, mask);
+    check_meanings(how, parse_options(how, argc, argv, mask));
     const uint32_t crc = golf_load(m, path);
     if (mask == INFO) {
         printf("tokenizer_crc32=%08x\n", crc);
@@ -5586,6 +5690,20 @@ static const System *const all_systems[] = {
 #undef LIST
     NULL};
 #undef X
+
+static const char *meaningless(const Config *c, const Config *preset, const char **why) {
+#define M(name, means, without) \
+    if (is_asked(c, preset, #name) && !(means)) { \
+        *why = without; \
+        return #name; \
+    }
+    GOLF_MEANINGS(M)
+#define MEANINGS
+#include "dev/systems/systems.h"
+#undef MEANINGS
+#undef M
+    return NULL;
+}
 
 #ifndef GOLF_NO_MAIN
 static int usage(void) {

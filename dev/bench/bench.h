@@ -291,6 +291,7 @@ int bench_main(const char *what, int argc, char **argv) {
         die("bench: expected nothing, 'step' or 'file', found '%s'", what);
     if (!c->width) fit_width(c);
     config_check(c);
+    check_meanings(c, preset);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
            BENCH_RUNS);
     if (!what) {

@@ -5,7 +5,7 @@
 # that does not pass. The rows of a system stand in its file, behind `#elif defined BUGS`, and are built
 # with that system alone.
 #
-#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, commands
+#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, options, commands
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -247,10 +247,18 @@ bug resume-with-any-option float files options "$(in_ same_options)s/!(o->mask &
 bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->bytes)/t->coded <= t->bytes)/"
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
-bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1c->hidden += 16;/"
+bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += step;/\1c->hidden += 2 * step;/"
 bug gated-hidden-in-full float files gated "$(in_ hidden_width)s|wide / 12 \* 8|wide|"
 bug fit-of-odd-halves float files fit "$(in_ fit_width)s/head_dim(c) % rope_step(c)/head_dim(c) % 2/"
 bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
+# options
+bug order-of-one-block float options every "s/M(order, c->unique > 1 \&\& c->repeat > 1,/M(order, 1,/"
+bug scales-that-do-not-share float options every "$(in_ wscale_means)s/return !same_storage(c, c->wscale.*/return 1;/"
+bug muon-rate-of-adamw float options every "s/M(lr_muon, c->optimizer == OPT_MUON/M(lr_muon, 1/"
+bug refused-though-it-matters float options every "s/M(warmdown, c->schedule == SCHED_LINEAR/M(warmdown, 0/"
+bug phase-refused-in-a-loop float options every "s/M(phase, c->repeat > 1/M(phase, c->repeat > 2/"
+bug presets-are-blamed float options presets "$(in_ is_asked)s/return .*at_default(c, o) &&/return !at_default(c, o) ||/"
+bug stride-ignored float options commands "$(in_ eval_main)s/how.stride, how.val_tokens/0, how.val_tokens/; $(in_ eval_main)s/if (how.stride)/if (0)/"
 # commands
 bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"
 bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c); Tokenizer *tok = open_run/"

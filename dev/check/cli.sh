@@ -118,7 +118,7 @@ while read -r options; do # one system a line
     check "the file: $options" grep -q '"roundtrip_gap": 0,' "$tmp/system$system.1/result.json"
 done << 'END'
 --wq=quest --wbits=2 --aq=quest --abits=4
---wq=int4 --wscale=row --ste=clip --aq=int4
+--wq=ternary --wscale=row --ste=clip --aq=int4
 --wq=binary --ffn_hi=8 --hi_experts=2 --hi_route=token
 --protect=wdown:8:20% --qat_ramp=0.5 --qat_order=each
 --init_from=FLAT/ckpt.bin --convert=average --cluster=4,30,shared

@@ -167,6 +167,14 @@ static const char *const errors[][2] = {
      "@/d|exists already|--out"},
     {"prepare --out=@/p --name=n --train @/text --val @/text",
      "vocabulary of 1024|10 bytes"},
+    {TINY "--data=@/d --order=sequence", "--order=sequence|means nothing|--unique"},
+    {TINY "--data=@/d --repeat=1 --phase=0", "--phase=0|means nothing|--repeat=1"},
+    {TINY "--data=@/d --wq=int4 --wscale=tensor", "--wscale=tensor|means nothing"},
+    {TINY "--data=@/d --wq=none --wscale=group", "--wscale=group|means nothing|leave it"},
+    {TINY "--data=@/d --lr=0.01", "--lr=0.01|means nothing|--lr_muon"},
+    {TINY "--data=@/d --extra_norm=none --xgain=vector", "--xgain=vector|--extra_norm"},
+    {"sample @/run/model.golf --temperature=0 --seed=2", "--seed=2|--temperature=0"},
+    {"sample @/run/model.golf --temperature=0 --top_p=0.5", "--top_p|--temperature=0"},
 };
 
 static void test_messages(void) {

@@ -68,8 +68,9 @@ static const Quantizer binary_quantizer = {.name = "binary",
 
 /* All projections, but for those that a system asked before this one stores. */
 static int binary_store(const Golf *m, Tensor *t) {
+    const int per = m->config.wscale;
     if (t->role != PROJ) return 0;
-    store_as(t, &binary_quantizer, 1, m->config.wscale);
+    store_as(t, &binary_quantizer, 1, per == SCALE_AUTO ? SCALE_TENSOR : per);
     t->half = 1;
     return 1;
 }

@@ -21,6 +21,10 @@ X(TRAIN, INT, backprop, "0", "0 to 4096", "> 0: gradients through the last N pha
 X(EVAL, INT, eval_repeat, "0", "0 to 64",
   "> 0: uses of a block, more or fewer than trained")
 
+#elif defined MEANINGS
+M(repeat_random, c->repeat > 1, "with --repeat=1: there is one depth")
+M(backprop, c->backprop < phase_count(c), "with as many phases or fewer")
+
 #elif defined LIST
 X(depth_schedule)
 
@@ -253,6 +257,8 @@ static const SystemTests depth_schedule_tests = {
             {"--repeat_ramp=1@0,3@0.5", "--repeat_ramp|up to --repeat=2"},
             {"--repeat_ramp=1@0.1,2@0.5", "--repeat_ramp|1@0.1"},
             {"--repeat_ramp=1@0,2@0.5 --gate=none", "closes gates"},
+            {"--repeat=1 --repeat_random=1", "--repeat_random=1|means nothing"},
+            {"--backprop=2", "--backprop=2|means nothing"},
             {NULL, NULL}},
     .tests = (const Test[]){{"ramp", test_ramp_start},
                             {"order", test_order_of_phases},

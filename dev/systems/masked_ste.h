@@ -11,10 +11,13 @@
  *
  * Differs from LSQ: the step is computed from the weights, as their quantizer has it,
  * and not learned. On the core's integers, whose outermost level is the largest weight,
- * clip masks nothing: it leaves room for the rounding of the step. */
+ * nothing is masked: there the option is refused. */
 #ifdef OPTIONS
 X(MODEL, INT, ste, "auto", "identity|clip|trust|auto",
   "gradient passes all | inside | near the grid")
+
+#elif defined MEANINGS
+M(ste, ste_means(c), "here: no grid of weights or inputs clips")
 
 #elif defined LIST
 X(masked_ste)
@@ -44,6 +47,19 @@ static void masked_ste_estimator(const Golf *m, Tensor *t) {
         [STE_IDENTITY] = NULL, [STE_CLIP] = clip_passes, [STE_TRUST] = trust_passes};
     if (t->role != PROJ || t->quant->domain < 0) return; /* no grid */
     t->passes = passes_of[m->config.ste];
+}
+
+/* Has some projection, or its input, a grid that clips? The core's integers do not: their
+ * outermost level is the largest weight. */
+static int ste_means(const Config *c) {
+    const Config clip = with_option(c, "ste", "clip");
+    Golf m;
+    golf_layout(&m, &clip);
+    for (const Tensor *t = m.tensor + T_wqkv; t <= m.tensor + T_wdown; t++) {
+        if (m.inputs[t - m.tensor]->has_mask) return 1;
+        if (t->passes && (t->half || t->bits <= 2)) return 1;
+    }
+    return 0;
 }
 
 static const System masked_ste_system = {.name = "masked_ste",
@@ -142,11 +158,13 @@ static void test_ste_which(void) {
 
 static const SystemTests masked_ste_tests = {
     .gradients = (const char *const[]){"ste=clip", "ste=trust wscale=row",
-                                       "wq=int8 aq=none ste=clip", "wq=none ste=clip",
+                                       "wq=int8 aq=none ste=clip",
                                        "ste=identity", NULL},
     .files = (const char *const[]){"ste=clip", "wq=int4 ste=trust wscale=group", NULL},
     .errors =
         (const char *const[][2]){{"--ste=some", "--ste|identity|clip|trust|auto|'some'"},
+                                 {"--wq=none --ste=clip", "--ste=clip|means nothing"},
+                                 {"--wq=int4 --ste=trust", "--ste=trust|no grid|clips"},
                                  {NULL, NULL}},
     .tests = (const Test[]){{"mask", test_ste_mask},
                             {"largest", test_ste_largest},
@@ -154,6 +172,8 @@ static const SystemTests masked_ste_tests = {
                             {"which", test_ste_which},
                             {NULL, NULL}}};
 #elif defined BUGS
+bug mask-without-a-grid-accepted float errors "$(in_ ste_means)s/return 0;/return 1;/"
+bug mask-of-integers-accepted float errors "$(in_ ste_means)s/ && (t->half || t->bits <= 2)//"
 bug clip-masks-the-largest float largest "$(in_ clip_passes)s/largest ? edge \* (real)1.01 : edge/edge/"
 bug trust-at-the-edge float mask "$(in_ trust_passes)s| + s / 2;|;|"
 bug trust-one-bit-wide float one "$(in_ trust_passes)s/(real)1.25/(real)1.3/"

@@ -55,6 +55,9 @@ X(MODEL | QUIET, INT, norm, "pre", "pre|peri", "peri: only before a softmax or a
 X(TRAIN, INT, init, "own", "own|moeut", "start of the weights")
 X(TRAIN, NUM, moe_entropy, "0.01", "0 to 10", "c of the loss that keeps experts in use")
 
+#elif defined MEANINGS
+M(init, !has_donor(c) || c->experts || c->attn_experts, "with trained weights for all")
+
 #elif defined TENSORS
 /* clang-format off */
 X(sel_mlp,  PER_BLOCK, c->experts, c->width, FACTOR, MODE_VECTOR, init_in(c))

@@ -24,6 +24,12 @@ X(TRAIN, INT, baseline_init, "0", "0|1",
 X(TRAIN, INT, momentum_warmup, "0", "0 to 1000000", "steps in which it rises from 0.85")
 X(TRAIN, INT, muon_split, "0", "0|1", "Muon takes q, k and v as three matrices")
 
+#elif defined MEANINGS
+M(unet, phase_count(c) > 1, "with one phase")
+M(baseline_init, !has_donor(c), "with trained weights to start from")
+M(momentum_warmup, c->optimizer == OPT_MUON, "without --optimizer=muon")
+M(muon_split, c->optimizer == OPT_MUON, "without --optimizer=muon")
+
 #elif defined TENSORS
 X(skip, PER_PHASE, 1, c->width, INTERFACE, c->unet ? MODE_VECTOR : MODE_NONE, 1)
 
@@ -210,7 +216,11 @@ static const SystemTests parameter_golf_tests = {
         (const char *const[]){"unet=1 repeat=4", "unet=1 repeat=4 recompute=0 aq=none",
                               "unet=1 repeat=1 unique=5 gain=none mix=none", NULL},
     .files = (const char *const[]){"unet=1 unique=5 repeat=1 baseline_init=1", NULL},
-    .errors = (const char *const[][2]){{"--unet=2", "--unet|0|1|'2'"}, {NULL, NULL}},
+    .errors = (const char *const[][2]){{"--unet=2", "--unet|0|1|'2'"},
+                                       {"--unet=1 --repeat=1", "--unet=1|one phase"},
+                                       {"--muon_split=1 --optimizer=adamw",
+                                        "--muon_split=1|--optimizer=muon"},
+                                       {NULL, NULL}},
     .tests = (const Test[]){{"skips", test_skips},
                             {"init", test_baseline_init},
                             {"muon", test_split_muon},

@@ -11,7 +11,13 @@
  * A block has E = --hi_experts small MLPs. --hi_route=phase: the n-th phase of the block
  * uses number e = n mod E, w_e = 1. --hi_route=token: each token uses one, e = argmax of
  * p = softmax(R u) with a router R (E,C) of the phase, and w_e = p_e. Softmax has d(z_j)
- * = p_e ((j == e) - p_j) d(p_e).
+ * = p_e ((j == e) - p_j) d(p_e). So that all of them are used (a router of zeros sends
+ * every token to the first, and what is not chosen learns nothing) R starts at N(0,
+ * 0.1/C), and the loss has for each phase
+ *     c * E * sum_e f_e P_e        c = --hi_balance
+ * besides, f_e being the share of the batch's tokens that use e, a constant, and P_e the
+ * mean of their p_e: at least c, when all are used alike. Both are those of Switch
+ * Transformers (2101.03961, 2.2 and 2.4). log.tsv and result.json have the shares f.
  *
  * The hidden numbers become int8 codes with one step per token (numbers as they are with
  * --aq=none), also with --aq=int4. Only the chosen small MLP's decide on the step: the
@@ -24,7 +30,8 @@
  * and phase (18 with swiglu).
  *
  * Differs from the paper, of whose details we know a digest: without --act=swiglu MLPs
- * have no gate; a choice by phase is ours; that p_e multiplies is an assumption; 1-bit weights
+ * have no gate; a choice by phase is ours; that p_e multiplies is an assumption; how its
+ * router starts and is balanced we do not know, hence Switch Transformers' way; 1-bit weights
  * for the large MLP are an option of its own. */
 #ifdef OPTIONS
 X(MODEL, INT, ffn_hi, "0", "0 to 65536", "hidden width of a second MLP in high precision")
@@ -32,6 +39,12 @@ X(MODEL, INT, ffn_hi_bits, "8", "4 to 8|16", "its weights")
 X(MODEL, INT, hi_experts, "1", "1 to 64", "copies of it, one of which each token uses")
 X(MODEL, INT, hi_route, "phase", "phase|token",
   "which: its n-th phase, n % N | learned, top-1")
+X(TRAIN, NUM, hi_balance, "0.01", "0 to 10",
+  "c of the loss that keeps all of them in use")
+
+#elif defined MEANINGS
+M(hi_route, c->hi_experts > 1, "without --hi_experts")
+M(hi_balance, c->hi_experts > 1 && c->hi_route, "without --hi_route=token")
 
 #elif defined TENSORS
 X(hi_up, PER_OTHER, c->ffn_hi, (c->ffn_hi > 0) * c->width, PROJ, MODE_VECTOR, init_in(c))
@@ -58,7 +71,8 @@ typedef struct {
     real *f;     /* (N,E,r) before the activation */
     real *gate;  /* (N,E,r) what it multiplies f with, if it is gated */
     real *small; /* (N,C) the chosen small MLP's output */
-    real *prob;  /* (N,E) softmax, or 1: w of the one that is chosen */
+    real *prob;  /* (N,E) softmax, or 1: w of the one that is chosen; each phase's own */
+    real *used;  /* (E) the share of the last batch that used each; each phase's own */
     Act in;      /* (N,E,r) hidden numbers, quantized */
 } PquantPhase;
 
@@ -67,6 +81,8 @@ typedef struct {
     real *df, *dgate;   /* (N,E,r) */
     real *dsmall;       /* (N,E,C) of the small MLPs' outputs: 0 of those not chosen */
     real *dw;           /* (N) w_e d(w_e) */
+    real *dz;           /* (N,E) of the router's outputs */
+    int tokens;         /* of the last batch */
 } Pquant;
 
 static int pquant_on(const Config *c) { return c->ffn_hi > 0; }
@@ -78,7 +94,6 @@ static int pquant_takes(const Config *c) {
 
 static void pquant_check(const Config *c) {
     const int phases_of_a_block = c->prelude || c->coda ? 1 : c->repeat;
-    option_needs(c, "hi_route", c->hi_experts > 1, "hi_experts");
     if (c->hi_route == ROUTE_PHASE && c->hi_experts > phases_of_a_block)
         die("--hi_experts by phase: expected up to --repeat of them, no prelude and no "
             "coda");
@@ -115,15 +130,15 @@ static void pquant_buffers(Golf *m, size_t N) {
     m->own[SYS_pquant] = all;
     all->phase = owned(m, (size_t)m->phases, sizeof(PquantPhase));
     for (PquantPhase *s = all->phase; s < all->phase + m->phases; s++) {
-        if (s > all->phase && (!m->train || c->recompute)) {
-            *s = *all->phase;
-            continue;
-        }
+        const int shared = s > all->phase && (!m->train || c->recompute);
+        if (shared) *s = *all->phase;
+        s->prob = owned_reals(m, N * E);
+        s->used = owned_reals(m, E);
+        if (shared) continue;
         s->large = owned_reals(m, N * C);
         s->f = owned_reals(m, N * hidden);
         s->gate = owned_reals(m, N * hidden * is_gated(c));
         s->small = owned_reals(m, N * C);
-        s->prob = owned_reals(m, N * E);
         act_alloc(m, &s->in, T_hi_down, N, hidden);
     }
     if (!m->train) return;
@@ -131,6 +146,7 @@ static void pquant_buffers(Golf *m, size_t N) {
     all->dgate = owned_reals(m, N * hidden * is_gated(c));
     all->dsmall = owned_reals(m, N * E * C);
     all->dw = owned_reals(m, N);
+    all->dz = owned_reals(m, N * E);
 }
 
 /* The buffers of a chunk. */
@@ -145,6 +161,7 @@ static PquantPhase pquant_phase(const Golf *m, const Chunk *k) {
                          .gate = s->gate + n0 * hidden * is_gated(c),
                          .small = s->small + n0 * C,
                          .prob = s->prob + n0 * E,
+                         .used = s->used,
                          .in = act_at(&s->in, n0, hidden)};
 }
 
@@ -156,7 +173,9 @@ static Pquant pquant_flow(const Golf *m, const Chunk *k) {
     return (Pquant){.df = all->df + n0 * hidden,
                     .dgate = all->dgate + n0 * hidden * is_gated(c),
                     .dsmall = all->dsmall + n0 * E * (size_t)c->width,
-                    .dw = all->dw + n0};
+                    .dw = all->dw + n0,
+                    .dz = all->dz + n0 * E,
+                    .tokens = all->tokens};
 }
 
 /* Small MLP e of the block that phase p uses: its T_hi_up or its T_hi_down. */
@@ -286,9 +305,49 @@ static void small_backward(Golf *m, const Chunk *k) {
     m->act->backward(d.df, d.dgate, x.f, x.gate, n, E * r);
 }
 
-/* forward: z = R u,  w = softmax(z)_chosen.  dz_e of a token, from dw = w d(w) */
-static real router_dz(real dw, const real *prob, int chosen, int e) {
-    return dw * ((e == chosen) - prob[e]);
+/* ---- The router. */
+static void pquant_start(Golf *m, const Golf *from, int convert) {
+    const Tensor *t = m->tensor + T_router;
+    const double size = sqrt(0.1 / m->config.width);
+    (void)convert;
+    if (from) return;
+    for (size_t i = 0; i < t->n; i++)
+        m->master[t->at + i] = (real)(size * normal01(init_key(m, t), i));
+}
+
+/* used (E): f_e of N tokens. Returns sum_e f_e P_e. */
+static double router_shares(const Config *c, const PquantPhase *s, int p, int N) {
+    const int E = c->hi_experts;
+    double sum = 0;
+    memset(s->used, 0, sizeof(real) * (size_t)E);
+    for (int i = 0; i < N; i++)
+        s->used[small_chosen(c, s->prob + i * E, p)] += 1 / (real)N;
+    for (int i = 0; i < N; i++) sum += (double)inner(s->used, s->prob + i * E, E) / N;
+    return sum;
+}
+
+/* The balancing loss, c E sum_e f_e P_e of every phase that ran. */
+static double router_balance(Golf *m, const int *tokens, int B, int T) {
+    const Config *c = &m->config;
+    Pquant *all = m->own[SYS_pquant];
+    double sum = 0;
+    (void)tokens;
+    if (c->hi_route == ROUTE_PHASE) return 0;
+    all->tokens = B * T;
+    for (int i = 0; i < m->n_visits; i++) {
+        const int p = m->visits[i];
+        sum += router_shares(c, all->phase + p, p, B * T);
+    }
+    return c->hi_balance * c->hi_experts * sum;
+}
+
+/* forward: z = R u,  w = softmax(z)_chosen,  loss += rate * sum_e f_e prob_e of every
+ * token.  dz (E) of one, from dw = w d(w) */
+static void router_dz(real *dz, real dw, const real *prob, int chosen, const real *used,
+                      real rate, int E) {
+    const real mean = inner(used, prob, E);
+    for (int e = 0; e < E; e++)
+        dz[e] = dw * ((e == chosen) - prob[e]) + rate * prob[e] * (used[e] - mean);
 }
 
 /* dR += dz u^T */
@@ -299,33 +358,28 @@ static void router_backward(Golf *m, const Chunk *k) {
     const Mat in = inputs_of(m, &k->s.in_up, T_wup);
     const PquantPhase x = pquant_phase(m, k);
     const Pquant d = pquant_flow(m, k);
+    const real rate = (real)(c->hi_balance * E / MAX(d.tokens, 1));
 
     if (c->hi_route == ROUTE_PHASE) return;
     for (size_t i = 0; i < (size_t)k->n; i++) {
         const real *prob = x.prob + i * (size_t)E;
-        const int chosen = small_chosen(c, prob, k->p);
-        for (int e = 0; e < E; e++) {
-            const real dz = router_dz(d.dw[i], prob, chosen, e);
+        real *dz = d.dz + i * (size_t)E;
+        router_dz(dz, d.dw[i], prob, small_chosen(c, prob, k->p), x.used, rate, E);
+        for (int e = 0; e < E; e++)
             for (int j = 0; j < C; j++)
-                drouter[e * C + j] += dz * mat_get(in, i, (size_t)j);
-        }
+                drouter[e * C + j] += dz[e] * mat_get(in, i, (size_t)j);
     }
 }
 
 /* du (n,C) += dz_e R_e */
 static void router_dx(const Golf *m, const Chunk *k, real *du, int e) {
-    const Config *c = &m->config;
-    const int C = c->width, E = c->hi_experts;
-    const PquantPhase x = pquant_phase(m, k);
+    const int C = m->config.width, E = m->config.hi_experts;
     const Pquant d = pquant_flow(m, k);
 
-    if (c->hi_route == ROUTE_PHASE) return;
+    if (m->config.hi_route == ROUTE_PHASE) return;
     const real *row = vec_of(m, T_router, k) + e * C;
-    for (int i = 0; i < k->n; i++) {
-        const real *prob = x.prob + i * E;
-        const real dz = router_dz(d.dw[i], prob, small_chosen(c, prob, k->p), e);
-        for (int j = 0; j < C; j++) du[i * C + j] += dz * row[j];
-    }
+    for (int i = 0; i < k->n; i++)
+        for (int j = 0; j < C; j++) du[i * C + j] += d.dz[i * E + e] * row[j];
 }
 
 /* du += what comes back through the small MLPs, f = U_e u and gate = G_e u, and the
@@ -414,14 +468,31 @@ static double small_share(const Golf *m) {
     return small / fmax(both, 1e-30);
 }
 
+/* The shares of the last batch: "0.3,0.7;0.5,0.5" for two phases, or nothing. */
+static void print_used(const Golf *m, FILE *f, const char *between) {
+    const Pquant *all = m->own[SYS_pquant];
+    const int E = m->config.hi_experts;
+    if (m->config.hi_route == ROUTE_PHASE) return;
+    for (int p = 0; p < m->phases; p++)
+        for (int e = 0; e < E; e++)
+            fprintf(f, "%s%.4f", e ? "," : p ? between : "",
+                    (double)all->phase[p].used[e]);
+}
+
 static void pquant_log_row(const Golf *m, FILE *f) { /* of some steps: it takes time */
     const int measured = m->step % 100 == 0 || m->step == m->config.steps;
     fputc('\t', f);
     if (measured) fprintf(f, "%.4f", small_share(m));
+    fputc('\t', f);
+    if (measured) print_used(m, f, ";");
 }
 
 static void pquant_result(const Golf *m, FILE *f) {
     fprintf(f, "  \"hi_share\": %.17g,\n", small_share(m));
+    if (m->config.hi_route == ROUTE_PHASE) return;
+    fputs("  \"hi_used\": [[", f);
+    print_used(m, f, "], [");
+    fputs("]],\n", f);
 }
 
 static double pquant_flops(const Golf *m, const Tensor *t) {
@@ -437,7 +508,9 @@ static const System pquant_system = {.name = "pquant",
                                      .shape = pquant_shape,
                                      .store = pquant_store,
                                      .buffers = pquant_buffers,
-                                     .columns = "\thi_share",
+                                     .start = pquant_start,
+                                     .forward = router_balance,
+                                     .columns = "\thi_share\thi_used",
                                      .log_row = pquant_log_row,
                                      .result = pquant_result,
                                      .flops = pquant_flops};
@@ -478,6 +551,13 @@ static const real *eff_of(const Golf *m, int tensor, int j) {
     return m->eff + m->tensor[tensor].at + (size_t)j * m->tensor[tensor].copy_n;
 }
 
+/* u (C) = RMSNorm(mid), without a gain. */
+static void naive_norm(double *u, const real *mid, int C) {
+    double square = 0;
+    for (int k = 0; k < C; k++) square += (double)mid[k] * (double)mid[k] / C;
+    for (int k = 0; k < C; k++) u[k] = (double)mid[k] / sqrt(square + 1e-6);
+}
+
 /* y of all tokens and phases by its definition, in floating point; phase p uses block[p],
  * and by phase small MLP turn[p] of it. */
 static void check_small_mlps(const char *arm, const int *block, const int *turn) {
@@ -497,10 +577,9 @@ static void check_small_mlps(const char *arm, const int *block, const int *turn)
     for (int i = 0; i < P * N; i++) {
         const int p = i / N, n = i % N, b = block[p];
         const real *mid = m.phase[p].mid + n * C, *y = m.phase[p].y + n * C;
-        double u[C], want[C] = {0}, square = 0, weight = 1;
+        double u[C], want[C] = {0}, weight = 1;
         int e = turn[p];
-        for (int k = 0; k < C; k++) square += (double)mid[k] * (double)mid[k] / C;
-        for (int k = 0; k < C; k++) u[k] = (double)mid[k] / sqrt(square + 1e-6);
+        naive_norm(u, mid, C);
         if (m.config.hi_route == ROUTE_TOKEN)
             weight = naive_choice(&e, u, eff_of(&m, T_router, p), E, C);
         add_naive_mlp(want, u, eff_of(&m, T_wup, b), eff_of(&m, T_wgate, b),
@@ -524,6 +603,123 @@ static void test_small_mlps(void) {
     check_small_mlps("hi_route=token", cycle, cycle_turn);
     check_small_mlps("act=swiglu", cycle, cycle_turn);
     check_small_mlps("act=relu hi_route=token", cycle, cycle_turn);
+    check_small_mlps("hi_route=token wq=binary ffn_hi_bits=8", cycle, cycle_turn);
+}
+
+#define BALANCE_MODEL \
+    "vocab=20 width=16 heads=2 mlp=2 seq=16 batch=4 repeat=2 steps=40 ffn_hi=4 " \
+    "hi_experts=4 hi_route=token wq=none aq=none extra_norm=none gain=none "
+
+/* c E sum_e f_e P_e of a phase from what its tokens see, and the shares f. */
+static double naive_balance(const Golf *m, int p, double *f, int N) {
+    enum { C = 16, E = 4 };
+    const real *R = eff_of(m, T_router, p);
+    double mean[E] = {0}, sum = 0;
+    memset(f, 0, E * sizeof(double));
+    for (int n = 0; n < N; n++) {
+        double u[C], z[E], all = 0;
+        int chosen = 0;
+        naive_norm(u, m->phase[p].mid + n * C, C);
+        naive_choice(&chosen, u, R, E, C);
+        f[chosen] += 1.0 / N;
+        for (int e = 0; e < E; e++) {
+            z[e] = 0;
+            for (int k = 0; k < C; k++) z[e] += (double)R[e * C + k] * u[k];
+            all += exp(z[e]);
+        }
+        for (int e = 0; e < E; e++) mean[e] += exp(z[e]) / all / N;
+    }
+    for (int e = 0; e < E; e++) sum += f[e] * mean[e];
+    return m->config.hi_balance * E * sum;
+}
+
+/* The balancing loss by its definition, in a batch smaller than the buffers; and it is
+ * part of what training minimises. */
+static void test_router_balance(void) {
+    enum { N = 64, PART = 32, E = 4 };
+    const int *x = tokens_below(20, N, 80), *y = tokens_below(20, N, 81);
+    Golf m;
+    new_model(&m, BALANCE_MODEL "hi_balance=0.3", N);
+    for (size_t i = 0; i < m.n_params; i++) m.master[i] += (real)0.3 * noise(31, i);
+    golf_quantize(&m);
+    const double loss = golf_forward(&m, x, y, 2, 16);
+    const Pquant *all = m.own[SYS_pquant];
+    double want = 0, plain = 0, worst = 0;
+    for (int p = 0; p < 2; p++) {
+        double f[E];
+        want += naive_balance(&m, p, f, PART);
+        for (int e = 0; e < E; e++)
+            worst = worse(worst, fabs(f[e] - (double)all->phase[p].used[e]));
+    }
+    for (int n = 0; n < PART; n++) plain += (double)m.loss[n] / PART;
+    CHECK(near(router_balance(&m, x, 2, 16), want, 10 * EPS), "%.9g, not %.9g",
+          router_balance(&m, x, 2, 16), want);
+    CHECK(near(loss - plain, want, 100 * EPS), "%.9g of the loss", loss - plain);
+    CHECK(worst < EPS, "shares off by %g", worst);
+    golf_free(&m);
+}
+
+static double least_used(const Golf *m) {
+    const Pquant *all = m->own[SYS_pquant];
+    double least = 1;
+    for (int p = 0; p < m->phases; p++)
+        for (int e = 0; e < m->config.hi_experts; e++)
+            least = fmin(least, (double)all->phase[p].used[e]);
+    return least;
+}
+
+/* No small MLP is left out, neither at the start nor after training; without the loss
+ * some are. */
+static void test_router_uses_all(void) {
+    enum { N = 64 };
+    const int *x = tokens_below(20, N, 80);
+    Golf m, with;
+    new_model(&m, BALANCE_MODEL, N);
+    golf_forward(&m, x, x, 4, 16);
+    CHECK(least_used(&m) > 0.02, "at the start one has %.3f", least_used(&m));
+    golf_free(&m);
+    new_model(&m, BALANCE_MODEL "lr_interface=0.05 hi_balance=0", N);
+    new_model(&with, BALANCE_MODEL "lr_interface=0.05 hi_balance=0.1", N);
+    run_steps(&m, 0, 40);
+    run_steps(&with, 0, 40);
+    CHECK(least_used(&with) > 0.05 && least_used(&with) > least_used(&m),
+          "after training one has %.3f, without the loss %.3f", least_used(&with),
+          least_used(&m));
+    golf_free(&m);
+    golf_free(&with);
+}
+
+/* With --recompute the shares of a phase outlive its other buffers. */
+static void test_router_recompute(void) {
+    const int *x = tokens_below(20, 64, 80), *y = tokens_below(20, 64, 81);
+    Golf m, again;
+    new_model(&m, BALANCE_MODEL "hi_balance=0.5", 64);
+    new_model(&again, BALANCE_MODEL "hi_balance=0.5 recompute=1", 64);
+    golf_forward(&m, x, y, 4, 16);
+    golf_backward(&m, x, 4, 16);
+    golf_forward(&again, x, y, 4, 16);
+    golf_backward(&again, x, 4, 16);
+    CHECK(!memcmp(m.grad, again.grad, m.n_params * sizeof(real)), "other gradients");
+    CHECK(least_used(&m) == least_used(&again), "other shares");
+    golf_free(&m);
+    golf_free(&again);
+}
+
+/* The shares as the log and result.json have them. */
+static void test_router_log(void) {
+    Golf m;
+    char *text;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+    new_model(&m, BALANCE_MODEL, 64);
+    const Pquant *all = m.own[SYS_pquant];
+    for (int i = 0; i < 8; i++) all->phase[i / 4].used[i % 4] = (real)0.01 * (real)i;
+    print_used(&m, f, ";");
+    fclose(f);
+    CHECK(!strcmp(text, "0.0000,0.0100,0.0200,0.0300;0.0400,0.0500,0.0600,0.0700"), "%s",
+          text);
+    free(text);
+    golf_free(&m);
 }
 
 /* Their hidden numbers are int8 codes even with --aq=int4, and the step is that of the
@@ -579,6 +775,9 @@ static const SystemTests pquant_tests = {
                               "ffn_hi=4 act=swiglu",
                               "ffn_hi=3 hi_experts=3 hi_route=token act=swiglu unique=2",
                               "ffn_hi=3 hi_experts=2 hi_route=token phase=0 seq=40 mlp=1",
+                              "ffn_hi=3 hi_experts=3 hi_route=token hi_balance=2",
+                              "ffn_hi=4 hi_experts=2 hi_route=token hi_balance=1 repeat=3",
+                              "ffn_hi=4 hi_experts=4 hi_route=token hi_balance=0 aq=none",
                               NULL},
     .files = (const char *const[]){"ffn_hi=8 hi_experts=2 hi_route=token", "ffn_hi=8",
                                    "ffn_hi=8 hi_experts=3 hi_route=token ffn_hi_bits=4",
@@ -591,10 +790,15 @@ static const SystemTests pquant_tests = {
              "--hi_experts|no prelude"},
             {"--ffn_hi=8 --hi_route=token", "--hi_route|--hi_experts"},
             {"--hi_experts=2", "--hi_experts|--ffn_hi"},
+            {"--ffn_hi=8 --hi_experts=2 --hi_balance=1", "--hi_balance=1|--hi_route=token"},
             {"--ffn_hi_bits=4", "--ffn_hi_bits|--ffn_hi"},
             {"--ffn_hi=8 --ffn_hi_bits=9", "--ffn_hi_bits|4 to 8|16|'9'"},
             {NULL, NULL}},
     .tests = (const Test[]){{"small MLPs", test_small_mlps},
+                            {"router balance", test_router_balance},
+                            {"router uses all", test_router_uses_all},
+                            {"router recompute", test_router_recompute},
+                            {"router log", test_router_log},
                             {"small codes", test_small_codes},
                             {"small figures", test_small_figures},
                             {NULL, NULL}}};
@@ -605,8 +809,13 @@ bug beta-of-the-sum double "pquant: grad" \
     "$(in_ small_backward)s/\*dbeta += inner(dy, x.large/*dbeta += inner(dy, k->s.y/"
 bug router-softmax-diagonal double "pquant: grad" \
     "$(in_ router_dz)s/((e == chosen) - prob\[e\])/(e == chosen)/"
-bug router-without-dx double "pquant: grad" \
-    "$(in_ router_dx)s/du\[i \* C + j\] += dz/du[i * C + j] += 0 * dz/"
+bug router-without-dx double "pquant: grad" "$(in_ router_dx)s/du\[i \* C + j\] += d.dz/du[i * C + j] += 0 * d.dz/"
+bug balance-forgotten-backward double "pquant: grad" "$(in_ router_dz)s/ + rate \* prob.*/;/"
+bug balance-without-softmax double "pquant: grad" "$(in_ router_dz)s/(used\[e\] - mean)/used[e]/"
+bug balance-of-all-buffers double "pquant: router balance" "$(in_ router_balance)s/p, B \* T)/p, (int)m->N)/"
+bug shares-of-the-last-phase float "pquant: router recompute" "$(in_ pquant_buffers)s/if (shared) \*s = \*all->phase;/if (shared) { *s = *all->phase; continue; }/"
+bug router-starts-at-zero float "pquant: router uses" "$(in_ pquant_start)s/size \*/0 * size */"
+bug one-phase-for-all-shares float "pquant: router balance" "$(in_ router_balance)s/all->phase + p, p/all->phase, p/"
 bug small-gate-without-dx double "pquant: grad" \
     "$(in_ small_inputs_backward)s/if (is_gated(c)) gemm_panels(room/if (0) gemm_panels(room/"
 bug small-gate-of-the-first float "pquant: small MLPs" \

@@ -2,9 +2,10 @@
  *
  *   --qat_ramp=F      lambda rises from 0 to 1 over the first F of the run:
  *                         eff = w + lambda (Q(w) - w),  inputs = x + lambda (Q(x) - x)
- *   --qat_order=each  each matrix in a quarter of that time, one after the other: up,
- *                     down, output, then q, k and v ("An Extra RMSNorm is all you need",
- *                     2505.08823)
+ *   --qat_order=each  each kind of matrix in a quarter of that time, one after the other:
+ *                     up, down, output, then q, k and v
+ *   --qat_order=block each block in its part of that time, the first block first ("An
+ *                     Extra RMSNorm is all you need", 2505.08823: layer-wise)
  *   --qat=0           lambda = 0 to the end, for the embedding too: quantized at export
  *   --qat=noise       eff = w + step * u, u uniform in [-1/2, 1/2) and new at each step:
  *                     noise of the size of rounding in place of it (DiffQ, 2104.09987;
@@ -18,22 +19,33 @@
  * both. Until then numbers multiply, where codes would do so faster; but for noise
  * inputs are kept as numbers besides codes.
  *
- * Differs from 2505.08823: there a trained model is the start, and a norm is added
- * before each projection; here that is --extra_norm=each and whatever loads weights. Of
- * its schedule the abstract says no more than gradual and layer-wise, so that the order
- * and the straight line are guesses; the embedding takes no part in the ramp. Unlike
- * DiffQ, noise has a given number of bits, that of the grid. */
+ * The norms of 2505.08823, one before each linear (q, k and v apart), each with a gain
+ * for every input, are --extra_norm=each --xgain=vector; a block that is used several
+ * times has them per phase, with --phase=0 once.
+ *
+ * Differs from 2505.08823: there a trained model is the start; here that is whatever
+ * loads weights. Of its schedule the abstract says no more than gradual and layer-wise,
+ * so that the order (first to last) and the straight line are guesses; inputs set in
+ * with the weights; the embedding takes no part in the ramp. Unlike DiffQ, noise has a
+ * given number of bits, that of the grid. */
 #ifdef OPTIONS
 X(TRAIN, INT, qat, "1", "0|1|noise", "quantize at export only | in training | as noise")
 X(TRAIN, NUM, qat_ramp, "0", "0 to 1",
   "fraction of the steps in which quantization sets in")
-X(TRAIN, INT, qat_order, "together", "together|each", "each matrix after the other")
+X(TRAIN, INT, qat_order, "together", "together|each|block",
+  "each kind of matrix, or block, after the other")
+
+#elif defined MEANINGS
+M(qat_ramp, c->qat != QAT_EXPORT, "with --qat=0: quantization never sets in")
+M(qat_order, c->qat_ramp > 0, "without --qat_ramp")
+M(qat_order, c->qat_order != QAT_BLOCK || block_count(c) > 1, "with one block")
 
 #elif defined LIST
 X(qat)
 
 #elif defined CODE
 enum { QAT_EXPORT, QAT_ON, QAT_NOISE };
+enum { QAT_TOGETHER, QAT_EACH, QAT_BLOCK };
 
 static int qat_on(const Config *c) { return c->qat != QAT_ON || c->qat_ramp > 0; }
 
@@ -45,26 +57,32 @@ static int qat_takes(const Config *c) {
 /* A mixture of numbers and their codes relies on gradients that pass straight through. */
 static int qat_uses(const Config *c) { return c->qat_ramp > 0 ? RES_INPUTS : 0; }
 
-static void qat_check(const Config *c) {
-    option_needs(c, "qat_order", c->qat_ramp > 0, "qat_ramp");
-}
-
-/* The turn of tensor k in a layer-wise ramp: what is not named has the last one. */
+/* The turn of tensor k among kinds of matrices: what is not named has the last one. */
 static int qat_turn(int k) {
     if (k == T_wup || k == T_wgate) return 0;
     if (k == T_wdown) return 1;
     return k == T_wo ? 2 : 3;
 }
 
-/* How far quantization has set in at this step for tensor k: 0 not at all, 1 all of what
- * the file will hold. */
-static real qat_lambda(const Golf *m, int k) {
+/* The block of copy j, the last one if the copies are not those of blocks or phases. */
+static int qat_block(const Golf *m, const Tensor *t, int j) {
+    const int blocks = block_count(&m->config), copies = t->stored_copies;
+    if (copies == m->phases) return block_of(&m->config, j);
+    return copies % blocks ? blocks - 1 : j / (copies / blocks);
+}
+
+/* How far quantization has set in at this step for tensor k in this block: 0 not at all,
+ * 1 all of what the file will hold. */
+static real qat_lambda(const Golf *m, int k, int block) {
     const Config *c = &m->config;
     if (!m->master) return 1;
     if (c->qat == QAT_EXPORT) return 0;
     if (c->qat_ramp <= 0 || k == T_embed) return 1;
     const double done = m->step / (c->qat_ramp * c->steps);
-    return (real)fmax(0, fmin(1, c->qat_order ? 4 * done - qat_turn(k) : done));
+    const int turns[] = {[QAT_EACH] = 4, [QAT_BLOCK] = block_count(c)};
+    const int turn[] = {[QAT_EACH] = qat_turn(k), [QAT_BLOCK] = block};
+    if (c->qat_order == QAT_TOGETHER) return (real)fmin(1, done);
+    return (real)fmax(0, fmin(1, turns[c->qat_order] * done - turn[c->qat_order]));
 }
 
 /* ---- Inputs: x + lambda (Q(x) - x). */
@@ -91,9 +109,9 @@ static void qat_mix_numbers(const Act *a, const real *x, real lambda, int N, int
 static void qat_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
     const Qat *q = m->own[SYS_qat];
     const Inputs *base = q->base[tensor];
-    const real lambda = qat_lambda(m, tensor);
+    const real lambda = qat_lambda(m, tensor, block_of(&m->config, m->p));
     base->quantize(m, a, x, N, K, tensor);
-    if (lambda == 1) return;
+    if (lambda == 1 && q->row[tensor].domain == base->domain) return;
     TIMED(QUANT);
     if (base->domain == 0) qat_mix_codes(a, x, lambda, N, K);
     else qat_mix_numbers(a, x, lambda, N, K);
@@ -104,7 +122,7 @@ static void qat_inputs_backward(const Golf *m, const Act *a, real *dx, int N, in
                                 int tensor) {
     const Qat *q = m->own[SYS_qat];
     const Inputs *base = q->base[tensor];
-    if (base->backward && qat_lambda(m, tensor) > 0)
+    if (base->backward && qat_lambda(m, tensor, block_of(&m->config, m->p)) > 0)
         base->backward(m, a, dx, N, K, tensor);
 }
 
@@ -161,11 +179,12 @@ static void qat_soften(Golf *m) {
     Qat *q = m->own[SYS_qat];
     for (int k = 0; k < N_TENSORS; k++) {
         Tensor *t = m->tensor + k;
-        const real lambda = qat_lambda(m, k);
-        t->float_only = q->float_only[k] || lambda < 1 || m->config.qat != QAT_ON;
-        q->row[k].domain = lambda < 1 ? -1 : q->base[k]->domain;
+        const real least = qat_lambda(m, k, block_count(&m->config) - 1);
+        t->float_only = q->float_only[k] || least < 1 || m->config.qat != QAT_ON;
+        q->row[k].domain = least < 1 ? -1 : q->base[k]->domain;
         if (!is_stored(t) || t->role == INTERFACE) continue;
-        for (int j = 0; j < t->stored_copies; j++) qat_soften_copy(m, t, j, lambda);
+        for (int j = 0; j < t->stored_copies; j++)
+            qat_soften_copy(m, t, j, qat_lambda(m, k, qat_block(m, t, j)));
     }
 }
 
@@ -180,7 +199,6 @@ static const System qat_system = {.name = "qat",
                                   .on = qat_on,
                                   .takes = qat_takes,
                                   .uses = qat_uses,
-                                  .check = qat_check,
                                   .estimator = qat_estimator,
                                   .start = qat_start,
                                   .soften = qat_soften};
@@ -194,21 +212,31 @@ static void test_qat_ramp(void) {
     Golf m;
     new_model(&m, QAT_SMALL "qat_ramp=0.4", 0);
     m.step = 10;
-    CHECK(near((double)qat_lambda(&m, T_wo), 0.25, 1e-6) && qat_lambda(&m, T_embed) == 1,
+    CHECK(near((double)qat_lambda(&m, T_wo, 0), 0.25, 1e-6) && qat_lambda(&m, T_embed, 0) == 1,
           "together");
     m.config.qat_order = 1;
-    const real up = qat_lambda(&m, T_wup), down = qat_lambda(&m, T_wdown);
+    const real up = qat_lambda(&m, T_wup, 0), down = qat_lambda(&m, T_wdown, 0);
     CHECK(up == 1 && down == 0, "each: up %g, down %g", (double)up, (double)down);
-    CHECK(qat_lambda(&m, T_wgate) == up, "each: a gate that waits for its turn");
+    CHECK(qat_lambda(&m, T_wgate, 0) == up, "each: a gate that waits for its turn");
     m.step = 15;
-    CHECK(near((double)qat_lambda(&m, T_wdown), 0.5, 1e-6) && qat_lambda(&m, T_wqkv) == 0,
+    CHECK(near((double)qat_lambda(&m, T_wdown, 0), 0.5, 1e-6) && qat_lambda(&m, T_wqkv, 0) == 0,
           "each: down half, q, k, v not yet");
     m.step = 25;
-    CHECK(near((double)qat_lambda(&m, T_wo), 0.5, 1e-6), "each: output half");
+    CHECK(near((double)qat_lambda(&m, T_wo, 0), 0.5, 1e-6), "each: output half");
     m.step = 40;
-    CHECK(qat_lambda(&m, T_wqkv) == 1, "each: q, k, v at the end");
+    CHECK(qat_lambda(&m, T_wqkv, 0) == 1, "each: q, k, v at the end");
+    m.step = 15;
+    m.config.qat_order = QAT_BLOCK;
+    m.config.unique = 2;
+    CHECK(near((double)qat_lambda(&m, T_wo, 0), 0.75, 1e-6) &&
+              qat_lambda(&m, T_wo, 1) == 0 && qat_lambda(&m, T_embed, 1) == 1,
+          "block: the first at three quarters, the second not yet");
+    m.step = 30;
+    CHECK(qat_lambda(&m, T_wup, 0) == 1 &&
+              near((double)qat_lambda(&m, T_wqkv, 1), 0.5, 1e-6),
+          "block: the first at the end, half of the second");
     m.config.qat = 0;
-    CHECK(qat_lambda(&m, T_wo) == 0 && qat_lambda(&m, T_embed) == 0, "qat=0");
+    CHECK(qat_lambda(&m, T_wo, 0) == 0 && qat_lambda(&m, T_embed, 0) == 0, "qat=0");
     golf_free(&m);
 }
 
@@ -241,6 +269,67 @@ static void qat_check_between(const Golf *m, const Golf *twin, int k, double lam
         worst = worse(worst, fabs((double)m->eff[i] - (w + lambda * (q - w))));
     }
     CHECK(worst < EPS, "%s, lambda %g: off by %g", t->name, lambda, worst);
+}
+
+/* Copy j of tensor k by the same definition. */
+static void qat_check_copy(const Golf *m, int k, int j, double lambda) {
+    const Tensor *t = m->tensor + k;
+    const size_t from = t->at + (size_t)j * t->copy_n;
+    real *q = reals(t->copy_n, 0);
+    double worst = 0;
+    t->quant->dequantize(q, m->code + from, scale_of(m, t, j), t);
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const double w = (double)m->master[from + i];
+        const double want = w + lambda * ((double)q[i] - w);
+        worst = worse(worst, fabs((double)m->eff[from + i] - want));
+    }
+    CHECK(worst < EPS, "%s, copy %d, lambda %g: off by %g", t->name, j, lambda, worst);
+}
+
+/* Block after block, also of what has a copy per phase, several per block, or one. */
+static void test_qat_blocks(void) {
+    const int *x = tokens_below(20, 16, 52), *y = tokens_below(20, 16, 53);
+    Golf m;
+    new_model(&m, QAT_SMALL "unique=2 qat_ramp=0.4 qat_order=block", 16);
+    m.step = 25;
+    golf_quantize(&m);
+    for (int k = T_wqkv; k <= T_wdown; k++) {
+        qat_check_copy(&m, k, 0, 1);
+        qat_check_copy(&m, k, 1, 0.25);
+    }
+    CHECK(!in_integers(&m, m.tensor + T_wo), "codes while a block has none");
+    const Tensor phases = {.stored_copies = 4}, parts = {.stored_copies = 6},
+                 once = {.stored_copies = 1};
+    CHECK(qat_block(&m, &phases, 2) == 0 && qat_block(&m, &phases, 3) == 1, "phases");
+    CHECK(qat_block(&m, &parts, 2) == 0 && qat_block(&m, &parts, 3) == 1, "parts");
+    CHECK(qat_block(&m, &once, 0) == 1, "once");
+
+    /* inputs: those of phases 0 and 2 are on their grid, of 1 and 3 a quarter of the way */
+    golf_forward(&m, x, y, 2, 8);
+    for (int p = 0; p < 4; p++) {
+        const Act *a = &m.phase[p].in_o;
+        int off = 0;
+        for (int i = 0; i < 16 * 16; i++) {
+            const double on = (double)a->q[i] * (double)a->inv[i / 16];
+            off += fabs((double)a->x[i] - on) > 1e-6;
+        }
+        CHECK((off > 0) == p % 2, "phase %d: %d inputs off their grid", p, off);
+    }
+    golf_free(&m);
+}
+
+/* The paper's norms: before every linear one of its own, with a gain for each input. */
+static void test_qat_gains(void) {
+    static const int gains[] = {T_x_q, T_x_k, T_x_v, T_x_attn, T_x_up, T_x_mlp};
+    const Config c = config_of("unique=3 repeat=1 extra_norm=each xgain=vector");
+    Golf m;
+    golf_layout(&m, &c);
+    for (int i = 0; i < 6; i++) {
+        const Tensor *t = m.tensor + gains[i];
+        const int inputs = gains[i] == T_x_mlp ? hidden_width(&c) : c.width;
+        CHECK(t->stored_copies == 3 && t->stored_cols == inputs, "%s: %d of %d numbers",
+              t->name, t->stored_copies, t->stored_cols);
+    }
 }
 
 static void test_qat_weights(void) {
@@ -385,21 +474,31 @@ static void qat_ready(Golf *m, size_t N) {
 static const SystemTests qat_tests = {
     .gradients = (const char *const[]){"qat_ramp=0.5",
                                        "qat_ramp=0.5 qat_order=each extra_norm=each",
-                                       "qat_ramp=0.5 aq=none wq=int4 unique=2", "qat=0",
+                                       "qat_ramp=0.5 aq=none wq=int4 unique=2",
+                                       "qat_ramp=0.5 qat_order=block unique=3 "
+                                       "extra_norm=each xgain=vector repeat=1",
+                                       "qat_ramp=0.5 qat_order=block unique=2 prelude=1 "
+                                       "aq=int4 wq=int4",
+                                       "qat_ramp=1 qat=noise", "qat=0", "qat=0 wq=int8",
                                        "qat_ramp=0.5 qat_order=each act=swiglu",
                                        "qat=0 aq=none wscale=group", "qat=noise",
                                        "qat=noise wq=int4 aq=int4 repeat=3", NULL},
     .ready = qat_ready,
-    .files = (const char *const[]){"qat_ramp=0.1", "qat_ramp=0.1 qat_order=each wq=int6",
+    .files = (const char *const[]){"qat_ramp=0.1", "qat_ramp=0.2 qat_order=block unique=3", "qat_ramp=0.1 qat_order=each wq=int6",
                                    NULL},
     .errors =
         (const char *const[][2]){{"--qat_order=each", "--qat_order|--qat or --qat_ramp"},
                                  {"--qat=0 --qat_order=each", "--qat_order|--qat_ramp"},
+                                 {"--qat_ramp=0.5 --qat_order=block",
+                                  "--qat_order=block|one block"},
+                                 {"--qat=0 --qat_ramp=0.5", "--qat_ramp=0.5|--qat=0"},
                                  {"--qat=2", "--qat|0|1|noise|'2'"},
                                  {"--qat_ramp=2", "--qat_ramp|0 to 1|'2'"},
                                  {NULL, NULL}},
     .tests = (const Test[]){{"ramp", test_qat_ramp},
                             {"weights", test_qat_weights},
+                            {"blocks", test_qat_blocks},
+                            {"gains", test_qat_gains},
                             {"inputs", test_qat_inputs},
                             {"end of the ramp", test_qat_end_of_ramp},
                             {"export", test_qat_export},
@@ -407,12 +506,17 @@ static const SystemTests qat_tests = {
                             {"estimators", test_qat_estimators},
                             {NULL, NULL}}};
 #elif defined BUGS
-bug ramp-at-once float ramp "$(in_ qat_lambda)s/c->qat_order ? 4 \* done - qat_turn(k) : done/done/"
+bug ramp-at-once float ramp "$(in_ qat_lambda)s/if (c->qat_order == QAT_TOGETHER) //"
+bug ramp-of-the-first-block-only float ramp "$(in_ qat_lambda)s/\[QAT_BLOCK\] = block}/[QAT_BLOCK] = 0}/"
+bug inputs-of-another-block float blocks "$(in_ qat_inputs)s/block_of(&m->config, m->p)/0/"
+bug phase-not-told float blocks "$(in_ block_forward)s/m->p = p;/m->p = 0;/"
+bug copies-of-phases-as-blocks float blocks "$(in_ qat_block)s/if (copies == m->phases) .*//"
+bug codes-of-a-block-that-has-none float blocks "$(in_ qat_soften)s/block_count(&m->config) - 1/0/"
 bug ramp-of-the-embedding float ramp "$(in_ qat_lambda)s/ || k == T_embed//"
 bug ramp-the-wrong-way float weights "$(in_ qat_mix_weights)s/m->eff\[i\] - m->master\[i\])/m->master[i] - m->eff[i])/"
 bug ramp-keeps-inputs-rounded float inputs "$(in_ qat_mix_codes)s/lambda \* (/(/"
-bug ramp-inputs-still-codes float inputs "$(in_ qat_soften)s/lambda < 1 ? -1 : q->base/q->base/"
-bug ramp-never-ends float end "$(in_ qat_soften)s/lambda < 1 ? -1 : q->base\[k\]->domain/-1/"
+bug ramp-inputs-still-codes float inputs "$(in_ qat_soften)s/least < 1 ? -1 : q->base/q->base/"
+bug ramp-never-ends float end "$(in_ qat_soften)s/least < 1 ? -1 : q->base\[k\]->domain/-1/"
 bug noise-of-a-whole-step float noise "$(in_ qat_add_noise)s/s \* (real)/2 * s * (real)/"
 bug noise-once-for-all float noise "$(in_ qat_add_noise)s/(uint64_t)m->step/0/"
 bug interface-not-rounded float export "$(in_ qat_soften)s/ || t->role == INTERFACE//"

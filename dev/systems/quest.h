@@ -16,8 +16,11 @@
  * The step counts as a constant.
  *
  * Rotated codes multiply with rotated codes, W x = (W H)(H x): with both options, and
- * abits up to 4, y is an exact sum of integers. Otherwise numbers multiply, rotated
- * back.
+ * up to 7 bits on both sides, y is an exact sum of integers. Otherwise numbers multiply,
+ * rotated back.
+ *
+ * --width=fit takes widths and hidden widths that are multiples of 32, so that no fewer
+ * numbers are rotated together; a run prints how many are.
  *
  * Stored: wbits bits for a weight (1.585: five weights in a byte), 16 for the step of a
  * row; coding makes it less. Time: 7 additions for each weight, once a step, and for
@@ -25,14 +28,18 @@
  * a number, a code and a byte of mask for each input.
  *
  * Differs from the paper: H has blocks of the largest power of two, up to 128, that
- * divides K, which is a multiple of 128 there. alpha is minimised here, and is not the
+ * divides K, which is a multiple of 128 there; with a width of one's own that can be 8. alpha is minimised here, and is not the
  * authors' at 8 bits (3.9222; theirs 3.8849). Their formula has four levels at 1.585
  * bits, this one three. Steps of weights are rounded to bf16 before they are used.
  * Embedding, interface and optimizer are those of the core. */
 #ifdef OPTIONS
-X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|8", "of wq=quest; 1.585 = ternary")
+X(MODEL, NUM, wbits, "2", "1|1.585|2|3|4|5|6|7|8", "of wq=quest; 1.585 = ternary")
 X(MODEL, INT, hadamard, "1", "0|1", "of quest: rotate rows before rounding")
-X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|8", "of aq=quest")
+X(MODEL, NUM, abits, "4", "1|1.585|2|3|4|5|6|7|8", "of aq=quest")
+
+#elif defined MEANINGS
+M(wbits, c->wq == wq_quest, "without --wq=quest")
+M(abits, c->aq == aq_quest, "without --aq=quest")
 
 #elif defined WORDS
 W(wq, quest)
@@ -56,16 +63,39 @@ static int quest_uses(const Config *c) {
     return RES_ESTIMATOR;
 }
 
-static void quest_check(const Config *c) {
-    option_needs(c, "wbits", c->wq == wq_quest, "wq=quest");
-    option_needs(c, "abits", c->aq == aq_quest, "aq=quest");
-}
-
 /* ---- The rotation. */
 /* How many of n numbers are rotated together: the largest power of two up to 128 that
  * divides n. */
 static int hadamard_block(const Config *c, int n) {
     return c->hadamard ? MIN(128, n & -n) : 1;
+}
+
+enum { QUEST_FEWEST = 32 }; /* that are rotated together when fit chooses */
+
+static int quest_multiple(const Config *c) { return c->hadamard ? QUEST_FEWEST : 1; }
+
+/* For each projection, how many of its inputs are rotated together. */
+static const char *quest_blocks(const Golf *m, char text[256]) {
+    size_t n = (size_t)snprintf(text, 256, "rotated together:");
+    int least = 128;
+    for (int k = T_wqkv; k <= T_wdown; k++) {
+        const Tensor *t = m->tensor + k;
+        const int block = hadamard_block(&m->config, t->cols);
+        if (!t->n) continue;
+        n += (size_t)snprintf(text + n, 256 - n, " %d of %d (%s)", block, t->cols,
+                              t->name);
+        least = MIN(least, block);
+    }
+    if (least < QUEST_FEWEST)
+        snprintf(text + n, 256 - n,
+                 "; below %d they are hardly Gaussian: make --width and --hidden multiples",
+                 QUEST_FEWEST);
+    return text;
+}
+
+static void quest_announce(const Golf *m) {
+    char text[256];
+    if (m->config.hadamard) puts(quest_blocks(m, text));
 }
 
 /* Each block of x (n) times H[i][j] = (-1)^(ones in i & j) / sqrt(block), in log2(block)
@@ -92,7 +122,8 @@ static void masked_in_rotation(real *d, const uint8_t *mask, int n, int block) {
 /* Its outermost level is alpha when the numbers are N(0,1): argmin of E (x - q(x))^2. */
 static real quest_alpha(double bits) {
     static const double list[][2] = {{1, 0.797885}, {1.585, 1.224006}, {2, 1.493530},
-                                     {3, 2.051068}, {4, 2.514005},     {8, 3.922204}};
+                                     {3, 2.051068}, {4, 2.514005},     {5, 2.916151},
+                                     {6, 3.277986}, {7, 3.611102},     {8, 3.922204}};
     int i = 0;
     while (list[i][0] < bits) i++;
     return (real)list[i][1];
@@ -200,6 +231,7 @@ static void quest_buffers(Golf *m, size_t N) {
     m->own[SYS_quest] = q;
     for (int k = T_wqkv; k <= T_wdown; k++) {
         Tensor *t = q->grid + k;
+        t->name = "inputs"; /* an estimator may ask for it */
         t->role = PROJ;
         quest_grid(c, t, c->abits, m->tensor[k].cols);
         EACH_SYSTEM(s, m) {
@@ -274,7 +306,8 @@ static const System quest_system = {.name = "quest",
                                     .on = quest_on,
                                     .takes = quest_takes,
                                     .uses = quest_uses,
-                                    .check = quest_check,
+                                    .multiple = quest_multiple,
+                                    .announce = quest_announce,
                                     .shape = quest_shape,
                                     .store = quest_store,
                                     .estimator = quest_estimator,
@@ -287,7 +320,8 @@ static const System quest_system = {.name = "quest",
 static const struct {
     double bits, masked;
 } quest_rows[] = {{1, 0.2996}, {1.585, 0.0664}, {2, 0.0464},
-                  {3, 0.0191}, {4, 0.00733},    {8, 8.2e-5}};
+                  {3, 0.0191}, {4, 0.00733},    {5, 0.00261},
+                  {6, 8.68e-4}, {7, 2.73e-4},   {8, 8.2e-5}};
 enum { QUEST_ROWS = sizeof quest_rows / sizeof *quest_rows };
 
 /* The integral of (u - level)^2 phi(u) from -infinity to x. */
@@ -537,6 +571,7 @@ static void test_quest_integers(void) {
     } rows[] = {{"wq=quest aq=quest", KERNEL_BITS == 8},
                 {"wq=quest wbits=1.585 aq=quest abits=1", 1},
                 {"wq=quest wbits=1 aq=quest abits=4", 1},
+                {"wq=quest wbits=7 aq=quest abits=7", KERNEL_BITS == 8},
                 {"wq=quest wbits=1 aq=quest abits=8", 0},
                 {"wq=quest wbits=8 aq=quest", 0},
                 {"wq=quest wbits=1", 0},
@@ -551,12 +586,49 @@ static void test_quest_integers(void) {
 }
 
 static void test_quest_packed(void) {
-    for (int bits = 1; bits <= 8; bits += bits < 4 ? 1 : 4) { /* 16 rows of 51 weights */
+    for (int bits = 1; bits <= 8; bits++) { /* 16 rows of 51 weights */
         char text[64];
         snprintf(text, sizeof text, "wq=quest wbits=%d", bits);
         check_packed(text, 16, 51, 2 * 16 + 102 * (size_t)bits);
     }
     check_packed("wq=quest wbits=1.585", 16, 51, 2 * 16 + 164);
+}
+
+/* No narrow block is chosen in silence: a rotation has widths of whole blocks of 32. */
+static void test_quest_fit(void) {
+    static const char *const arms[] = {"wq=quest", "aq=quest wq=int4", "wq=quest heads=3"};
+    int others = 0;
+    for (int i = 0; i < 3; i++)
+        for (int cap = i == 2 ? 90000 : 30000; cap <= 300000; cap += 30000) {
+            char text[256];
+            snprintf(text, sizeof text, "vocab=300 unique=1 repeat=2 cap=%d %s%s", cap,
+                     arms[i], i == 2 ? " width=96" : "");
+            Config c = config_of(text), free_width = c;
+            c.width = free_width.width = 0;
+            free_width.hadamard = 0;
+            fit_width(&c);
+            fit_width(&free_width);
+            CHECK(c.width % 32 == 0 && hidden_width(&c) % 32 == 0, "%s: C=%d F=%d", text,
+                  c.width, hidden_width(&c));
+            CHECK(artifact_bytes(&c) <= (size_t)cap, "%s: over the cap", text);
+            others += free_width.width % 32 != 0;
+        }
+    CHECK(others > 5, "without a rotation, %d widths are no multiples of 32", others);
+}
+
+static void test_quest_blocks(void) {
+    char text[256];
+    Golf m;
+    Config c = config_of("wq=quest width=56 heads=2 mlp=4");
+    golf_layout(&m, &c);
+    CHECK(strstr(quest_blocks(&m, text), " 8 of 56 (wqkv)") && strstr(text, "multiples") &&
+              strstr(text, " 32 of 224 (wdown)"),
+          "C=56: %s", text);
+    c = config_of("wq=quest width=64 heads=2 mlp=4");
+    golf_layout(&m, &c);
+    CHECK(strstr(quest_blocks(&m, text), " 64 of 64 (wo)") && !strstr(text, "multiples") &&
+              strstr(text, " 128 of 256 (wdown)"),
+          "C=64: %s", text);
 }
 
 static void test_quest_coder(void) {
@@ -573,17 +645,23 @@ static const SystemTests quest_tests = {
             "aq=quest abits=1.585 extra_norm=each unique=2",
             "wq=none aq=quest abits=4 extra_norm=none",
             "wq=quest wbits=4 aq=quest abits=8",
-            "wq=quest wbits=2 aq=quest abits=2 act=swiglu", NULL},
+            "wq=quest wbits=2 aq=quest abits=2 act=swiglu",
+            "wq=quest wbits=4 aq=quest abits=8", "wq=quest wbits=5 aq=quest abits=6",
+            "wq=quest wbits=7 aq=quest abits=7 extra_norm=none", NULL},
     .files = (const char *const[]){"wq=quest wbits=3", "wq=quest wbits=1",
                                    "wq=quest wbits=1.585", "wq=quest wbits=2 aq=quest",
                                    "wq=quest wbits=4 aq=quest abits=8",
-                                   "wq=quest wbits=8", "aq=quest hadamard=0", NULL},
+                                   "wq=quest wbits=5 aq=quest abits=5", "wq=quest wbits=6",
+                                   "wq=quest wbits=7 aq=quest abits=7", "wq=quest wbits=8", "aq=quest hadamard=0",
+                                   "wq=quest wscale=group", NULL},
     .errors =
         (const char *const[][2]){{"--abits=2", "--abits|--aq=quest"},
                                  {"--wq=quest --abits=2", "--abits|--aq=quest"},
                                  {"--aq=quest --wbits=3", "--wbits|--wq=quest"},
                                  {"--hadamard=0", "--hadamard|--wq=quest or --aq=quest"},
-                                 {"--wq=quest --wbits=5", "--wbits|1.585|'5'"},
+                                 {"--wq=quest --wbits=9", "--wbits|1.585|'9'"},
+                                 {"--wq=quest --wscale=group", "--wscale=group|nothing"},
+                                 {"--wq=quest --wscale=row", "--wscale=row|nothing"},
                                  {NULL, NULL}},
     .tests = (const Test[]){{"best grid", test_quest_best_grid},
                             {"rotation", test_quest_rotation},
@@ -592,6 +670,8 @@ static const SystemTests quest_tests = {
                             {"inputs", test_quest_inputs},
                             {"integers", test_quest_integers},
                             {"packed", test_quest_packed},
+                            {"fit", test_quest_fit},
+                            {"blocks", test_quest_blocks},
                             {"coder", test_quest_coder},
                             {NULL, NULL}}};
 #elif defined BUGS
@@ -603,6 +683,9 @@ bug quest-without-half-step float gaussian "$(in_ quest_grid)s/bits != 1.585/0/"
 bug quest-step-of-the-whole-matrix float gaussian "$(in_ quest_quantize)s/(double)inner(z, z, n), n/(double)inner(w, w, n), n/"
 bug inputs-mask-forgotten double inputs "$(in_ masked_in_rotation)s/mask\[i\] ? d\[i\] : 0/d[i]/"
 bug inputs-gradient-as-it-is double inputs "$(in_ quest_inputs_backward)s/FOR_ROWS.*/(void)dx;/"
+bug fit-in-narrow-blocks float fit "$(in_ quest_multiple)s/QUEST_FEWEST : 1/8 : 1/"
+bug block-not-told float blocks "$(in_ quest_blocks)s/least = MIN(least, block);//"
+bug seven-bits-of-eight float best "$(in_ quest_alpha)s/{7, 3.611102}/{7, 3.922204}/"
 bug wide-codes-in-a-byte float integers "$(in_ quest_shape)s/c->abits > 7/0/"
 bug trits-packed-as-integers float packed "$(in_ quest_bytes)s/is_ternary(t) ? ternary_bytes(t) : //"
 #endif

@@ -10,6 +10,9 @@
 #ifdef OPTIONS
 X(MODEL, STR, unshare, "", "", "NAME,...: projections with a copy per phase")
 
+#elif defined MEANINGS
+M(unshare, c->repeat > 1, "with --repeat=1: every phase has its own")
+
 #elif defined LIST
 X(unshare)
 
@@ -144,10 +147,12 @@ static const SystemTests unshare_tests = {
                                        {"--unshare=w", "'w'"},
                                        {"--unshare=embed", "'embed'"},
                                        {"--unshare=wgate", "'wgate'|--act=swiglu"},
+                                       {"--unshare=wo --repeat=1", "--unshare=wo|nothing"},
                                        {NULL, NULL}},
     .tests = (const Test[]){
         {"copies", test_unshare_copies}, {"phases", test_unshare_phases}, {NULL, NULL}}};
 #elif defined BUGS
+bug unshared-though-nothing-is-shared float errors "s/M(unshare, c->repeat > 1/M(unshare, 1/"
 bug unshared-by-block double "unshare: copies" "$(in_ unshare_shape)s/= m->phases;/= block_count(\&m->config);/"
 bug unshared-by-prefix double "unshare: copies" "$(in_ unshared)s/len == strlen(name) \&\& !strncmp(p, name, len)/*p == *name/"
 bug copy-of-the-next-phase float "unshare: phases" "$(in_ copy_of)s/== m->phases ? p/== m->phases ? (p + 1) % m->phases/"
