@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 static _Noreturn void leave(int status);
-#define exit leave /* golf_die comes back here: no process for each refusal */
+#define exit(status) leave(status) /* golf_die comes back here: no process for each refusal */
 #include "check.h"
 #undef exit
 
@@ -51,8 +51,10 @@ static int masked_anyway(const Config *c) {
     const Config plain_ste = with_option(c, "ste", "auto");
     Golf m;
     golf_layout(&m, &plain_ste);
-    for (const Tensor *t = m.tensor + T_wqkv; t <= m.tensor + T_wdown; t++)
-        if (t->passes || m.inputs[t - m.tensor]->has_mask) return 1;
+    for (const Tensor *t = m.tensor + T_wqkv; t <= m.tensor + T_wdown; t++) {
+        const int masked = t->passes || m.inputs[t - m.tensor]->has_mask;
+        if (t->n && masked) return 1;
+    }
     return 0;
 }
 
@@ -72,6 +74,7 @@ static const struct {
     {"qgain", "scalar", NULL, "one head has one gain"},
     {"unet", "1", NULL, "one phase has no skip, but its bytes"},
     {"hi_route", "token", NULL, "nothing to choose from, but bytes"},
+    {"fips_steps", NULL, NULL, "calibration begins with a donor: commands: donor"},
     {"ckpt_every", NULL, NULL, "an interrupted run alone shows it"},
 };
 

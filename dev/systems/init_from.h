@@ -56,7 +56,7 @@ static int is_rounded(const Golf *m, const Tensor *t, int j) {
 }
 
 /* Does tensor k of both make the same of the same masters? */
-static int same_storage(const Golf *m, const Golf *from, int k) {
+static int stored_alike(const Golf *m, const Golf *from, int k) {
     const Tensor *t = m->tensor + k, *u = from->tensor + k;
     return is_stored(u) && t->quant == u->quant && t->bits == u->bits &&
            t->half == u->half && t->line == u->line && t->group == u->group &&
@@ -65,7 +65,7 @@ static int same_storage(const Golf *m, const Golf *from, int k) {
 
 /* The donor's numbers of which those of tensor k are made. */
 static const real *numbers_for(const Golf *m, const Golf *from, int k) {
-    return same_storage(m, from, k) ? from->master : from->eff;
+    return stored_alike(m, from, k) ? from->master : from->eff;
 }
 
 /* w += what phase p of the donor has of tensor k, divided by count */
@@ -609,11 +609,11 @@ static const SystemTests init_from_tests = {
                             {"refused", test_donor_refused},
                             {NULL, NULL}}};
 #elif defined BUGS
-bug masters-of-another-storage float "init_from: storage" "$(in_ numbers_for)s/same_storage(m, from, k)/1/"
-bug codes-of-the-same-storage float "init_from: storage" "$(in_ numbers_for)s/same_storage(m, from, k)/0/"
-bug storage-of-any-scale float "init_from: storage" "$(in_ same_storage)s/t->line == u->line/1/" "$(in_ same_storage)s/t->group == u->group/1/"
-bug storage-of-any-bits float "init_from: storage" "$(in_ same_storage)s/t->bits == u->bits/1/"
-bug masters-lose-the-rounding float combined "$(in_ numbers_for)s/same_storage(m, from, k)/1/"
+bug masters-of-another-storage float "init_from: storage" "$(in_ numbers_for)s/stored_alike(m, from, k)/1/"
+bug codes-of-the-same-storage float "init_from: storage" "$(in_ numbers_for)s/stored_alike(m, from, k)/0/"
+bug storage-of-any-scale float "init_from: storage" "$(in_ stored_alike)s/t->line == u->line/1/" "$(in_ stored_alike)s/t->group == u->group/1/"
+bug storage-of-any-bits float "init_from: storage" "$(in_ stored_alike)s/t->bits == u->bits/1/"
+bug masters-lose-the-rounding float combined "$(in_ numbers_for)s/stored_alike(m, from, k)/1/"
 bug noise-of-the-donor float "init_from: softened" "$(in_ donor_unsoftened)s/memcpy(.*/;/"
 bug all-of-the-donor-softened float "init_from: softened" "$(in_ is_rounded)s/return same;/return 0;/"
 bug fresh-tensors-unsaid float "init_from: report" "$(in_ print_taken)s/fresh\[k\] = .*/fresh[k] = 0;/"

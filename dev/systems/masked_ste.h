@@ -56,6 +56,7 @@ static int ste_means(const Config *c) {
     Golf m;
     golf_layout(&m, &clip);
     for (const Tensor *t = m.tensor + T_wqkv; t <= m.tensor + T_wdown; t++) {
+        if (!t->n) continue;
         if (m.inputs[t - m.tensor]->has_mask) return 1;
         if (t->passes && (t->half || t->bits <= 2)) return 1;
     }

@@ -56,6 +56,7 @@ X(TRAIN, INT, init, "own", "own|moeut", "start of the weights")
 X(TRAIN, NUM, moe_entropy, "0.01", "0 to 10", "c of the loss that keeps experts in use")
 
 #elif defined MEANINGS
+M(moe_entropy, c->experts || c->attn_experts > 1, "with one expert")
 M(init, !has_donor(c) || c->experts || c->attn_experts, "with trained weights for all")
 
 #elif defined TENSORS
