@@ -299,7 +299,8 @@ MAYBE void write_data(const char *name, int n_train, int n_val,
     const char *dir = strdup(IN(name));
     int *t = tokens_below(vocab, (size_t)(n_train + n_val), 17);
     for (int i = 0; i < n_train + n_val; i++)
-        if (t[i] == 3) t[i] = vocab > AB ? AB : 4; /* text with an unknown piece is not scored */
+        if (t[i] == 3)
+            t[i] = vocab > AB ? AB : 4; /* text with an unknown piece is not scored */
     mkdir(dir, 0777);
     write_hand_model(path_of(dir, "tokenizer.model"));
     write_shard(path_of(dir, "x_train_000000.bin"), t, n_train);

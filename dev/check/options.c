@@ -10,7 +10,8 @@
 #include <stdlib.h>
 
 static _Noreturn void leave(int status);
-#define exit(status) leave(status) /* golf_die comes back here: no process for each refusal */
+#define exit(status) \
+    leave(status) /* golf_die comes back here: no process for each refusal */
 #include "check.h"
 #undef exit
 

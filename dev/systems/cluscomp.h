@@ -836,12 +836,12 @@ static void test_reconstruction_by_definition(void) {
         double *const matrix[] = {w.qkv, w.o, w.up, w.down};
         plain_rows(want, donor_in, &w, ROWS);
         for (int i = 0; i < 4; i++) {
-            x[i] = plain_matrix_of(&m, T_wqkv + i, block, matrix[i]);
+            x[i] = plain_matrix_of(&m, plain_tensor[i], block, matrix[i]);
             plain_matrix(matrix[i], x + i, -1, 0);
         }
         plain_reconstruction(x, &w, in, want);
         for (int i = 0; i < 4; i++) {
-            const Tensor *t = m.tensor + T_wqkv + i;
+            const Tensor *t = m.tensor + plain_tensor[i];
             const size_t copy = t->at + (size_t)block * t->copy_n;
             for (int v = 0; v < x[i].vectors; v++)
                 for (int e = 0; e < 4; e++) {

@@ -15,13 +15,15 @@ typedef struct {
     double qkv[PLAIN_QKV], o[PLAIN_SQUARE], up[PLAIN_SQUARE], down[PLAIN_SQUARE];
 } PlainBlock;
 
+static const int plain_tensor[] = {T_wqkv, T_wo, T_wup, T_wdown};
+
 static inline PlainBlock plain_block(const Golf *m, const real *x, int p) {
     PlainBlock w;
     double *const to[] = {w.qkv, w.o, w.up, w.down};
-    for (int k = T_wqkv; k <= T_wdown; k++) {
-        const Tensor *t = m->tensor + k;
+    for (int k = 0; k < 4; k++) {
+        const Tensor *t = m->tensor + plain_tensor[k];
         const real *from = x + t->at + (size_t)copy_of(m, t, p) * t->copy_n;
-        for (size_t i = 0; i < t->copy_n; i++) to[k - T_wqkv][i] = (double)from[i];
+        for (size_t i = 0; i < t->copy_n; i++) to[k][i] = (double)from[i];
     }
     return w;
 }
