@@ -2901,8 +2901,19 @@ double golf_grad_norm(const Golf *m) {
     return sqrt(block_sum(m->grad, m->n_params, 1));
 }
 
+/* AdamW's epsilon damps numbers whose gradient is next to nothing: 1e-8 of what the whole
+ * gradient may be, which is 1, or a smaller --clip. So a run with another limit is the
+ * same run in other units. A fixed 1e-8 would stop training at a limit of 1e-6, and one
+ * near 0 would drive numbers whose gradient is all rounding (a gain before a norm, the
+ * row of a token that never occurs) at the full rate. Given up: without clipping,
+ * gradients that are all below 1e-8 are damped, as in the paper. At the least limit, 1e-9,
+ * its square is still a float with all its digits. */
+static double adamw_epsilon(const Config *c) {
+    return 1e-8 * (c->clip > 0 ? fmin(c->clip, 1) : 1);
+}
+
 /* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
- * 1e-8), both divided by what they sum to so far. step counts from 0; grad_scale
+ * epsilon), both divided by what they sum to so far. step counts from 0; grad_scale
  * multiplies every gradient (clipping). */
 void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
@@ -2910,6 +2921,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
+    const real epsilon = (real)adamw_epsilon(c);
     const double peak_of_role[] = {[EMBED] = c->lr_embed,
                                    [PROJ] = c->lr,
                                    [FACTOR] = c->lr,
@@ -2926,9 +2938,19 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
             m->moment2[i] = b2 * m->moment2[i] + (1 - b2) * g * g;
             m->master[i] =
                 keep * m->master[i] -
-                lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + (real)1e-8);
+                lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + epsilon);
         }
     }
+}
+
+/* x (n) to a length of 1, however small or large it is: the squares of floats are no
+ * floats, but doubles. Zeros stay. */
+static void normalise(real *x, size_t n) {
+    double squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
+    const double inverse = squares > 0 ? 1 / sqrt(squares) : 0;
+    for (size_t i = 0; i < n; i++) x[i] = (real)((double)x[i] * inverse);
 }
 
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
@@ -2940,9 +2962,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
 static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
     TIMED(MUON);
     const int tall = rows > cols, k = MIN(rows, cols);
-    const size_t n = (size_t)rows * (size_t)cols;
-    const real norm = 1 / (sqrt(inner(x, x, rows * cols)) + (real)1e-7);
-    for (size_t i = 0; i < n; i++) x[i] *= norm;
+    normalise(x, (size_t)rows * (size_t)cols);
     for (int round = 0; round < 5; round++) {
         const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols), B = mat(b, k);
         if (tall) gemm(a, k, Xt, X, k, k, rows, 0);
@@ -4888,6 +4908,9 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     }
 }
 
+/* Of a gradient, after clipping: its square must be a float. */
+#define MOST_GRADIENT 1e18
+
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
@@ -4897,11 +4920,11 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     const double loss = golf_forward(m, x, y, c->batch, c->seq);
     golf_backward(m, x, c->batch, c->seq);
     const double norm = golf_grad_norm(m);
-    if (!isfinite(loss) || !isfinite(norm))
+    const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
+    if (!isfinite(loss) || !(norm * scale < MOST_GRADIENT))
         die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
             "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
             step, loss, norm);
-    const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
