@@ -250,7 +250,8 @@ struct Tensor {
     size_t at_interface; /* INTERFACE: where it starts in a phase of m->interface */
     size_t at_scale;     /* where the scales start */
     const struct Quantizer *quant;
-    int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
+    int bits;
+    size_t line, group; /* a scale per group of weights; a group is (part of) a line */
     int half;              /* weight = scale * (code + half/2) */
     Passes *passes;        /* NULL: the gradient passes everywhere */
     int float_only;        /* not to be multiplied as codes */
@@ -773,8 +774,10 @@ typedef struct System { /* every pointer but `on` may be NULL */
     int (*takes)(const Config *c); /* RES_* */
     int (*uses)(const Config *c);
     int gives, wants; /* RES_DONOR: it brings one; it cannot train without one */
-    void (*check)(
-        const Config *c); /* of one that is on: dies on options that do not fit */
+    /* of one that is on: die on options that do not fit. check: on MODEL options, which
+     * are all that a file brings; check_run: on those of training, too */
+    void (*check)(const Config *c);
+    void (*check_run)(const Config *c);
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
     int (*store)(const Golf *m, Tensor *t); /* 1: this tensor's quantizer is chosen */

@@ -34,6 +34,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
@@ -49,8 +50,12 @@
 #define CEIL(a, b) (((a) + (b)-1) / (b)) /* a / b rounded up */
 
 /* ---- Errors and memory ------------------------------------------------------------ */
+/* Where a caller wants to go on that only asks whether something is refused. */
+static _Thread_local jmp_buf *instead_of_dying;
+
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     va_list ap;
+    if (instead_of_dying) longjmp(*instead_of_dying, 1);
     va_start(ap, fmt);
     fflush(stdout);
     fprintf(stderr, "%s:%d: error: ", file, line);
@@ -1041,10 +1046,10 @@ enum { SMALL = 50000 };
 static inline real larger(real a, real b) { return a > b ? a : b; }
 
 /* The largest |x|, 0 if there is none.  x (n) */
-static inline real absmax_of(const real *x, int n) {
+static inline real absmax_of(const real *x, size_t n) {
     real top = 0;
 #pragma omp simd reduction(max : top)
-    for (int i = 0; i < n; i++) top = larger(fabs(x[i]), top);
+    for (size_t i = 0; i < n; i++) top = larger(fabs(x[i]), top);
     return top;
 }
 
@@ -1623,14 +1628,14 @@ static int grid_top(const Tensor *t) {
 /* Ternary, BitNet b1.58 (2402.17764): the scale is the mean |w|, "absmean". */
 static real ternary_scale(const real *w, size_t n, const Tensor *t) {
     const double mean = block_sum(w, n, 0) / (double)n; /* 0: all are; NaN: one is */
-    const double size = mean > 0 ? mean : (double)absmax_of(w, (int)n);
+    const double size = mean > 0 ? mean : (double)absmax_of(w, n);
     (void)t;
     return from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
 }
 
 /* Integers of t->bits bits: the largest |w| becomes the largest code. */
 static real int_scale(const real *w, size_t n, const Tensor *t) {
-    const double size = (double)absmax_of(w, (int)n);
+    const double size = (double)absmax_of(w, n);
     const real least = (real)(size > 1e-5 ? size : 1e-5);
     return from_bf16(to_bf16(least / (real)grid_top(t)));
 }
@@ -1649,7 +1654,7 @@ static void grid_codes(int8_t *code, const real *w, int n, real s, const Tensor 
 }
 
 static size_t grid_scales(const Tensor *t) {
-    return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
+    return t->copy_n / t->line * CEIL(t->line, t->group);
 }
 
 /* A copy as spans of n weights from `at` on that have one scale, number `scale`: its
@@ -1664,7 +1669,7 @@ static size_t spans(const Tensor *t) {
 }
 
 static Span span_at(const Tensor *t, size_t i) {
-    const size_t line = (size_t)t->stored_cols, group = MIN((size_t)t->group, line);
+    const size_t line = (size_t)t->stored_cols, group = MIN(t->group, line);
     const size_t per_line = CEIL(line, group), at = i % per_line * group;
     return (Span){.at = i / per_line * line + at,
                   .scale = grid_scales(t) > 1 ? i : 0,
@@ -1870,7 +1875,7 @@ static const Quantizer quantizers[] = {
 static void store_as(Tensor *t, const Quantizer *q, int bits, int per) {
     t->quant = q;
     t->bits = q->bits ? q->bits : bits;
-    t->line = per == SCALE_TENSOR ? (int)t->copy_n : t->stored_cols;
+    t->line = per == SCALE_TENSOR ? t->copy_n : (size_t)t->stored_cols;
     t->group = per == SCALE_GROUP ? 128 : t->line;
 }
 
@@ -2288,6 +2293,7 @@ static int in_integers(const Golf *m, const Tensor *t) {
     if (t->role != PROJ || t->float_only) return 0;
     if (t->quant->domain < 0 || t->quant->domain != in->domain) return 0;
     if (t->bits > 8 || (t->half && t->bits == 8) || t->group != t->line) return 0;
+    if (!narrow && t->cols > 1 << 17) return 0; /* 127 * 128 * 2^17 is still an int32 */
     return KERNEL_BITS == 8 || narrow;
 }
 
@@ -3936,7 +3942,25 @@ static void check_systems(const Config *c) {
     }
 }
 
-static void config_check(const Config *c) {
+/* The tensors of a config, until the next call. */
+static const Golf *layout_of(const Config *c) {
+    static _Thread_local Golf m;
+    golf_layout(&m, c);
+    return &m;
+}
+
+/* The first tensor with more than 2^30 weights a copy, or NULL: below that the products of
+ * its sides, and places in it, are ints. */
+static const Tensor *too_large(const Golf *m) {
+    EACH_TENSOR(t, m) {
+        if ((double)t->rows * t->cols > 1 << 30) return t;
+    }
+    return NULL;
+}
+
+/* Dies on a model that cannot be. A file brings the MODEL options alone: nothing here may
+ * depend on others. */
+static void model_check(const Config *c) {
     const int W = c->width, H = c->heads, KV = kv_heads(c);
     check_systems(c);
     if (W < 8) die("--width=%d: expected at least 8", W);
@@ -3945,11 +3969,33 @@ static void config_check(const Config *c) {
         die("--width=%d / --heads=%d gives head_dim %d, and RoPE needs it even", W, H,
             head_dim(c));
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
-    if ((double)W * fmax(hidden_width(c), qkv_rows(c)) > 1 << 30)
-        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix",
-            W, hidden_width(c));
+    const Tensor *large = too_large(layout_of(c));
+    if (large)
+        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix, "
+            "%s has %d x %d; lower one of them",
+            W, hidden_width(c), large->name, large->rows, large->cols);
+}
+
+/* And on a run that cannot be. */
+static void config_check(const Config *c) {
+    model_check(c);
+    for (const System *const *s = all_systems; *s; s++)
+        if ((*s)->check_run && (*s)->on(c)) (*s)->check_run(c);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
+}
+
+/* Would this check die? */
+static int is_refused(void (*check)(const Config *c), const Config *c) {
+    jmp_buf refused;
+    if (setjmp(refused)) {
+        instead_of_dying = NULL;
+        return 1;
+    }
+    instead_of_dying = &refused;
+    check(c);
+    instead_of_dying = NULL;
+    return 0;
 }
 
 /* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a
@@ -4167,11 +4213,7 @@ static Ledger ledger_of(const Golf *m) {
     return l;
 }
 
-size_t artifact_bytes(const Config *c) {
-    static _Thread_local Golf m;
-    golf_layout(&m, c);
-    return ledger_of(&m).total;
-}
+size_t artifact_bytes(const Config *c) { return ledger_of(layout_of(c)).total; }
 
 /* Writes a tensor, coded if that is shorter than packed, and its row of the table. */
 static size_t save_tensor(const Golf *m, Tensor *t, uint8_t *row, uint8_t *payload) {
@@ -4262,7 +4304,7 @@ uint32_t golf_load(Golf *m, const char *path) {
     Artifact a = artifact_open(path);
     Config c;
     config_parse(&c, path, (char *)a.config, a.len, MODEL);
-    config_check(&c);
+    model_check(&c);
     golf_layout(m, &c);
     if (a.tensors != stored_tensors(m))
         die("%s: expected %zu tensors, found %zu: written by another version of this program",
@@ -4721,30 +4763,39 @@ static int hidden_counts(const Config *c) {
     return n.tensor[T_wup].rows > m.tensor[T_wup].rows;
 }
 
+/* Bytes that a file may have before it is coded; its fields hold 32 bits. */
+static size_t most_bytes(const Config *c) {
+    return (size_t)fmin(c->cap / c->squeeze, UINT32_MAX);
+}
+
+/* The largest value of an option, a multiple of 8 from `least` on, with which the model is
+ * not refused and its packed file fits; 0: none. Bytes grow with it. */
+static int fit_option(Config *c, int *option, int least, int most) {
+    int best = 0;
+    for (*option = least; *option <= most && !too_large(layout_of(c)); *option += 8) {
+        if (is_refused(config_check, c)) continue;
+        if (artifact_bytes(c) > most_bytes(c)) break;
+        best = *option;
+    }
+    return best;
+}
+
 /* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
  * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
  * are equal bytes. */
 static void fit_width(Config *c) {
-    const size_t most = (size_t)(c->cap / c->squeeze);
-    int best = 0;
     check_systems(c);
-    for (c->width = 8; c->width <= 16384; c->width += 8) {
-        if (c->width % c->heads || head_dim(c) % 2) continue;
-        if (artifact_bytes(c) > most) break;
-        best = c->width;
-    }
-    if (!best)
+    const int width = fit_option(c, &c->width, 8, 16384);
+    if (!width) {
+        c->width = MIN(c->width, 16384);
+        config_check(c); /* may say why */
         die("--cap=%d: no multiple of 8 and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits",
             c->cap, c->heads, c->width, artifact_bytes(c));
-    c->width = best;
+    }
+    c->width = width;
     if (c->hidden || !hidden_counts(c)) return;
-    const int as_it_is = hidden_width(c);
-    c->hidden = as_it_is + 8;
-    while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30)
-        c->hidden += 8;
-    c->hidden -= 8;
-    if (c->hidden == as_it_is) c->hidden = 0;
+    c->hidden = fit_option(c, &c->hidden, hidden_width(c) + 8, 1 << 20);
 }
 
 /* ---- result.json */
@@ -5097,7 +5148,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
     if (!c->width) fit_width(c);
     config_check(c);
     const size_t most = artifact_bytes(c);
-    if (most > (size_t)(c->cap / c->squeeze))
+    if (most > most_bytes(c))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
             "finds the widest that fits) or raise --cap",
             most, c->cap, c->squeeze);
@@ -5237,12 +5288,17 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc,
     return tok;
 }
 
+/* 16, or as many as have 65,536 tokens. */
+static size_t rows_at_a_time(const Config *c) {
+    return (size_t)MAX(1, MIN(16, 65536 / c->seq));
+}
+
 int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = open_split(&how, tok, "val");
-    golf_buffers(&m, (size_t)16 * (size_t)m.config.seq);
+    golf_buffers(&m, rows_at_a_time(&m.config) * (size_t)m.config.seq);
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->eval) (*s)->eval(&m, &how);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);

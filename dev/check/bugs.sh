@@ -219,8 +219,11 @@ bug resume-with-any-option float files options "$(in_ same_options)s/!(o->mask &
 bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->bytes)/t->coded <= t->bytes)/"
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
-bug fit-leaves-room float files fit "$(in_ fit_width)s/^\( *\)c->hidden += 8;/\1c->hidden += 16;/"
-bug squeeze-ignored float files squeeze "$(in_ fit_width)s|c->cap / c->squeeze|c->cap|"
+bug fit-leaves-room float files fit "$(in_ fit_option)s/\*option += 8/*option += 16/"
+bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|c->cap / c->squeeze|c->cap|"
+bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
+bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"
+bug loader-checks-the-batch float files own "$(in_ model_check)s/const Tensor \*large = /if ((double)c->batch * c->seq > 5e5) die(\"batch\");\n    &/"
 # commands
 bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"
 bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c); Tokenizer *tok = open_run/"

@@ -124,28 +124,6 @@ static void test_packed_payloads(void) {
 
 /* ------------------------------------------------------------------------------------
  * Options as text */
-/* Values of an option: words, the ends of spans, and numbers that need all digits.
- * Returns how many. */
-static int values_of(const Option *o, char value[24][64]) {
-    char range[256], *save;
-    double lo, hi;
-    int n = 0;
-
-    if (o->type == TYPE_STR) {
-        strcpy(value[0], "a text, with = and spaces");
-        return 1;
-    }
-    range_text(o, range);
-    for (char *item = strtok_r(range, "|", &save); item;
-         item = strtok_r(NULL, "|", &save)) {
-        snprintf(value[n++], 64, "%.*s", (int)strcspn(item, " "), item);
-        if (sscanf(item, "%lf to %lf", &lo, &hi) != 2) continue;
-        snprintf(value[n++], 64, "%.17g", hi);
-        if (o->type == TYPE_NUM) snprintf(value[n++], 64, "%.17g", lo + (hi - lo) / 3);
-    }
-    return n;
-}
-
 static int same_option(const Config *a, const Config *b, const Option *o) {
     const void *x = (const char *)a + o->at, *y = (const char *)b + o->at;
     if (o->type == TYPE_STR) return !strcmp(x, y);
@@ -503,6 +481,42 @@ static void test_fit(void) {
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
 }
 
+/* A tensor of 2^32 weights has sizes, though no model may have it: it is refused, and
+ * --width=fit does not pick it. */
+static void test_large_sizes(void) {
+    const char *text = "vocab=4096 cap=2000000000 unique=1 repeat=1 mlp=16 heads=1 batch=1";
+    const size_t weights = (size_t)1 << 32;
+    Golf m;
+    Config c = config_of(text);
+
+    c.width = 16384;
+    golf_layout(&m, &c);
+    const Tensor *t = m.tensor + T_wup;
+    CHECK(t->copy_n == weights && t->copy_scales == 1 &&
+              t->copy_bytes == 2 + CEIL(weights, 5),
+          "wup of 2^32 weights: %zu, %zu scales, %zu bytes", t->copy_n, t->copy_scales,
+          t->copy_bytes);
+    DIES("2^32 weights", "--width=16384|262144|2^30", config_check(&c));
+    c.width = 0;
+    const int status = STATUS(fit_width(&c), config_check(&c),
+                              exit(c.width == 8192 && !c.hidden ? 0 : 2));
+    CHECK(status == 0, "fit in 2 GB: status %d: %s", status, message);
+
+    c = config_of("vocab=65536 cap=2000000000 squeeze=0.1 unique=64 mlp=13 repeat=1");
+    const int huge = STATUS(c.width = 0, fit_width(&c),
+                            exit(artifact_bytes(&c) <= UINT32_MAX ? 0 : 2));
+    CHECK(huge == 0, "fit beyond the 32 bits of a file's size: %d %s", huge, message);
+}
+
+/* What no width can mend is said, and not that none fits. */
+static void test_fit_says_why(void) {
+    Config c = config_of("vocab=500");
+    c.batch = 65536;
+    c.seq = 65536;
+    c.width = 0;
+    DIES("fit with too large a batch", "--batch=65536|--seq=65536", fit_width(&c));
+}
+
 /* --squeeze: coding is expected to leave this part of the packed bytes. */
 static void test_squeeze(void) {
     Config c = config_of("vocab=500 cap=80000 squeeze=0.8");
@@ -510,6 +524,13 @@ static void test_squeeze(void) {
     fit_width(&c);
     const size_t size = artifact_bytes(&c);
     CHECK(size > 98000 && size <= 100000, "packed %zu bytes for 80000 / 0.8", size);
+}
+
+/* A file loads whatever its model was trained with. */
+static void test_own_files(void) {
+    check_own_files("");
+    check_own_files("unique=2 prelude=1 coda=1 heads=4 kv_heads=2 extra_norm=each");
+    check_own_files("wq=none aq=none embed_bits=16 gate=none mix=none");
 }
 
 int main(void) {
@@ -526,6 +547,9 @@ int main(void) {
     run_test("corruption", test_corruption);
     run_test("ledger", test_ledger);
     run_test("fit", test_fit);
+    run_test("fit: large sizes", test_large_sizes);
+    run_test("fit: says why", test_fit_says_why);
     run_test("squeeze", test_squeeze);
+    run_test("loads its own file", test_own_files);
     return end_tests("files");
 }

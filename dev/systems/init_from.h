@@ -110,7 +110,7 @@ static void take_tensor(Golf *m, const Golf *from, int k, const char *path) {
 /* The model of a checkpoint as a donor: its layout and its masters, to be freed. */
 static void donor_open(Golf *from, const char *path) {
     const Checkpoint k = ckpt_open(path);
-    config_check(&k.config);
+    model_check(&k.config);
     golf_layout(from, &k.config);
     if (k.count != from->n_params)
         die("%s: expected %zu parameters, found %zu", path, from->n_params, k.count);

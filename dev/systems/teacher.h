@@ -49,7 +49,7 @@ static void teacher_load(Golf *m, const char *path) {
     const Config *c = &k.config;
     Golf *t = owned(m, 1, sizeof(Golf));
 
-    config_check(c);
+    model_check(c);
     if (c->vocab != m->config.vocab || c->seq < m->config.seq)
         die("%s: expected --vocab=%d and --seq=%d or more, found %d and %d", path,
             m->config.vocab, m->config.seq, c->vocab, c->seq);
