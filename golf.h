@@ -40,7 +40,8 @@ enum {
     EVAL = 4,
     SAMPLE = 8,
     INFO = 16,
-    FIXED = 32,  /* set by the program, not by the user */
+    FIXED = 32,  /* set by the program, not by the user; with RESUME: a system's count that
+                   checkpoints keep */
     RESUME = 64, /* may change when a run is resumed */
     QUIET = 128  /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
@@ -326,12 +327,13 @@ typedef struct Quantizer {
  * numbers. Systems describe what they add.
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips
- * u64, n u64 parameters, config length u32, config (MODEL and TRAIN options, as above),
- * then the master weights, the first and the second moments (n reals each), then the
- * CRC-32 of all bytes above. */
+ * u64, n u64 parameters, config length u32, CRC-32 u32 of the tokenizer's .model file and
+ * u32 of the files that the run depends on (see depends_on; 0: none; version 1 lacks these
+ * two), config (MODEL and TRAIN options, as above), then the master weights, the first and
+ * the second moments (n reals each), then the CRC-32 of all bytes above. */
 #define GOLF_MAGIC "GOLF\r\n\x1a\n"
 #define CKPT_MAGIC "GOLFCKPT"
-enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
+enum { GOLF_VERSION = 2, CKPT_VERSION = 2 };
 
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
@@ -537,6 +539,8 @@ struct Golf {
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
     uint64_t flips; /* changes of projections' codes, summed over all steps */
+    uint32_t tokenizer_crc, files_crc; /* of the run's tokenizer; see depends_on */
+    char files[1024];                  /* the names of the latter */
     Packed *packed; /* per copy of a matrix, 3 row ranges (q, k, v) */
     Panels head, head_back;       /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
@@ -594,6 +598,10 @@ double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
 
+/* For System.open: a run that is resumed needs this file as it is now. Checkpoints hold a
+ * checksum of all such files. */
+void depends_on(Golf *m, const char *path);
+
 /* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format:
  * data/README.md). */
 enum {
@@ -631,7 +639,7 @@ typedef struct {
 
 /* Dies when path is missing or not a valid model. */
 Tokenizer *tokenizer_load(const char *path);
-/* Dies if the tokenizer beside a checkpoint differs. */
+/* Dies if the tokenizer of a checkpoint, or the one beside it, differs. */
 void same_tokenizer(const Tokenizer *tok, const char *ckpt);
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the
  * SentencePiece library. Bytes that are not UTF-8 become byte pieces (the library would
@@ -813,6 +821,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
                    FILE *f); /* of result.json: lines of "  \"key\": value,\n" */
     double (*flops)(const Golf *m,
                     const Tensor *t); /* uses of t by a token, or -1: as any */
+    double (*depth)(const Golf *m); /* phases of a training step, a mean of all; one with
+                                       no backward pass counts as a third */
 } System;
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */

@@ -3516,6 +3516,7 @@ static Shard open_shard(const char *path, int64_t first) {
     Shard x = {.first = first};
     uint8_t head[12] = {0};
     x.fd = open(path, O_RDONLY);
+    if (x.fd < 0) die("%s: cannot open: %s", path, strerror(errno));
     const int64_t size = lseek(x.fd, 0, SEEK_END);
     if (size < 0 || pread(x.fd, head, sizeof head, 0) < 0)
         die("%s: cannot read: %s", path, strerror(errno));
@@ -3931,7 +3932,7 @@ static void check_systems(const Config *c) {
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & EVAL || strcmp(system_name(o->file, name), (*s)->name))
+            if (on || o->mask & (EVAL | FIXED) || strcmp(system_name(o->file, name), (*s)->name))
                 continue;
             option_needs(c, o->name, 0, (*s)->needs);
         }
@@ -4327,7 +4328,20 @@ uint32_t golf_load(Golf *m, const char *path) {
 }
 
 /* ---- The checkpoint. */
-enum { CKPT_FIXED = 44 };
+enum { CKPT_FIXED = 52, CKPT_FIXED_1 = 44 }; /* of this version, and of version 1 */
+
+/* The last bytes first: a file that ends with its own CRC-32, as checkpoints do, would
+ * have the same one as any other. */
+void depends_on(Golf *m, const char *path) {
+    const size_t len = strlen(m->files);
+    size_t n;
+    uint8_t *file = read_file(path, &n);
+    const size_t tail = MIN(n, 4);
+    m->files_crc = crc32_of(m->files_crc, file + n - tail, tail);
+    m->files_crc = crc32_of(m->files_crc, file, n - tail);
+    snprintf(m->files + len, sizeof m->files - len, "%s%s", len ? " or " : "", path);
+    free(file);
+}
 
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
@@ -4341,6 +4355,8 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(head + 24, m->flips, 8);
     put_u(head + 32, m->n_params, 8);
     put_u(head + 40, len, 4);
+    put_u(head + 44, m->tokenizer_crc, 4);
+    put_u(head + 48, m->files_crc, 4);
     const Part parts[] = {{head, CKPT_FIXED},  {text, len},         {m->master, bytes},
                           {m->moment1, bytes}, {m->moment2, bytes}, {tail, 4}};
     uint32_t crc = 0;
@@ -4353,17 +4369,21 @@ typedef struct {
     uint8_t *file, *numbers; /* numbers: masters, first moments, second moments */
     Config config;
     size_t count, step, flips; /* count: parameters */
+    size_t version;
+    uint32_t tokenizer_crc, files_crc; /* 0 in version 1 */
 } Checkpoint;
 
 static Checkpoint ckpt_open(const char *path) {
     Checkpoint k;
     size_t size;
     uint8_t *file = k.file = read_file(path, &size);
-    if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
+    if (size < CKPT_FIXED_1 + 4 || memcmp(file, CKPT_MAGIC, 8))
         die("%s: expected a checkpoint of this program, found something else", path);
     const size_t version = get_u(file + 8, 4), number = get_u(file + 12, 4);
-    if (version != CKPT_VERSION || number != sizeof(real))
-        die("%s: expected checkpoint version %d with %zu-byte numbers, found version %zu with %zu",
+    const size_t fixed = version == 1 ? CKPT_FIXED_1 : CKPT_FIXED;
+    if (version < 1 || version > CKPT_VERSION || number != sizeof(real))
+        die("%s: expected checkpoint version 1 to %d with %zu-byte numbers, found version %zu with "
+            "%zu",
             path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
@@ -4371,12 +4391,15 @@ static Checkpoint ckpt_open(const char *path) {
     k.flips = get_u(file + 24, 8);
     k.count = get_u(file + 32, 8);
     const size_t len = get_u(file + 40, 4);
-    if (len > size - CKPT_FIXED - 4 || k.count > size ||
-        size != CKPT_FIXED + len + 3 * k.count * sizeof(real) + 4)
+    if (size < fixed + 4 || len > size - fixed - 4 || k.count > size ||
+        size != fixed + len + 3 * k.count * sizeof(real) + 4)
         die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged",
             path, len, k.count, size);
-    config_parse(&k.config, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
-    k.numbers = file + CKPT_FIXED + len;
+    k.version = version;
+    k.tokenizer_crc = version > 1 ? (uint32_t)get_u(file + 44, 4) : 0;
+    k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
+    config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
+    k.numbers = file + fixed + len;
     return k;
 }
 
@@ -4385,15 +4408,24 @@ static void same_options(const char *path, const Config *then, const Config *wan
     EACH_OPTION(o) {
         char a[64], b[64];
         const char *was = option_text(then, o, a), *is = option_text(wanted, o, b);
-        if (!(o->mask & (MODEL | TRAIN)) || !strcmp(was, is)) continue;
+        if (!(o->mask & (MODEL | TRAIN)) || o->mask & RESUME || !strcmp(was, is)) continue;
         if (o->mask & FIXED)
             die("%s: the run was started with a tokenizer of %s pieces, now it has %s; give the "
                 "--data it was started with",
                 path, was, is);
-        if (!(o->mask & RESUME))
-            die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
-                "options, or use another --out",
-                path, o->name, was, is);
+        die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
+            "options, or use another --out",
+            path, o->name, was, is);
+    }
+}
+
+/* FIXED options that may change are no wish but what a system counts: a resumed run goes on
+ * with the counts of the checkpoint. */
+static void take_counts(Config *c, const Config *then) {
+    EACH_OPTION(o) {
+        char text[64];
+        if (o->mask & FIXED && o->mask & RESUME)
+            option_set(c, o, option_text(then, o, text));
     }
 }
 
@@ -4406,6 +4438,10 @@ int64_t ckpt_load(Golf *m, const char *path) {
     same_options(path, &k.config, &m->config);
     if (k.count != m->n_params)
         die("%s: expected %zu parameters, found %zu", path, m->n_params, k.count);
+    if (k.version > 1 && k.files_crc != m->files_crc)
+        die("%s: the run was started with another %s than is there now; put the old file back, "
+            "or start again in another --out",
+            path, m->files);
     memcpy(m->master, k.numbers, bytes);
     memcpy(m->moment1, k.numbers + bytes, bytes);
     memcpy(m->moment2, k.numbers + 2 * bytes, bytes);
@@ -4415,12 +4451,20 @@ int64_t ckpt_load(Golf *m, const char *path) {
     m->step = (int)k.step;
     golf_quantize(m);
     m->flips = k.flips;
+    take_counts(&m->config, &k.config);
     free(k.file);
     return (int64_t)k.step;
 }
 
-/* A checkpoint has its tokenizer beside it, unless it was moved. */
+/* A checkpoint knows its tokenizer, but for those of version 1, and has it beside it,
+ * unless it was moved. */
 void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
+    const Checkpoint k = ckpt_open(ckpt);
+    free(k.file);
+    if (k.tokenizer_crc && k.tokenizer_crc != tok->crc)
+        die("%s: expected the tokenizer of this data (CRC-32 %08x), found another (%08x); give the "
+            "--data that it was trained on",
+            ckpt, tok->crc, k.tokenizer_crc);
     const char *slash = strrchr(ckpt, '/');
     char path[2200];
     size_t n;
@@ -4735,22 +4779,37 @@ static double peak_memory_mb(void) {
 #endif
 }
 
-/* 6 x (weights of the matrices that a token meets, the head's too) + attention's scores
- * and sums. */
-static double flops_per_token(const Config *c) {
-    Golf m;
-    golf_layout(&m, c);
-    double weights = (double)c->vocab * m.tensor[T_embed].cols;
-    EACH_TENSOR(t, &m) {
-        double uses = m.phases;
+/* With so many phases: 6 x (weights of the matrices that a token meets, the head's too) +
+ * attention's scores and sums; a third of it is the forward pass. */
+static double flops_at(Golf *m, int phases) {
+    const Config *c = &m->config;
+    const int all = m->phases;
+    double weights = (double)c->vocab * m->tensor[T_embed].cols;
+    m->phases = phases;
+    EACH_TENSOR(t, m) {
+        double uses = phases;
         if (!is_matrix(t) || !t->n) continue;
-        EACH_SYSTEM(s, &m) {
-            const double own = (*s)->flops ? (*s)->flops(&m, t) : -1;
+        EACH_SYSTEM(s, m) {
+            const double own = (*s)->flops ? (*s)->flops(m, t) : -1;
             if (own >= 0) uses = own;
         }
         weights += uses * t->rows * t->cols;
     }
-    return 6 * weights + 6.0 * c->seq * c->width * m.phases;
+    m->phases = all;
+    return 6 * weights + 6.0 * c->seq * c->width * phases;
+}
+
+/* Of training, a mean of all its steps. */
+static double flops_per_token(const Config *c) {
+    Golf m;
+    golf_layout(&m, c);
+    const double all = flops_at(&m, m.phases);
+    const double phase = all - flops_at(&m, m.phases - 1);
+    double depth = m.phases;
+    EACH_SYSTEM(s, &m) {
+        if ((*s)->depth) depth = (*s)->depth(&m);
+    }
+    return all - (m.phases - depth) * phase;
 }
 
 /* Do bytes grow with the hidden width? */
@@ -5044,10 +5103,20 @@ static FILE *open_log(const Golf *m, int step) {
     return log;
 }
 
-/* --minutes: how many steps fit, measured on a model that is then thrown away. */
-static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
+/* Systems read what they need: the same at the start, after --minutes, and on resuming. */
+static void open_systems(Golf *m, const Tokenizer *tok, int resumes) {
+    m->tokenizer_crc = tok->crc;
+    EACH_SYSTEM(s, m) {
+        if ((*s)->open) (*s)->open(m, tok, resumes);
+    }
+}
+
+/* --minutes: how many steps fit, measured on a model that is then thrown away, with all
+ * that a step of the run will do. */
+static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, int *y) {
     Config c = m->config;
     double norm, t = 0;
+    open_systems(m, tok, 0);
     for (int i = 0; i < 3; i++) {
         if (i == 1) t = now(); /* the first step finds no memory mapped */
         batch_at(train, &c, i, x, y);
@@ -5186,17 +5255,29 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
 }
 
-/* Exports, scores the file as read back into a fresh model, writes result.json. */
-static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first) {
+/* RMS of the stream behind each phase, at full depth, on the last batch: a run that had
+ * nothing left to train has them, too. */
+static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     const Config *c = &m->config;
-    const char *path = path_of(c->out, "model.golf");
-    real *phase_rms =
-        xcalloc((size_t)m->phases, sizeof(real)); /* of the last training step */
-    Golf loaded;
+    real *rms = xcalloc((size_t)m->phases, sizeof(real));
+    batch_at(train, c, c->steps - 1, x, y);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->step) (*s)->step(m, -1);
+    }
+    golf_forward(m, x, NULL, c->batch, c->seq);
     for (int i = 0; i < m->n_visits; i++) {
         const int p = m->visits[i];
-        phase_rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
+        rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
     }
+    return rms;
+}
+
+/* Exports, scores the file as read back into a fresh model, writes result.json. */
+static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first,
+                       real *phase_rms) {
+    const Config *c = &m->config;
+    const char *path = path_of(c->out, "model.golf");
+    Golf loaded;
     golf_save(m, path, tok->crc);
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
     golf_load(&loaded, path);
@@ -5244,10 +5325,8 @@ int train_main(int argc, char **argv) {
     if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again",
             c->out);
-    if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
-    EACH_SYSTEM(s, &m) {
-        if ((*s)->open) (*s)->open(&m, tok, resumes);
-    }
+    if (!resumes && c->minutes > 0) fit_minutes(&m, tok, train, x, y);
+    open_systems(&m, tok, resumes);
     if (resumes) {
         same_tokenizer(tok, ckpt);
         run.steps = (int)ckpt_load(&m, ckpt);
@@ -5261,7 +5340,7 @@ int train_main(int argc, char **argv) {
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
-    finish_run(&m, tok, val, &run, first);
+    finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
     return 0;
 }
 
@@ -5343,11 +5422,15 @@ int info_main(const char *path, int argc, char **argv) {
     EACH_TENSOR(t, &m) {
         if (is_stored(t)) print_tensor(t);
     }
-    const long long spare = how.cap - (long long)l.total;
     printf(
         "\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n",
         l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
         l.of[LEDGER_PROTECTED], l.header, l.total);
+    if (!argc) { /* which one it was trained for, the file does not say */
+        puts("--cap=BYTES says whether it fits");
+        return 0;
+    }
+    const long long spare = how.cap - (long long)l.total;
     printf("cap %d\n%s by %lld bytes\n", how.cap, spare >= 0 ? "FITS" : "OVER",
            llabs(spare));
     return 0;

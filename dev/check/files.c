@@ -222,15 +222,15 @@ static void checkpoint_with(const char *text) {
     size_t size;
     const uint8_t *b = read_file(IN("checkpoint"), &size);
     const size_t len = strlen(text), old = get_u(b + 40, 4);
-    const size_t numbers = size - 44 - old - 4;
+    const size_t numbers = size - CKPT_FIXED - old - 4;
     uint8_t *out = xcalloc(size + len, 1);
 
-    memcpy(out, b, 44);
+    memcpy(out, b, CKPT_FIXED);
     put_u(out + 40, len, 4);
-    memcpy(out + 44, text, len);
-    memcpy(out + 44 + len, b + 44 + old, numbers);
-    put_u(out + 44 + len + numbers, crc32_of(0, out, 44 + len + numbers), 4);
-    put_file(IN("edited"), out, 44 + len + numbers + 4);
+    memcpy(out + CKPT_FIXED, text, len);
+    memcpy(out + CKPT_FIXED + len, b + CKPT_FIXED + old, numbers);
+    put_u(out + CKPT_FIXED + len + numbers, crc32_of(0, out, CKPT_FIXED + len + numbers), 4);
+    put_file(IN("edited"), out, CKPT_FIXED + len + numbers + 4);
     free(out);
 }
 
@@ -262,7 +262,7 @@ typedef struct {
 } Kind;
 
 static const Kind kinds[] = {{"artifact", 28, 20, artifact_with, load_artifact},
-                             {"checkpoint", 44, 40, checkpoint_with, load_checkpoint}};
+                             {"checkpoint", CKPT_FIXED, 40, checkpoint_with, load_checkpoint}};
 
 static int status_of(const Kind *kind, char *text) {
     kind->write_with(text);
@@ -376,7 +376,7 @@ static void test_same_options(void) {
     }
 }
 
-/* Step, flips and numbers, field by field. */
+/* Step, flips, checksums and numbers, field by field. */
 static void test_checkpoint_layout(void) {
     Golf m;
     size_t size;
@@ -384,20 +384,77 @@ static void test_checkpoint_layout(void) {
     new_model(&m, small_model, 32);
     run_steps(&m, 0, 1);
     m.flips = 77;
+    m.tokenizer_crc = 0x12345678;
+    m.files_crc = 0x9abcdef0;
     ckpt_save(&m, IN("checkpoint"), 5);
     uint8_t *b = read_file(IN("checkpoint"), &size);
     const size_t n = get_u(b + 40, 4), bytes = m.n_params * sizeof(real);
-    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 1 &&
+    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 2 &&
               get_u(b + 12, 4) == sizeof(real) && get_u(b + 16, 8) == 5 &&
-              get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params,
+              get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params &&
+              get_u(b + 44, 4) == 0x12345678 && get_u(b + 48, 4) == 0x9abcdef0,
           "the fixed fields");
-    CHECK(size == 44 + n + 3 * bytes + 4 && !memcmp(b + 44 + n, m.master, bytes) &&
-              !memcmp(b + 44 + n + bytes, m.moment1, bytes) &&
-              !memcmp(b + 44 + n + 2 * bytes, m.moment2, bytes),
+    CHECK(size == 52 + n + 3 * bytes + 4 && !memcmp(b + 52 + n, m.master, bytes) &&
+              !memcmp(b + 52 + n + bytes, m.moment1, bytes) &&
+              !memcmp(b + 52 + n + 2 * bytes, m.moment2, bytes),
           "%zu bytes, or other numbers", size);
     CHECK(get_u(b + size - 4, 4) == crc32_of(0, b, size - 4), "CRC-32");
     golf_free(&m);
     free(b);
+}
+
+/* A checkpoint of version 1 has no checksums at 44: it goes on as it always did. */
+static void test_checkpoint_of_version_1(void) {
+    Golf m, back;
+    size_t size;
+
+    new_model(&m, small_model, 32);
+    run_steps(&m, 0, 1);
+    ckpt_save(&m, IN("checkpoint"), 5);
+    uint8_t *b = read_file(IN("checkpoint"), &size);
+    memmove(b + 44, b + 52, size - 52);
+    size -= 8;
+    put_u(b + 8, 1, 4);
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("old"), b, size);
+    new_model(&back, small_model, 32);
+    back.files_crc = 7; /* of which it knows nothing */
+    CHECK(ckpt_load(&back, IN("old")) == 5 && back.flips == m.flips &&
+              !memcmp(back.master, m.master, m.n_params * sizeof(real)) &&
+              !memcmp(back.moment2, m.moment2, m.n_params * sizeof(real)),
+          "version 1: other numbers");
+    put_u(b + 8, 3, 4);
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("next"), b, size);
+    DIES("version 3", "next|version 1 to 2|found version 3", load_checkpoint(IN("next")));
+    golf_free(&m);
+    golf_free(&back);
+    free(b);
+}
+
+/* What a run depends on is the same file when it goes on, whatever else is new. */
+static void test_exchanged_files(void) {
+    Golf m, back;
+    put_file(IN("first"), "what it was", 11);
+    put_file(IN("second"), "another", 7);
+    new_model(&m, small_model, 32);
+    depends_on(&m, IN("first"));
+    depends_on(&m, IN("second"));
+    ckpt_save(&m, IN("checkpoint"), 5);
+
+    new_model(&back, small_model, 32);
+    depends_on(&back, IN("first"));
+    depends_on(&back, IN("second"));
+    CHECK(STATUS(ckpt_load(&back, IN("checkpoint"))) == 0, "the same files: %s", message);
+    golf_free(&back);
+    put_file(IN("second"), "anothes", 7);
+    new_model(&back, small_model, 32);
+    depends_on(&back, IN("first"));
+    depends_on(&back, IN("second"));
+    DIES("an exchanged file", "checkpoint|first or |second|put the old file back",
+         ckpt_load(&back, IN("checkpoint")));
+    golf_free(&back);
+    golf_free(&m);
 }
 
 static void test_corruption(void) {
@@ -544,6 +601,8 @@ int main(void) {
     run_test("options: systems=", test_systems_line);
     run_test("checkpoint: options", test_same_options);
     run_test("checkpoint: layout", test_checkpoint_layout);
+    run_test("checkpoint: version 1", test_checkpoint_of_version_1);
+    run_test("checkpoint: exchanged files", test_exchanged_files);
     run_test("corruption", test_corruption);
     run_test("ledger", test_ledger);
     run_test("fit", test_fit);

@@ -144,6 +144,7 @@ static void init_from_open(Golf *m, const Tokenizer *tok, int resumes) {
     EACH_SYSTEM(s, m) wanted |= (*s)->wants & RES_DONOR;
     if (resumes && !wanted && access(path, R_OK)) return;
     same_tokenizer(tok, path);
+    if (wanted) depends_on(m, path);
     take_from(m, path);
 }
 
