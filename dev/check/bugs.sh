@@ -224,7 +224,13 @@ bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|c->cap / c->squeeze|
 bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"
 bug loader-checks-the-batch float files own "$(in_ model_check)s/const Tensor \*large = /if ((double)c->batch * c->seq > 5e5) die(\"batch\");\n    &/"
+bug exchanged-file-unnoticed float files exchanged "$(in_ depends_on)s/file, n - tail/file, 0/"
+bug old-checkpoints-refused float files version "$(in_ ckpt_open)s/version == 1 ? CKPT_FIXED_1 : CKPT_FIXED/CKPT_FIXED/"
 # commands
+bug moved-checkpoint-of-any-tokenizer float commands messages "$(in_ ckpt_save)s/m->tokenizer_crc/0/"
+bug shard-that-is-not-there float commands messages "$(in_ open_shard)s/if (x.fd < 0).*//"
+bug streams-of-no-step float commands training "$(in_ phase_sizes)s/golf_forward(m, x, .*;//"
+bug info-with-a-cap-of-its-own float commands output "$(in_ info_main)s/if (!argc)/if (0)/"
 bug full-disk-leaves-tmp float commands disk "$(in_ write_parts)s/if (f) remove(tmp);//"
 bug folder-before-the-checks float commands messages "$(in_ train_main)s/^    Tokenizer \*tok = open_run/    if (*c->out) make_folder(c); Tokenizer *tok = open_run/"
 bug lock-ignored float commands locks "$(in_ open_log)s/if (flock(.*/if (0)/"

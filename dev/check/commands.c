@@ -260,6 +260,30 @@ static const char *output_of(const char *line) {
     return (char *)read_file(IN("stdout"), &n);
 }
 
+/* Waiting threads do not spin for long, unless the user says how they wait. With GNU's
+ * runtime the program starts anew for it: dev/check/cli.sh. */
+static void test_waiting(void) {
+    static const char *const names[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
+                                        "KMP_BLOCKTIME"};
+    for (size_t i = 0; i < COUNT(names); i++) unsetenv(names[i]);
+    CHECK(!wait_is_chosen(), "nobody chose how to wait");
+    for (size_t i = 0; i < COUNT(names); i++) {
+        setenv(names[i], "1", 1);
+        CHECK(wait_is_chosen(), "%s is not heard", names[i]);
+        unsetenv(names[i]);
+    }
+#if defined _OPENMP && defined __clang__
+    kmp_set_blocktime(200);
+    setenv("KMP_BLOCKTIME", "200", 1);
+    bound_spinning(NULL);
+    CHECK(kmp_get_blocktime() == 200, "the user's choice is overwritten");
+    unsetenv("KMP_BLOCKTIME");
+    bound_spinning(NULL);
+    CHECK(kmp_get_blocktime() == 0, "threads spin for %d ms", kmp_get_blocktime());
+#endif
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+}
+
 static void test_usage(void) {
     static char *no_words[] = {"train_golf", NULL};
     const int status = STATUS(exit(golf_main(1, no_words)));
@@ -452,6 +476,7 @@ int main(void) {
     write_inputs();
     test_run();
     write_outputs();
+    run_test("waiting", test_waiting);
     run_test("usage", test_usage);
     run_test("messages", test_messages);
     run_test("locks", test_locks);

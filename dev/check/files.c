@@ -447,7 +447,7 @@ static void test_exchanged_files(void) {
     depends_on(&back, IN("second"));
     CHECK(STATUS(ckpt_load(&back, IN("checkpoint"))) == 0, "the same files: %s", message);
     golf_free(&back);
-    put_file(IN("second"), "anothes", 7);
+    put_file(IN("second"), "Another", 7);
     new_model(&back, small_model, 32);
     depends_on(&back, IN("first"));
     depends_on(&back, IN("second"));
