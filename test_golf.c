@@ -1451,6 +1451,10 @@ static void test_learning(void) {
     m.master[m.tensor[T_embed].at] = (real)INFINITY;
     golf_quantize(&m);
     DIES("divergence", "training diverged|checkpoint|--lr", run_steps(&m, s, s + 1));
+    DIES("a huge gradient", "norm 1e+19|diverged", stop_if_diverged(3, 1, 1e19, 1));
+    DIES("no loss", "loss inf|diverged", stop_if_diverged(3, (double)INFINITY, 1, 1));
+    DIES("no gradient", "norm nan|diverged", stop_if_diverged(3, 1, (double)NAN, 1));
+    CHECK(STATUS(stop_if_diverged(3, 1, 1e19, 1e-19)) == 0, "clipped: %s", message);
     golf_free(&m);
 }
 

@@ -5018,8 +5018,14 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     }
 }
 
-/* Of a gradient, after clipping: its square must be a float. */
-#define MOST_GRADIENT 1e18
+/* Dies when there is nothing to learn from: a loss or a gradient that is no number, or one
+ * that, clipped, has a square which is no float. */
+static void stop_if_diverged(int step, double loss, double norm, double scale) {
+    if (isfinite(loss) && norm * scale < 1e18) return;
+    die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
+        "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
+        step, loss, norm);
+}
 
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
@@ -5031,10 +5037,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     golf_backward(m, x, c->batch, c->seq);
     const double norm = golf_grad_norm(m);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
-    if (!isfinite(loss) || !(norm * scale < MOST_GRADIENT))
-        die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
-            "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
-            step, loss, norm);
+    stop_if_diverged(step, loss, norm, scale);
     m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
@@ -5245,7 +5248,7 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     const Config *c = &m->config;
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, %s "
            "weights\n",
-           run->name, c->width, c->heads, hidden_width(c), block_count(c), m->phases,
+           run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c), m->phases,
            m->n_params, m->tensor[T_wqkv].quant->name);
     printf(
         "artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
@@ -5457,7 +5460,8 @@ static const System *const all_systems[] = {
  * spin for many milliseconds. When other programs want the cores it then keeps a core from
  * the very thread that it waits for, and a step can take ten times as long. A tenth of a
  * millisecond outlasts the usual wait and costs nothing on a quiet machine; who waits
- * longer sleeps, and leaves the core. A setting of the user's own stays. */
+ * longer sleeps, and leaves the core. A setting of the user's own stays, and spares the
+ * second start below. */
 static int wait_is_chosen(void) {
     return getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") ||
            getenv("KMP_BLOCKTIME");
@@ -5466,22 +5470,25 @@ static int wait_is_chosen(void) {
 #if defined _OPENMP && defined __clang__
 /* LLVM's runtime takes whole milliseconds, and one is too long: waiting threads sleep at
  * once. The default model loses nothing by it, a tiny one a third. */
-static void bound_spinning(char **argv) {
+static void shorten_waits(char **argv) {
     (void)argv;
-    if (!wait_is_chosen()) kmp_set_blocktime(0);
+    kmp_set_blocktime(0);
 }
 #elif defined _OPENMP && defined __linux__
 /* GNU's reads the environment before main, and has no call: so the program starts once
  * more, as the same process. Where it cannot, it goes on as it is. */
-static void bound_spinning(char **argv) {
-    if (omp_get_max_threads() < 2 || wait_is_chosen()) return;
+static void shorten_waits(char **argv) {
     setenv("GOMP_SPINCOUNT", "2000", 1); /* pauses of 50 ns or less */
     execv("/proc/self/exe", argv);
     unsetenv("GOMP_SPINCOUNT");
 }
 #else
-static void bound_spinning(char **argv) { (void)argv; }
+static void shorten_waits(char **argv) { (void)argv; }
 #endif
+
+static void bound_spinning(char **argv) {
+    if (omp_get_max_threads() > 1 && !wait_is_chosen()) shorten_waits(argv);
+}
 
 static int usage(void) {
     print_usage(stderr);

@@ -273,6 +273,7 @@ static void test_waiting(void) {
         unsetenv(names[i]);
     }
 #if defined _OPENMP && defined __clang__
+    threads(2);
     kmp_set_blocktime(200);
     setenv("KMP_BLOCKTIME", "200", 1);
     bound_spinning(NULL);
@@ -280,6 +281,7 @@ static void test_waiting(void) {
     unsetenv("KMP_BLOCKTIME");
     bound_spinning(NULL);
     CHECK(kmp_get_blocktime() == 0, "threads spin for %d ms", kmp_get_blocktime());
+    threads(1);
 #endif
     setenv("OMP_WAIT_POLICY", "passive", 1);
 }
@@ -434,6 +436,18 @@ static void test_training(void) {
     free(model);
 }
 
+/* eval takes few rows at a time where they are long. */
+static void test_rows(void) {
+    static const int rows[][2] = {{8, 16}, {256, 16}, {4096, 16}, {8192, 8}, {65536, 1}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        Config c;
+        config_defaults(&c);
+        c.seq = rows[i][0];
+        CHECK(rows_at_a_time(&c) == (size_t)rows[i][1], "rows of %d: %zu at a time", c.seq,
+              rows_at_a_time(&c));
+    }
+}
+
 /* Text to tokenizer and shards, and a run on them. */
 static void test_prepare(void) {
     static const char *const said[] = {
@@ -484,6 +498,7 @@ int main(void) {
     run_test("locked folder", test_locked_folder);
     run_test("output", test_output);
     run_test("training", test_training);
+    run_test("rows", test_rows);
     run_test("prepare", test_prepare);
     return end_tests("commands");
 }

@@ -565,6 +565,25 @@ static void test_large_sizes(void) {
     CHECK(huge == 0, "fit beyond the 32 bits of a file's size: %d %s", huge, message);
 }
 
+/* Sums of codes are ints of 32 bits: rows of wide codes that could leave them are
+ * multiplied as numbers. */
+static void test_long_rows(void) {
+    static const struct {
+        const char *options;
+        int in_integers;
+    } rows[] = {{"wq=int8 hidden=131072", KERNEL_BITS == 8},
+                {"wq=int8 hidden=131080", 0},
+                {"wq=ternary hidden=1048576", 1}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[128];
+        Golf m;
+        snprintf(text, sizeof text, "vocab=266 width=8 heads=1 %s", rows[i].options);
+        const Config c = config_of(text);
+        golf_layout(&m, &c);
+        CHECK(in_integers(&m, m.tensor + T_wdown) == rows[i].in_integers, "%s", text);
+    }
+}
+
 /* What no width can mend is said, and not that none fits. */
 static void test_fit_says_why(void) {
     Config c = config_of("vocab=500");
@@ -608,6 +627,7 @@ int main(void) {
     run_test("fit", test_fit);
     run_test("fit: large sizes", test_large_sizes);
     run_test("fit: says why", test_fit_says_why);
+    run_test("long rows", test_long_rows);
     run_test("squeeze", test_squeeze);
     run_test("loads its own file", test_own_files);
     return end_tests("files");
