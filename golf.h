@@ -40,7 +40,7 @@ enum {
     EVAL = 4,
     SAMPLE = 8,
     INFO = 16,
-    FIXED = 32,  /* set by the program, not by the user; with RESUME: a system's count that
+    FIXED = 32, /* set by the program, not by the user; with RESUME: a system's count that
                    checkpoints keep */
     RESUME = 64, /* may change when a run is resumed */
     QUIET = 128  /* for options that come later: left out of files while at its default,
@@ -253,15 +253,15 @@ struct Tensor {
     const struct Quantizer *quant;
     int bits;
     size_t line, group; /* a scale per group of weights; a group is (part of) a line */
-    int half;              /* weight = scale * (code + half/2) */
-    Passes *passes;        /* NULL: the gradient passes everywhere */
-    int float_only;        /* not to be multiplied as codes */
-    int both_ways;         /* packed for x W too, also when nothing is trained */
-    int split;             /* rows of q, k and v: with m->split_qkv three ranges */
-    int muon_parts;        /* 3: Muon takes the rows of q, k and v apart */
-    int shares;            /* > 0: uses the scales of tensor number shares - 1 */
-    int extra[4];          /* what a system's quantizer wants to know */
-    int ledger;            /* LEDGER_*: the purpose of its bytes */
+    int half;           /* weight = scale * (code + half/2) */
+    Passes *passes;     /* NULL: the gradient passes everywhere */
+    int float_only;     /* not to be multiplied as codes */
+    int both_ways;      /* packed for x W too, also when nothing is trained */
+    int split;          /* rows of q, k and v: with m->split_qkv three ranges */
+    int muon_parts;     /* 3: Muon takes the rows of q, k and v apart */
+    int shares;         /* > 0: uses the scales of tensor number shares - 1 */
+    int extra[4];       /* what a system's quantizer wants to know */
+    int ledger;         /* LEDGER_*: the purpose of its bytes */
     /* per stored copy: numbers, scales and bytes; from copy to copy; bytes of all
      * copies */
     size_t copy_n, copy_scales, copy_bytes, scale_stride, bytes;
@@ -541,8 +541,8 @@ struct Golf {
     uint64_t flips; /* changes of projections' codes, summed over all steps */
     uint32_t tokenizer_crc, files_crc; /* of the run's tokenizer; see depends_on */
     char files[1024];                  /* the names of the latter */
-    Packed *packed; /* per copy of a matrix, 3 row ranges (q, k, v) */
-    Panels head, head_back;       /* E^T and E */
+    Packed *packed;                    /* per copy of a matrix, 3 row ranges (q, k, v) */
+    Panels head, head_back;            /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */

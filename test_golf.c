@@ -1198,8 +1198,7 @@ static void naive_orthogonal(double *u, int rows, int cols) {
 
     for (int i = 0; i < rows * cols; i++) norm += u[i] * u[i];
     for (int i = 0; i < r; i++)
-        for (int j = 0; j < c; j++)
-            x[i * c + j] = u[i * down + j * across] / sqrt(norm);
+        for (int j = 0; j < c; j++) x[i * c + j] = u[i * down + j * across] / sqrt(norm);
     for (int round = 0; round < 5; round++) naive_round(x, r, c);
     for (int i = 0; i < r; i++)
         for (int j = 0; j < c; j++) u[i * down + j * across] = x[i * c + j];

@@ -2942,9 +2942,8 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
             const real g = m->grad[i] * gs;
             m->moment1[i] = b1 * m->moment1[i] + (1 - b1) * g;
             m->moment2[i] = b2 * m->moment2[i] + (1 - b2) * g * g;
-            m->master[i] =
-                keep * m->master[i] -
-                lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + epsilon);
+            m->master[i] = keep * m->master[i] -
+                           lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + epsilon);
         }
     }
 }
@@ -3932,7 +3931,8 @@ static void check_systems(const Config *c) {
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & (EVAL | FIXED) || strcmp(system_name(o->file, name), (*s)->name))
+            if (on || o->mask & (EVAL | FIXED) ||
+                strcmp(system_name(o->file, name), (*s)->name))
                 continue;
             option_needs(c, o->name, 0, (*s)->needs);
         }
@@ -4408,7 +4408,8 @@ static void same_options(const char *path, const Config *then, const Config *wan
     EACH_OPTION(o) {
         char a[64], b[64];
         const char *was = option_text(then, o, a), *is = option_text(wanted, o, b);
-        if (!(o->mask & (MODEL | TRAIN)) || o->mask & RESUME || !strcmp(was, is)) continue;
+        if (!(o->mask & (MODEL | TRAIN)) || o->mask & RESUME || !strcmp(was, is))
+            continue;
         if (o->mask & FIXED)
             die("%s: the run was started with a tokenizer of %s pieces, now it has %s; give the "
                 "--data it was started with",
@@ -5248,8 +5249,8 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     const Config *c = &m->config;
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, %s "
            "weights\n",
-           run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c), m->phases,
-           m->n_params, m->tensor[T_wqkv].quant->name);
+           run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c),
+           m->phases, m->n_params, m->tensor[T_wqkv].quant->name);
     printf(
         "artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
         artifact_bytes(c), c->cap, c->squeeze, flops_per_token(c) / 1e6,

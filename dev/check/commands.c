@@ -402,7 +402,8 @@ static void check_scoring_again(void) {
     for (size_t i = 0; i < COUNT(keys); i++) {
         result_line("straight.json", keys[i], before);
         result_line("run9/result.json", keys[i], after);
-        CHECK(*before && !strcmp(before, after), "scored again: %s, not %s", after, before);
+        CHECK(*before && !strcmp(before, after), "scored again: %s, not %s", after,
+              before);
     }
     CHECK(!strstr(result_line("run9/result.json", "phases", after), "[0,"), "%s", after);
 }
@@ -443,8 +444,8 @@ static void test_rows(void) {
         Config c;
         config_defaults(&c);
         c.seq = rows[i][0];
-        CHECK(rows_at_a_time(&c) == (size_t)rows[i][1], "rows of %d: %zu at a time", c.seq,
-              rows_at_a_time(&c));
+        CHECK(rows_at_a_time(&c) == (size_t)rows[i][1], "rows of %d: %zu at a time",
+              c.seq, rows_at_a_time(&c));
     }
 }
 

@@ -229,7 +229,8 @@ static void checkpoint_with(const char *text) {
     put_u(out + 40, len, 4);
     memcpy(out + CKPT_FIXED, text, len);
     memcpy(out + CKPT_FIXED + len, b + CKPT_FIXED + old, numbers);
-    put_u(out + CKPT_FIXED + len + numbers, crc32_of(0, out, CKPT_FIXED + len + numbers), 4);
+    put_u(out + CKPT_FIXED + len + numbers, crc32_of(0, out, CKPT_FIXED + len + numbers),
+          4);
     put_file(IN("edited"), out, CKPT_FIXED + len + numbers + 4);
     free(out);
 }
@@ -261,8 +262,9 @@ typedef struct {
     void (*use)(const char *path);
 } Kind;
 
-static const Kind kinds[] = {{"artifact", 28, 20, artifact_with, load_artifact},
-                             {"checkpoint", CKPT_FIXED, 40, checkpoint_with, load_checkpoint}};
+static const Kind kinds[] = {
+    {"artifact", 28, 20, artifact_with, load_artifact},
+    {"checkpoint", CKPT_FIXED, 40, checkpoint_with, load_checkpoint}};
 
 static int status_of(const Kind *kind, char *text) {
     kind->write_with(text);
@@ -541,7 +543,8 @@ static void test_fit(void) {
 /* A tensor of 2^32 weights has sizes, though no model may have it: it is refused, and
  * --width=fit does not pick it. */
 static void test_large_sizes(void) {
-    const char *text = "vocab=4096 cap=2000000000 unique=1 repeat=1 mlp=16 heads=1 batch=1";
+    const char *text =
+        "vocab=4096 cap=2000000000 unique=1 repeat=1 mlp=16 heads=1 batch=1";
     const size_t weights = (size_t)1 << 32;
     Golf m;
     Config c = config_of(text);
