@@ -280,6 +280,9 @@ static void test_teacher_refused(void) {
     DIES("a teacher made of a donor", "t.bin|--thing|another --teacher",
          refuse_donors(&t, IN("t.bin")));
     t.systems[0] = NULL;
+    mkdir(IN("moved"), 0777); /* away from its tokenizer, which it knows */
+    t.tokenizer_crc = 77;
+    ckpt_save(&t, IN("moved/t.bin"), 3);
     golf_free(&t);
 
     write_hand_model(IN("hand.model"));
@@ -288,6 +291,11 @@ static void test_teacher_refused(void) {
              expanded("@/elsewhere/t.bin"));
     new_model(&m, text, 32);
     DIES("another tokenizer", "elsewhere/t.bin|tokenizer", teacher_open(&m, tok, 0));
+    golf_free(&m);
+    snprintf(text, sizeof text, "vocab=20 width=16 heads=2 seq=16 teacher=%s",
+             expanded("@/moved/t.bin"));
+    new_model(&m, text, 32);
+    DIES("moved", "moved/t.bin|tokenizer|0000004d", teacher_open(&m, tok, 0));
     golf_free(&m);
 }
 
