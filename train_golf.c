@@ -2079,8 +2079,20 @@ static void init_masters(Golf *m) {
     }
 }
 
+/* Dies when the parameters alone need more than the machine has: Linux promises any amount
+ * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, else 1 and 1. */
+static void check_memory(const Golf *m, int train) {
+    const double each = train ? 5 * sizeof(real) + 3 : sizeof(real) + 1;
+    const double need = each * (double)m->n_params;
+    const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (there > 0 && need > there)
+        die("%zu parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
+            m->n_params, need / 1e6, there / 1e6);
+}
+
 void golf_init(Golf *m, const Config *c, int train) {
     golf_layout(m, c);
+    check_memory(m, train);
     m->train = train;
     m->eff = owned_reals(m, m->n_params);
     m->code = owned(m, m->n_params, 1);
@@ -5318,6 +5330,7 @@ int train_main(int argc, char **argv) {
             c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
     golf_layout(&m, c);
     check_donor(&m);
+    check_memory(&m, 1);
     make_folder(c);
 
     golf_init(&m, c, 1);

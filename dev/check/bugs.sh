@@ -221,6 +221,7 @@ bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->b
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
 bug fit-leaves-room float files fit "$(in_ fit_option)s/\*option += 8/*option += 16/"
+bug memory-promised float files memory "$(in_ check_memory)s/need > there/0/"
 bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|c->cap / c->squeeze|c->cap|"
 bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"

@@ -587,6 +587,16 @@ static void test_long_rows(void) {
     }
 }
 
+/* More parameters than any machine has memory for are refused before they are made. */
+static void test_memory(void) {
+    Golf m;
+    const Config c =
+        config_of("vocab=266 width=8192 mlp=16 heads=1 unique=64 prelude=64 coda=64");
+    DIES("too many parameters", "parameters need|this machine has|--width",
+         golf_init(&m, &c, 1));
+    DIES("too many to load", "parameters need|this machine has", golf_init(&m, &c, 0));
+}
+
 /* What no width can mend is said, and not that none fits. */
 static void test_fit_says_why(void) {
     Config c = config_of("vocab=500");
@@ -631,6 +641,7 @@ int main(void) {
     run_test("fit: large sizes", test_large_sizes);
     run_test("fit: says why", test_fit_says_why);
     run_test("long rows", test_long_rows);
+    run_test("memory", test_memory);
     run_test("squeeze", test_squeeze);
     run_test("loads its own file", test_own_files);
     return end_tests("files");
