@@ -216,7 +216,7 @@ bug systems-after-the-options float files systems= \
     "$(in_ config_parse)s/demand_systems(path, copy);.*/char whole[CONFIG_TEXT]; strcpy(whole, copy);/; $(in_ config_parse)s/    EACH_OPTION(o) {/demand_systems(path, whole);\n&/"
 bug quiet-options-written float files text "$(in_ left_out)s/at_default(c, o)/0/"
 bug option-loses-digits float files text "$(in_ number_text)s/digits <= 17/digits <= 6/"
-bug resume-with-any-option float files options "$(in_ same_options)s/!(o->mask & RESUME)/0/"
+bug resume-with-any-option float files options "$(in_ same_options)s/o->mask & RESUME/1/"
 bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->bytes)/t->coded <= t->bytes)/"
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"

@@ -10,7 +10,8 @@
  *                                  interface of the last one
  *
  * From Huginn (2502.05171: random depth, truncated backpropagation) and Parameter Golf's
- * records (loops that are switched on late). Nothing of it is stored. Differs from
+ * records (loops that are switched on late). Nothing of it is stored; FLOPs are a mean
+ * of the steps. Differs from
  * Huginn: the number is uniform, not log-normal Poisson, and the same for all rows; input
  * injection is that of the core. */
 #ifdef OPTIONS

@@ -9,8 +9,10 @@
  *
  *     d(loss)/dz = ((1 - kd) (q - onehot) + kd (q - p)) * (1 - (l/30)^2)
  *
- * Nothing of it is stored. Cost: the teacher's forward pass at each step, a third of a
- * training step of its size, and the memory of another model.
+ * Nothing of it is stored but, in checkpoints, a checksum of its file: a run that is
+ * resumed needs the same one. Cost: the teacher's forward pass at each step, a third of a
+ * training step of its size (teacher_flops_per_token in result.json), and the memory of
+ * another model.
  *
  * Differs from the papers: no temperature; and where the second one makes the teacher of
  * the model that it converts, here it is any checkpoint with the same tokenizer. */
