@@ -10,10 +10,9 @@
  *                                  interface of the last one
  *
  * From Huginn (2502.05171: random depth, truncated backpropagation) and Parameter Golf's
- * records (loops that are switched on late). Nothing of it is stored; FLOPs are a mean
- * of the steps. Differs from
- * Huginn: the number is uniform, not log-normal Poisson, and the same for all rows; input
- * injection is that of the core. */
+ * records (loops that are switched on late). Nothing of it is stored; flops_per_token is a
+ * mean of the steps. Differs from Huginn: the number is uniform, not log-normal Poisson,
+ * and the same for all rows; input injection is that of the core. */
 #ifdef OPTIONS
 X(TRAIN, STR, repeat_ramp, "", "",
   "uses of a block from which fraction of the run: 1@0,3@0.5")
