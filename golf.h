@@ -40,7 +40,8 @@ enum {
     EVAL = 4,
     SAMPLE = 8,
     INFO = 16,
-    FIXED = 32,  /* set by the program, not by the user */
+    FIXED = 32, /* set by the program, not by the user; with RESUME: a system's count that
+                   checkpoints keep */
     RESUME = 64, /* may change when a run is resumed */
     QUIET = 128  /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
@@ -100,7 +101,7 @@ enum {
     X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
-    X(TRAIN, NUM, clip, "1", "0 to 1000000", "global gradient norm limit; 0 = none") \
+    X(TRAIN, NUM, clip, "1", "0|1e-9 to 1000000", "global gradient norm limit; 0 = none") \
     X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
@@ -287,17 +288,18 @@ struct Tensor {
     size_t at_interface; /* INTERFACE: where it starts in a phase of m->interface */
     size_t at_scale;     /* where the scales start */
     const struct Quantizer *quant;
-    int bits, line, group; /* a scale per group of weights; a group is (part of) a line */
-    int half;              /* weight = scale * (code + half/2) */
-    Passes *passes;        /* NULL: the gradient passes everywhere */
-    int float_only;        /* not to be multiplied as codes */
-    int both_ways;         /* packed for x W too, also when nothing is trained */
-    int split;             /* rows of q, k and v: with m->split_qkv three ranges */
-    int muon_parts;        /* 3: Muon takes the rows of q, k and v apart */
-    int shares;            /* > 0: uses the scales of tensor number shares - 1 */
-    double own_rate;       /* > 0: AdamW trains it, at this peak rate, never Muon */
-    int extra[4];          /* what a system's quantizer wants to know */
-    int ledger;            /* LEDGER_*: the purpose of its bytes */
+    int bits;
+    size_t line, group; /* a scale per group of weights; a group is (part of) a line */
+    int half;           /* weight = scale * (code + half/2) */
+    Passes *passes;     /* NULL: the gradient passes everywhere */
+    int float_only;     /* not to be multiplied as codes */
+    int both_ways;      /* packed for x W too, also when nothing is trained */
+    int split;          /* rows of q, k and v: with m->split_qkv three ranges */
+    int muon_parts;     /* 3: Muon takes the rows of q, k and v apart */
+    int shares;         /* > 0: uses the scales of tensor number shares - 1 */
+    double own_rate;    /* > 0: AdamW trains it, at this peak rate, never Muon */
+    int extra[4];       /* what a system's quantizer wants to know */
+    int ledger;         /* LEDGER_*: the purpose of its bytes */
     /* per stored copy: numbers, scales and bytes; from copy to copy; bytes of all
      * copies */
     size_t copy_n, copy_scales, copy_bytes, scale_stride, bytes;
@@ -363,12 +365,13 @@ typedef struct Quantizer {
  * numbers. Systems describe what they add.
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips
- * u64, n u64 parameters, config length u32, config (MODEL and TRAIN options, as above),
- * then the master weights, the first and the second moments (n reals each), then the
- * CRC-32 of all bytes above. */
+ * u64, n u64 parameters, config length u32, CRC-32 u32 of the tokenizer's .model file and
+ * u32 of the files that the run depends on (see depends_on; 0: none; version 1 lacks these
+ * two), config (MODEL and TRAIN options, as above), then the master weights, the first and
+ * the second moments (n reals each), then the CRC-32 of all bytes above. */
 #define GOLF_MAGIC "GOLF\r\n\x1a\n"
 #define CKPT_MAGIC "GOLFCKPT"
-enum { GOLF_VERSION = 2, CKPT_VERSION = 1 };
+enum { GOLF_VERSION = 2, CKPT_VERSION = 2 };
 
 /* Section 1: errors, memory, numbers. */
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...);
@@ -575,8 +578,10 @@ struct Golf {
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
     uint64_t flips; /* changes of projections' codes, summed over all steps */
-    Packed *packed; /* per copy of a matrix, 3 row ranges (q, k, v) */
-    Panels head, head_back;       /* E^T and E */
+    uint32_t tokenizer_crc, files_crc; /* of the run's tokenizer; see depends_on */
+    char files[1024];                  /* the names of the latter */
+    Packed *packed;                    /* per copy of a matrix, 3 row ranges (q, k, v) */
+    Panels head, head_back;            /* E^T and E */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */
@@ -633,6 +638,10 @@ double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
 size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
 
+/* For System.open: a run that is resumed needs this file as it is now. Checkpoints hold a
+ * checksum of all such files. */
+void depends_on(Golf *m, const char *path);
+
 /* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format:
  * data/README.md). */
 enum {
@@ -672,7 +681,7 @@ typedef struct {
 
 /* Dies when path is missing or not a valid model. */
 Tokenizer *tokenizer_load(const char *path);
-/* Dies if the tokenizer beside a checkpoint differs. */
+/* Dies if the tokenizer of a checkpoint, or the one beside it, differs. */
 void same_tokenizer(const Tokenizer *tok, const char *ckpt);
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the
  * SentencePiece library. Bytes that are not UTF-8 become byte pieces (the library would
@@ -827,8 +836,10 @@ typedef struct System { /* every pointer but `on` may be NULL */
     int (*takes)(const Config *c); /* RES_* */
     int (*uses)(const Config *c);
     int gives, wants; /* RES_DONOR: it brings one; it cannot train without one */
-    void (*check)(
-        const Config *c); /* of one that is on: dies on options that do not fit */
+    /* of one that is on: die on options that do not fit. check: on MODEL options, which
+     * are all that a file brings; check_run: on those of training, too */
+    void (*check)(const Config *c);
+    void (*check_run)(const Config *c);
     int (*multiple)(const Config *c); /* of what widths --width=fit takes, from 1 on */
     /* the model, in this order: shapes, copies, roles, m->attention, m->inputs, ... */
     void (*shape)(Golf *m);
@@ -876,6 +887,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
                    FILE *f); /* of result.json: lines of "  \"key\": value,\n" */
     double (*flops)(const Golf *m,
                     const Tensor *t); /* uses of t by a token, or -1: as any */
+    double (*depth)(const Golf *m); /* phases of a training step, a mean of all; one with
+                                       no backward pass counts as a third */
 } System;
 
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */

@@ -1260,8 +1260,7 @@ static void naive_orthogonal(double *u, int rows, int cols) {
 
     for (int i = 0; i < rows * cols; i++) norm += u[i] * u[i];
     for (int i = 0; i < r; i++)
-        for (int j = 0; j < c; j++)
-            x[i * c + j] = u[i * down + j * across] / (sqrt(norm) + 1e-7);
+        for (int j = 0; j < c; j++) x[i * c + j] = u[i * down + j * across] / sqrt(norm);
     for (int round = 0; round < 5; round++) naive_round(x, r, c);
     for (int i = 0; i < r; i++)
         for (int j = 0; j < c; j++) u[i * down + j * across] = x[i * c + j];
@@ -1325,6 +1324,59 @@ static void test_muon(void) {
             }
             CHECK(same_reals(second, m.moment2, m.n_params), "Muon has no second moment");
         }
+        golf_free(&m);
+    }
+}
+
+/* The weights after three steps on gradients of this size, with as small a --clip. */
+static const real *steps_of_size(const char *text, double size) {
+    Golf m;
+    new_model(&m, text, 8);
+    if (size < 1) m.config.clip = size;
+    for (int step = 0; step < 3; step++) {
+        for (size_t i = 0; i < m.n_params; i++)
+            m.grad[i] = noise((uint64_t)(90 + step), i) / (real)sqrt((double)m.n_params);
+        memset(m.grad + m.tensor[T_wup].at, 0, m.tensor[T_wup].n * sizeof(real));
+        golf_adamw(&m, step, size);
+        if (m.config.optimizer == OPT_MUON) golf_muon(&m, step, size);
+    }
+    const real *masters = copied(m.master, m.n_params);
+    golf_free(&m);
+    return masters;
+}
+
+/* What a step does depends on the direction of the gradient and not on its size, from
+ * the least --clip to what float numbers hold; zeros (of wup) stay zeros. */
+static void test_sizes_of_gradients(void) {
+    static const struct {
+        const char *optimizer;
+        double size, tolerance;
+    } rows[] = {{"adamw", 1e-3, 2e-5}, {"adamw", 1e-6, 2e-5}, {"adamw", 1e-9, 2e-5},
+                {"adamw", 1e15, 1e-3}, /* without a limit epsilon is 1e-8 */
+                {"muon", 1e-3, 2e-5},  {"muon", 1e-6, 2e-5},  {"muon", 1e-9, 2e-5},
+                {"muon", 1e-30, 2e-5}, {"muon", 1e15, 2e-5},  {"muon", 1e30, 2e-5}};
+    Golf m;
+
+    for (size_t k = 0; k < COUNT(rows); k++) {
+        char text[256];
+        double worst = 0;
+        snprintf(text, sizeof text,
+                 "vocab=16 width=16 heads=2 mlp=3 repeat=2 warmup=0 warmdown=0 steps=9 "
+                 "lr=0.1 lr_embed=0.1 lr_interface=0.1 lr_muon=0.1 optimizer=%s",
+                 rows[k].optimizer);
+        new_model(&m, text, 0);
+        const int muon = m.config.optimizer == OPT_MUON;
+        const Tensor *up = m.tensor + T_wup, *down = m.tensor + T_wdown;
+        const size_t first = muon ? m.tensor[T_wqkv].at : 0;
+        const size_t last = muon ? down->at + down->n : m.n_params;
+        const real *one = steps_of_size(text, 1);
+        const real *other = steps_of_size(text, rows[k].size);
+        for (size_t i = first; i < last; i++)
+            worst = worse(worst, fabs((double)(one[i] - other[i])));
+        CHECK(worst < rows[k].tolerance, "%s, gradients of size %g: off by %.3g",
+              rows[k].optimizer, rows[k].size, worst);
+        CHECK(same_reals(other + up->at, m.master + up->at, up->n),
+              "%s: a gradient of zeros moved its weights", rows[k].optimizer);
         golf_free(&m);
     }
 }
@@ -1460,6 +1512,10 @@ static void test_learning(void) {
     m.master[m.tensor[T_embed].at] = (real)INFINITY;
     golf_quantize(&m);
     DIES("divergence", "training diverged|checkpoint|--lr", run_steps(&m, s, s + 1));
+    DIES("a huge gradient", "norm 1e+19|diverged", stop_if_diverged(3, 1, 1e19, 1));
+    DIES("no loss", "loss inf|diverged", stop_if_diverged(3, (double)INFINITY, 1, 1));
+    DIES("no gradient", "norm nan|diverged", stop_if_diverged(3, 1, (double)NAN, 1));
+    CHECK(STATUS(stop_if_diverged(3, 1, 1e19, 1e-19)) == 0, "clipped: %s", message);
     golf_free(&m);
 }
 
@@ -1741,6 +1797,7 @@ int main(void) {
     run_test("AdamW", test_adamw);
     run_test("Muon", test_muon);
     run_test("Muon and AdamW", test_muon_and_adamw);
+    run_test("sizes of gradients", test_sizes_of_gradients);
     run_test("clipping", test_clipping);
     run_test("schedules", test_schedules);
     run_test("learning by heart", test_learning);

@@ -35,6 +35,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/file.h>
@@ -50,8 +51,12 @@
 #define CEIL(a, b) (((a) + (b)-1) / (b)) /* a / b rounded up */
 
 /* ---- Errors and memory ------------------------------------------------------------ */
+/* Where a caller wants to go on that only asks whether something is refused. */
+static _Thread_local jmp_buf *instead_of_dying;
+
 _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     va_list ap;
+    if (instead_of_dying) longjmp(*instead_of_dying, 1);
     va_start(ap, fmt);
     fflush(stdout);
     fprintf(stderr, "%s:%d: error: ", file, line);
@@ -1053,10 +1058,10 @@ enum { SMALL = 50000 };
 static inline real larger(real a, real b) { return a > b ? a : b; }
 
 /* The largest |x|, 0 if there is none.  x (n) */
-static inline real absmax_of(const real *x, int n) {
+static inline real absmax_of(const real *x, size_t n) {
     real top = 0;
 #pragma omp simd reduction(max : top)
-    for (int i = 0; i < n; i++) top = larger(fabs(x[i]), top);
+    for (size_t i = 0; i < n; i++) top = larger(fabs(x[i]), top);
     return top;
 }
 
@@ -1717,14 +1722,14 @@ static int grid_top(const Tensor *t) {
 /* Ternary, BitNet b1.58 (2402.17764): the scale is the mean |w|, "absmean". */
 static real ternary_scale(const real *w, size_t n, const Tensor *t) {
     const double mean = block_sum(w, n, 0) / (double)n; /* 0: all are; NaN: one is */
-    const double size = mean > 0 ? mean : (double)absmax_of(w, (int)n);
+    const double size = mean > 0 ? mean : (double)absmax_of(w, n);
     (void)t;
     return from_bf16(to_bf16((real)(size > 1e-5 ? size : 1e-5)));
 }
 
 /* Integers of t->bits bits: the largest |w| becomes the largest code. */
 static real int_scale(const real *w, size_t n, const Tensor *t) {
-    const double size = (double)absmax_of(w, (int)n);
+    const double size = (double)absmax_of(w, n);
     const real least = (real)(size > 1e-5 ? size : 1e-5);
     return from_bf16(to_bf16(least / (real)grid_top(t)));
 }
@@ -1743,7 +1748,7 @@ static void grid_codes(int8_t *code, const real *w, int n, real s, const Tensor 
 }
 
 static size_t grid_scales(const Tensor *t) {
-    return t->copy_n / (size_t)t->line * CEIL((size_t)t->line, (size_t)t->group);
+    return t->copy_n / t->line * CEIL(t->line, t->group);
 }
 
 /* A copy as spans of n weights from `at` on that have one scale, number `scale`: its
@@ -1758,7 +1763,7 @@ static size_t spans(const Tensor *t) {
 }
 
 static Span span_at(const Tensor *t, size_t i) {
-    const size_t line = (size_t)t->stored_cols, group = MIN((size_t)t->group, line);
+    const size_t line = (size_t)t->stored_cols, group = MIN(t->group, line);
     const size_t per_line = CEIL(line, group), at = i % per_line * group;
     return (Span){.at = i / per_line * line + at,
                   .scale = grid_scales(t) > 1 ? i : 0,
@@ -1964,7 +1969,7 @@ static const Quantizer quantizers[] = {
 static void store_as(Tensor *t, const Quantizer *q, int bits, int per) {
     t->quant = q;
     t->bits = q->bits ? q->bits : bits;
-    t->line = per == SCALE_TENSOR ? (int)t->copy_n : t->stored_cols;
+    t->line = per == SCALE_TENSOR ? t->copy_n : (size_t)t->stored_cols;
     t->group = per == SCALE_GROUP ? 128 : t->line;
 }
 
@@ -2170,8 +2175,20 @@ static void init_masters(Golf *m) {
     }
 }
 
+/* Dies when the parameters alone need more than the machine has: Linux promises any amount
+ * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, else 1 and 1. */
+static void check_memory(const Golf *m, int train) {
+    const double each = train ? 5 * sizeof(real) + 3 : sizeof(real) + 1;
+    const double need = each * (double)m->n_params;
+    const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (there > 0 && need > there)
+        die("%zu parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
+            m->n_params, need / 1e6, there / 1e6);
+}
+
 void golf_init(Golf *m, const Config *c, int train) {
     golf_layout(m, c);
+    check_memory(m, train);
     m->train = train;
     m->eff = owned_reals(m, m->n_params);
     m->code = owned(m, m->n_params, 1);
@@ -2386,6 +2403,7 @@ static int in_integers(const Golf *m, const Tensor *t) {
     if (t->role != PROJ || t->float_only) return 0;
     if (t->quant->domain < 0 || t->quant->domain != in->domain) return 0;
     if (t->bits > 8 || (t->half && t->bits == 8) || t->group != t->line) return 0;
+    if (!narrow && t->cols > 1 << 17) return 0; /* 127 * 128 * 2^17 is still an int32 */
     return KERNEL_BITS == 8 || narrow;
 }
 
@@ -3017,8 +3035,19 @@ static int is_for_muon(const Config *c, const Tensor *t) {
     return t->role == PROJ && c->optimizer == OPT_MUON && !(t->own_rate > 0);
 }
 
+/* AdamW's epsilon damps numbers whose gradient is next to nothing: 1e-8 of what the whole
+ * gradient may be, which is 1, or a smaller --clip. So a run with another limit is the
+ * same run in other units. A fixed 1e-8 would stop training at a limit of 1e-6, and one
+ * near 0 would drive numbers whose gradient is all rounding (a gain before a norm, the
+ * row of a token that never occurs) at the full rate. Given up: without clipping,
+ * gradients that are all below 1e-8 are damped, as in the paper. At the least limit, 1e-9,
+ * its square is still a float with all its digits. */
+static double adamw_epsilon(const Config *c) {
+    return 1e-8 * (c->clip > 0 ? fmin(c->clip, 1) : 1);
+}
+
 /* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
- * 1e-8), both divided by what they sum to so far. step counts from 0; grad_scale
+ * epsilon), both divided by what they sum to so far. step counts from 0; grad_scale
  * multiplies every gradient (clipping). */
 void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
@@ -3026,6 +3055,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
+    const real epsilon = (real)adamw_epsilon(c);
     const double peak_of_role[] = {[EMBED] = c->lr_embed,
                                    [PROJ] = c->lr,
                                    [FACTOR] = c->lr,
@@ -3041,11 +3071,20 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
             const real g = m->grad[i] * gs;
             m->moment1[i] = b1 * m->moment1[i] + (1 - b1) * g;
             m->moment2[i] = b2 * m->moment2[i] + (1 - b2) * g * g;
-            m->master[i] =
-                keep * m->master[i] -
-                lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + (real)1e-8);
+            m->master[i] = keep * m->master[i] -
+                           lr * m->moment1[i] * c1 / (sqrt(m->moment2[i] * c2) + epsilon);
         }
     }
+}
+
+/* x (n) to a length of 1, however small or large it is: the squares of floats are no
+ * floats, but doubles. Zeros stay. */
+static void normalise(real *x, size_t n) {
+    double squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
+    const double inverse = squares > 0 ? 1 / sqrt(squares) : 0;
+    for (size_t i = 0; i < n; i++) x[i] = (real)((double)x[i] * inverse);
 }
 
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
@@ -3057,9 +3096,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
 static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
     TIMED(MUON);
     const int tall = rows > cols, k = MIN(rows, cols);
-    const size_t n = (size_t)rows * (size_t)cols;
-    const real norm = 1 / (sqrt(inner(x, x, rows * cols)) + (real)1e-7);
-    for (size_t i = 0; i < n; i++) x[i] *= norm;
+    normalise(x, (size_t)rows * (size_t)cols);
     for (int round = 0; round < 5; round++) {
         const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols), B = mat(b, k);
         if (tall) gemm(a, k, Xt, X, k, k, rows, 0);
@@ -3610,6 +3647,7 @@ static Shard open_shard(const char *path, int64_t first) {
     Shard x = {.first = first};
     uint8_t head[12] = {0};
     x.fd = open(path, O_RDONLY);
+    if (x.fd < 0) die("%s: cannot open: %s", path, strerror(errno));
     const int64_t size = lseek(x.fd, 0, SEEK_END);
     if (size < 0 || pread(x.fd, head, sizeof head, 0) < 0)
         die("%s: cannot read: %s", path, strerror(errno));
@@ -4195,7 +4233,8 @@ static void check_systems(const Config *c) {
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & EVAL || strcmp(system_name(o->file, name), (*s)->name))
+            if (on || o->mask & (EVAL | FIXED) ||
+                strcmp(system_name(o->file, name), (*s)->name))
                 continue;
             option_needs(c, o->name, 0, (*s)->needs);
         }
@@ -4206,7 +4245,25 @@ static void check_systems(const Config *c) {
     }
 }
 
-static void config_check(const Config *c) {
+/* The tensors of a config, until the next call. */
+static const Golf *layout_of(const Config *c) {
+    static _Thread_local Golf m;
+    golf_layout(&m, c);
+    return &m;
+}
+
+/* The first tensor with more than 2^30 weights a copy, or NULL: below that the products of
+ * its sides, and places in it, are ints. */
+static const Tensor *too_large(const Golf *m) {
+    EACH_TENSOR(t, m) {
+        if ((double)t->rows * t->cols > 1 << 30) return t;
+    }
+    return NULL;
+}
+
+/* Dies on a model that cannot be. A file brings the MODEL options alone: nothing here may
+ * depend on others. */
+static void model_check(const Config *c) {
     const int W = c->width, H = c->heads, KV = kv_heads(c);
     check_systems(c);
     if (W < 8) die("--width=%d: expected at least 8", W);
@@ -4215,11 +4272,33 @@ static void config_check(const Config *c) {
         die("--width=%d / --heads=%d gives head_dim %d, and --rope needs a multiple of %d",
             W, H, head_dim(c), rope_step(c));
     if (KV > H || H % KV) die("--kv_heads=%d: expected a divisor of --heads=%d", KV, H);
-    if ((double)W * fmax(hidden_width(c), qkv_rows(c)) > 1 << 30)
-        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix",
-            W, hidden_width(c));
+    const Tensor *large = too_large(layout_of(c));
+    if (large)
+        die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix, "
+            "%s has %d x %d; lower one of them",
+            W, hidden_width(c), large->name, large->rows, large->cols);
+}
+
+/* And on a run that cannot be. */
+static void config_check(const Config *c) {
+    model_check(c);
+    for (const System *const *s = all_systems; *s; s++)
+        if ((*s)->check_run && (*s)->on(c)) (*s)->check_run(c);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
+}
+
+/* Would this check die? */
+static int is_refused(void (*check)(const Config *c), const Config *c) {
+    jmp_buf refused;
+    if (setjmp(refused)) {
+        instead_of_dying = NULL;
+        return 1;
+    }
+    instead_of_dying = &refused;
+    check(c);
+    instead_of_dying = NULL;
+    return 0;
 }
 
 /* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a
@@ -4437,11 +4516,7 @@ static Ledger ledger_of(const Golf *m) {
     return l;
 }
 
-size_t artifact_bytes(const Config *c) {
-    static _Thread_local Golf m;
-    golf_layout(&m, c);
-    return ledger_of(&m).total;
-}
+size_t artifact_bytes(const Config *c) { return ledger_of(layout_of(c)).total; }
 
 /* Writes a tensor, coded if that is shorter than packed, and its row of the table. */
 static size_t save_tensor(const Golf *m, Tensor *t, uint8_t *row, uint8_t *payload) {
@@ -4532,7 +4607,7 @@ uint32_t golf_load(Golf *m, const char *path) {
     Artifact a = artifact_open(path);
     Config c;
     config_parse(&c, path, (char *)a.config, a.len, MODEL);
-    config_check(&c);
+    model_check(&c);
     golf_layout(m, &c);
     if (a.tensors != stored_tensors(m))
         die("%s: expected %zu tensors, found %zu: written by another version of this program",
@@ -4555,7 +4630,20 @@ uint32_t golf_load(Golf *m, const char *path) {
 }
 
 /* ---- The checkpoint. */
-enum { CKPT_FIXED = 44 };
+enum { CKPT_FIXED = 52, CKPT_FIXED_1 = 44 }; /* of this version, and of version 1 */
+
+/* The last bytes first: a file that ends with its own CRC-32, as checkpoints do, would
+ * have the same one as any other. */
+void depends_on(Golf *m, const char *path) {
+    const size_t len = strlen(m->files);
+    size_t n;
+    uint8_t *file = read_file(path, &n);
+    const size_t tail = MIN(n, 4);
+    m->files_crc = crc32_of(m->files_crc, file + n - tail, tail);
+    m->files_crc = crc32_of(m->files_crc, file, n - tail);
+    snprintf(m->files + len, sizeof m->files - len, "%s%s", len ? " or " : "", path);
+    free(file);
+}
 
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
@@ -4569,6 +4657,8 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(head + 24, m->flips, 8);
     put_u(head + 32, m->n_params, 8);
     put_u(head + 40, len, 4);
+    put_u(head + 44, m->tokenizer_crc, 4);
+    put_u(head + 48, m->files_crc, 4);
     const Part parts[] = {{head, CKPT_FIXED},  {text, len},         {m->master, bytes},
                           {m->moment1, bytes}, {m->moment2, bytes}, {tail, 4}};
     uint32_t crc = 0;
@@ -4581,17 +4671,21 @@ typedef struct {
     uint8_t *file, *numbers; /* numbers: masters, first moments, second moments */
     Config config;
     size_t count, step, flips; /* count: parameters */
+    size_t version;
+    uint32_t tokenizer_crc, files_crc; /* 0 in version 1 */
 } Checkpoint;
 
 static Checkpoint ckpt_open(const char *path) {
     Checkpoint k;
     size_t size;
     uint8_t *file = k.file = read_file(path, &size);
-    if (size < CKPT_FIXED + 4 || memcmp(file, CKPT_MAGIC, 8))
+    if (size < CKPT_FIXED_1 + 4 || memcmp(file, CKPT_MAGIC, 8))
         die("%s: expected a checkpoint of this program, found something else", path);
     const size_t version = get_u(file + 8, 4), number = get_u(file + 12, 4);
-    if (version != CKPT_VERSION || number != sizeof(real))
-        die("%s: expected checkpoint version %d with %zu-byte numbers, found version %zu with %zu",
+    const size_t fixed = version == 1 ? CKPT_FIXED_1 : CKPT_FIXED;
+    if (version < 1 || version > CKPT_VERSION || number != sizeof(real))
+        die("%s: expected checkpoint version 1 to %d with %zu-byte numbers, found version %zu with "
+            "%zu",
             path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
@@ -4599,12 +4693,15 @@ static Checkpoint ckpt_open(const char *path) {
     k.flips = get_u(file + 24, 8);
     k.count = get_u(file + 32, 8);
     const size_t len = get_u(file + 40, 4);
-    if (len > size - CKPT_FIXED - 4 || k.count > size ||
-        size != CKPT_FIXED + len + 3 * k.count * sizeof(real) + 4)
+    if (size < fixed + 4 || len > size - fixed - 4 || k.count > size ||
+        size != fixed + len + 3 * k.count * sizeof(real) + 4)
         die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged",
             path, len, k.count, size);
-    config_parse(&k.config, path, (char *)file + CKPT_FIXED, len, MODEL | TRAIN);
-    k.numbers = file + CKPT_FIXED + len;
+    k.version = version;
+    k.tokenizer_crc = version > 1 ? (uint32_t)get_u(file + 44, 4) : 0;
+    k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
+    config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
+    k.numbers = file + fixed + len;
     return k;
 }
 
@@ -4613,15 +4710,25 @@ static void same_options(const char *path, const Config *then, const Config *wan
     EACH_OPTION(o) {
         char a[64], b[64];
         const char *was = option_text(then, o, a), *is = option_text(wanted, o, b);
-        if (!(o->mask & (MODEL | TRAIN)) || !strcmp(was, is)) continue;
+        if (!(o->mask & (MODEL | TRAIN)) || o->mask & RESUME || !strcmp(was, is))
+            continue;
         if (o->mask & FIXED)
             die("%s: the run was started with a tokenizer of %s pieces, now it has %s; give the "
                 "--data it was started with",
                 path, was, is);
-        if (!(o->mask & RESUME))
-            die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
-                "options, or use another --out",
-                path, o->name, was, is);
+        die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
+            "options, or use another --out",
+            path, o->name, was, is);
+    }
+}
+
+/* FIXED options that may change are no wish but what a system counts: a resumed run goes on
+ * with the counts of the checkpoint. */
+static void take_counts(Config *c, const Config *then) {
+    EACH_OPTION(o) {
+        char text[64];
+        if (o->mask & FIXED && o->mask & RESUME)
+            option_set(c, o, option_text(then, o, text));
     }
 }
 
@@ -4634,6 +4741,10 @@ int64_t ckpt_load(Golf *m, const char *path) {
     same_options(path, &k.config, &m->config);
     if (k.count != m->n_params)
         die("%s: expected %zu parameters, found %zu", path, m->n_params, k.count);
+    if (k.version > 1 && k.files_crc != m->files_crc)
+        die("%s: the run was started with another %s than is there now; put the old file back, "
+            "or start again in another --out",
+            path, m->files);
     memcpy(m->master, k.numbers, bytes);
     memcpy(m->moment1, k.numbers + bytes, bytes);
     memcpy(m->moment2, k.numbers + 2 * bytes, bytes);
@@ -4643,12 +4754,20 @@ int64_t ckpt_load(Golf *m, const char *path) {
     m->step = (int)k.step;
     golf_quantize(m);
     m->flips = k.flips;
+    take_counts(&m->config, &k.config);
     free(k.file);
     return (int64_t)k.step;
 }
 
-/* A checkpoint has its tokenizer beside it, unless it was moved. */
+/* A checkpoint knows its tokenizer, but for those of version 1, and has it beside it,
+ * unless it was moved. */
 void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
+    const Checkpoint k = ckpt_open(ckpt);
+    free(k.file);
+    if (k.tokenizer_crc && k.tokenizer_crc != tok->crc)
+        die("%s: expected the tokenizer of this data (CRC-32 %08x), found another (%08x); give the "
+            "--data that it was trained on",
+            ckpt, tok->crc, k.tokenizer_crc);
     const char *slash = strrchr(ckpt, '/');
     char path[2200];
     size_t n;
@@ -4974,22 +5093,37 @@ static double peak_memory_mb(void) {
 #endif
 }
 
-/* 6 x (weights of the matrices that a token meets, the head's too) + attention's scores
- * and sums. */
-static double flops_per_token(const Config *c) {
-    Golf m;
+/* With so many phases: 6 x (weights of the matrices that a token meets, the head's too) +
+ * attention's scores and sums; a third of it is the forward pass. */
+static double flops_at(Golf *m, int phases) {
+    const Config *c = &m->config;
+    const int all = m->phases;
     double weights = 0;
-    golf_layout(&m, c);
-    EACH_TENSOR(t, &m) {
-        double uses = t->role == EMBED ? 1 : m.phases; /* by the head; by the phases */
+    m->phases = phases;
+    EACH_TENSOR(t, m) {
+        double uses = t->role == EMBED ? 1 : phases; /* by the head; by the phases */
         if (t->role == INTERFACE || !t->n) continue;
-        EACH_SYSTEM(s, &m) {
-            const double own = (*s)->flops ? (*s)->flops(&m, t) : -1;
+        EACH_SYSTEM(s, m) {
+            const double own = (*s)->flops ? (*s)->flops(m, t) : -1;
             if (own >= 0) uses = own;
         }
         weights += uses * t->rows * t->cols;
     }
-    return 6 * weights + 6.0 * c->seq * c->width * m.phases;
+    m->phases = all;
+    return 6 * weights + 6.0 * c->seq * c->width * phases;
+}
+
+/* Of training, a mean of all its steps. */
+static double flops_per_token(const Config *c) {
+    Golf m;
+    golf_layout(&m, c);
+    const double all = flops_at(&m, m.phases);
+    const double phase = all - flops_at(&m, m.phases - 1);
+    double depth = m.phases;
+    EACH_SYSTEM(s, &m) {
+        if ((*s)->depth) depth = (*s)->depth(&m);
+    }
+    return all - (m.phases - depth) * phase;
 }
 
 /* Do bytes grow with the hidden width? */
@@ -5013,31 +5147,40 @@ static int width_step(const Config *c) {
     return step;
 }
 
+/* Bytes that a file may have before it is coded; its fields hold 32 bits. */
+static size_t most_bytes(const Config *c) {
+    return (size_t)fmin(c->cap / c->squeeze, UINT32_MAX);
+}
+
+/* The largest value of an option, from `least` on in steps, with which the model is not
+ * refused and its packed file fits; 0: none. Bytes grow with it. */
+static int fit_option(Config *c, int *option, int least, int most, int step) {
+    int best = 0;
+    for (*option = least; *option <= most && !too_large(layout_of(c)); *option += step) {
+        if (is_refused(config_check, c)) continue;
+        if (artifact_bytes(c) > most_bytes(c)) break;
+        best = *option;
+    }
+    return best;
+}
+
 /* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
  * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
  * are equal bytes. */
 static void fit_width(Config *c) {
-    const size_t most = (size_t)(c->cap / c->squeeze);
     const int step = width_step(c);
-    int best = 0;
     check_systems(c);
-    for (c->width = step; c->width <= 16384; c->width += step) {
-        if (c->width % c->heads || head_dim(c) % rope_step(c)) continue;
-        if (artifact_bytes(c) > most) break;
-        best = c->width;
-    }
-    if (!best)
+    const int width = fit_option(c, &c->width, step, 16384, step);
+    if (!width) {
+        c->width = MIN(c->width, 16384);
+        config_check(c); /* may say why */
         die("--cap=%d: no multiple of %d and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits",
             c->cap, step, c->heads, c->width, artifact_bytes(c));
-    c->width = best;
+    }
+    c->width = width;
     if (c->hidden || !hidden_counts(c)) return;
-    const int as_it_is = hidden_width(c);
-    c->hidden = as_it_is + step;
-    while (artifact_bytes(c) <= most && (double)best * c->hidden <= 1 << 30)
-        c->hidden += step;
-    c->hidden -= step;
-    if (c->hidden == as_it_is) c->hidden = 0;
+    c->hidden = fit_option(c, &c->hidden, hidden_width(c) + step, 1 << 20, step);
 }
 
 /* ---- result.json */
@@ -5203,6 +5346,15 @@ static void batch_at(Shards *train, const Config *c, int step, int *x, int *y) {
     }
 }
 
+/* Dies when there is nothing to learn from: a loss or a gradient that is no number, or one
+ * that, clipped, has a square which is no float. */
+static void stop_if_diverged(int step, double loss, double norm, double scale) {
+    if (isfinite(loss) && norm * scale < 1e18) return;
+    die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
+        "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
+        step, loss, norm);
+}
+
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
@@ -5212,11 +5364,8 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     const double loss = golf_forward(m, x, y, c->batch, c->seq);
     golf_backward(m, x, c->batch, c->seq);
     const double norm = golf_grad_norm(m);
-    if (!isfinite(loss) || !isfinite(norm))
-        die("step %d: loss %g, gradient norm %g: training diverged; the last checkpoint is as it "
-            "was; try lower rates (--lr, --lr_muon) or a smaller --clip",
-            step, loss, norm);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
+    stop_if_diverged(step, loss, norm, scale);
     m->step = step + 1;
     golf_adamw(m, step, scale);
     if (c->optimizer == OPT_MUON) golf_muon(m, step, scale);
@@ -5285,10 +5434,20 @@ static FILE *open_log(const Golf *m, int step) {
     return log;
 }
 
-/* --minutes: how many steps fit, measured on a model that is then thrown away. */
-static void fit_minutes(Golf *m, Shards *train, int *x, int *y) {
+/* Systems read what they need: the same at the start, after --minutes, and on resuming. */
+static void open_systems(Golf *m, const Tokenizer *tok, int resumes) {
+    m->tokenizer_crc = tok->crc;
+    EACH_SYSTEM(s, m) {
+        if ((*s)->open) (*s)->open(m, tok, resumes);
+    }
+}
+
+/* --minutes: how many steps fit, measured on a model that is then thrown away, with all
+ * that a step of the run will do. */
+static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, int *y) {
     Config c = m->config;
     double norm, t = 0;
+    open_systems(m, tok, 0);
     for (int i = 0; i < 3; i++) {
         if (i == 1) t = now(); /* the first step finds no memory mapped */
         batch_at(train, &c, i, x, y);
@@ -5471,7 +5630,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
     const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
     if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
     const size_t most = artifact_bytes(c);
-    if (most > (size_t)(c->cap / c->squeeze))
+    if (most > most_bytes(c))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
             "finds the widest that fits) or raise --cap",
             most, c->cap, c->squeeze);
@@ -5497,8 +5656,8 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     const Config *c = &m->config;
     printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, %s "
            "weights\n",
-           run->name, c->width, c->heads, hidden_width(c), block_count(c), m->phases,
-           m->n_params, m->tensor[T_wqkv].quant->name);
+           run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c),
+           m->phases, m->n_params, m->tensor[T_wqkv].quant->name);
     printf(
         "artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
         artifact_bytes(c), c->cap, c->squeeze, flops_per_token(c) / 1e6,
@@ -5510,17 +5669,29 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     }
 }
 
-/* Exports, scores the file as read back into a fresh model, writes result.json. */
-static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first) {
+/* RMS of the stream behind each phase, at full depth, on the last batch: a run that had
+ * nothing left to train has them, too. */
+static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     const Config *c = &m->config;
-    const char *path = path_of(c->out, "model.golf");
-    real *phase_rms =
-        xcalloc((size_t)m->phases, sizeof(real)); /* of the last training step */
-    Golf loaded;
+    real *rms = xcalloc((size_t)m->phases, sizeof(real));
+    batch_at(train, c, c->steps - 1, x, y);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->step) (*s)->step(m, -1);
+    }
+    golf_forward(m, x, NULL, c->batch, c->seq);
     for (int i = 0; i < m->n_visits; i++) {
         const int p = m->visits[i];
-        phase_rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
+        rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
     }
+    return rms;
+}
+
+/* Exports, scores the file as read back into a fresh model, writes result.json. */
+static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first,
+                       real *phase_rms) {
+    const Config *c = &m->config;
+    const char *path = path_of(c->out, "model.golf");
+    Golf loaded;
     golf_save(m, path, tok->crc);
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
     golf_load(&loaded, path);
@@ -5557,6 +5728,7 @@ int train_main(int argc, char **argv) {
             c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
     golf_layout(&m, c);
     check_donor(&m);
+    check_memory(&m, 1);
     make_folder(c);
 
     golf_init(&m, c, 1);
@@ -5568,10 +5740,8 @@ int train_main(int argc, char **argv) {
     if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again",
             c->out);
-    if (!resumes && c->minutes > 0) fit_minutes(&m, train, x, y);
-    EACH_SYSTEM(s, &m) {
-        if ((*s)->open) (*s)->open(&m, tok, resumes);
-    }
+    if (!resumes && c->minutes > 0) fit_minutes(&m, tok, train, x, y);
+    open_systems(&m, tok, resumes);
     if (resumes) {
         same_tokenizer(tok, ckpt);
         run.steps = (int)ckpt_load(&m, ckpt);
@@ -5585,7 +5755,7 @@ int train_main(int argc, char **argv) {
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
-    finish_run(&m, tok, val, &run, first);
+    finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
     return 0;
 }
 
@@ -5612,12 +5782,17 @@ static Tokenizer *open_model(Golf *m, Config *how, const char *path, int argc,
     return tok;
 }
 
+/* 16, or as many as have 65,536 tokens. */
+static size_t rows_at_a_time(const Config *c) {
+    return (size_t)MAX(1, MIN(16, 65536 / c->seq));
+}
+
 int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
     Shards *val = open_split(&how, tok, "val");
-    golf_buffers(&m, (size_t)16 * (size_t)m.config.seq);
+    golf_buffers(&m, rows_at_a_time(&m.config) * (size_t)m.config.seq);
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->eval) (*s)->eval(&m, &how);
     const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
@@ -5665,11 +5840,15 @@ int info_main(const char *path, int argc, char **argv) {
     EACH_TENSOR(t, &m) {
         if (is_stored(t)) print_tensor(t);
     }
-    const long long spare = how.cap - (long long)l.total;
     printf(
         "\ncore %zu\nembedding %zu\ninterface %zu\nprotected %zu\nheader %zu\ntotal %zu\n",
         l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
         l.of[LEDGER_PROTECTED], l.header, l.total);
+    if (!argc) { /* which one it was trained for, the file does not say */
+        puts("--cap=BYTES says whether it fits");
+        return 0;
+    }
+    const long long spare = how.cap - (long long)l.total;
     printf("cap %d\n%s by %lld bytes\n", how.cap, spare >= 0 ? "FITS" : "OVER",
            llabs(spare));
     return 0;
@@ -5706,12 +5885,47 @@ static const char *meaningless(const Config *c, const Config *preset, const char
 }
 
 #ifndef GOLF_NO_MAIN
+/* ---- How long a thread that waits for the others stays awake. OpenMP's runtimes let it
+ * spin for many milliseconds. When other programs want the cores it then keeps a core from
+ * the very thread that it waits for, and a step can take ten times as long. A tenth of a
+ * millisecond outlasts the usual wait and costs nothing on a quiet machine; who waits
+ * longer sleeps, and leaves the core. A setting of the user's own stays, and spares the
+ * second start below. */
+static int wait_is_chosen(void) {
+    return getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") ||
+           getenv("KMP_BLOCKTIME");
+}
+
+#if defined _OPENMP && defined __clang__
+/* LLVM's runtime takes whole milliseconds, and one is too long: waiting threads sleep at
+ * once. The default model loses nothing by it, a tiny one a third. */
+static void shorten_waits(char **argv) {
+    (void)argv;
+    kmp_set_blocktime(0);
+}
+#elif defined _OPENMP && defined __linux__
+/* GNU's reads the environment before main, and has no call: so the program starts once
+ * more, as the same process. Where it cannot, it goes on as it is. */
+static void shorten_waits(char **argv) {
+    setenv("GOMP_SPINCOUNT", "2000", 1); /* pauses of 50 ns or less */
+    execv("/proc/self/exe", argv);
+    unsetenv("GOMP_SPINCOUNT");
+}
+#else
+static void shorten_waits(char **argv) { (void)argv; }
+#endif
+
+static void bound_spinning(char **argv) {
+    if (omp_get_max_threads() > 1 && !wait_is_chosen()) shorten_waits(argv);
+}
+
 static int usage(void) {
     print_usage(stderr);
     return 1;
 }
 
 int main(int argc, char **argv) {
+    bound_spinning(argv);
     if (argc < 2) return usage();
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))

@@ -636,6 +636,64 @@ MAYBE void check_export(const char *arm) {
     golf_free(&b);
 }
 
+/* Values of an option: words, the ends of spans, and numbers that need all digits.
+ * Returns how many. */
+MAYBE int values_of(const Option *o, char value[24][64]) {
+    char range[256], *save;
+    double lo, hi;
+    int n = 0;
+
+    if (o->type == TYPE_STR) {
+        strcpy(value[0], "a text, with = and spaces");
+        return 1;
+    }
+    range_text(o, range);
+    for (char *item = strtok_r(range, "|", &save); item;
+         item = strtok_r(NULL, "|", &save)) {
+        snprintf(value[n++], 64, "%.*s", (int)strcspn(item, " "), item);
+        if (sscanf(item, "%lf to %lf", &lo, &hi) != 2) continue;
+        snprintf(value[n++], 64, "%.17g", hi);
+        if (o->type == TYPE_NUM) snprintf(value[n++], 64, "%.17g", lo + (hi - lo) / 3);
+    }
+    return n;
+}
+
+/* Does the file of such a model load where all other options are at their defaults, with
+ * the same tensors? */
+static int loads_own_file(const Config *c, const char *what) {
+    static Golf m, b;
+    char text[CONFIG_TEXT];
+    Config back;
+    const size_t len = config_text(c, MODEL, text);
+    config_parse(&back, what, text, len, MODEL);
+    if (is_refused(model_check, &back)) return 0;
+    golf_layout(&m, c);
+    golf_layout(&b, &back);
+    return m.n_params == b.n_params && m.n_scales == b.n_scales &&
+           ledger_of(&m).total == ledger_of(&b).total;
+}
+
+/* With these options, and each MODEL option at the ends of its range in turn, where the
+ * training options refuse as little as they can: a model that may be trained loads. */
+MAYBE void check_own_files(const char *arm) {
+    char text[512], value[24][64];
+    int tried = 0;
+    snprintf(text, sizeof text, "vocab=266 width=32 heads=2 batch=1 %s", arm);
+    const Config base = config_of(text);
+    EACH_OPTION(o) {
+        if (!(o->mask & MODEL) || o->mask & FIXED) continue;
+        const int n = values_of(o, value);
+        for (int k = 0; k < n; k++) {
+            Config c = base;
+            if (!option_set(&c, o, value[k]) || is_refused(config_check, &c)) continue;
+            tried++;
+            CHECK(loads_own_file(&c, arm), "%s --%s=%s: its own file does not load", text,
+                  o->name, value[k]);
+        }
+    }
+    CHECK(tried > 20, "%s: only %d models may be trained", text, tried);
+}
+
 /* Single bytes of a file changed at random: use() refuses it or works, never a crash or a
  * hang. */
 MAYBE void check_corruption(const char *name, const char *to,
@@ -698,6 +756,7 @@ MAYBE void start_tests(void) {
     const char *where = getenv("TMPDIR");
     if (!where || !*where || strchr(where, ' ')) where = "/tmp"; /* spaces part options */
     setvbuf(stdout, NULL, _IOLBF, 0);
+    setenv("OMP_WAIT_POLICY", "passive", 0); /* chosen: main need not start again */
     snprintf(tmp, sizeof tmp, "%s/golf_test_XXXXXX", where);
     if (!mkdtemp(tmp)) die("%s: cannot make a folder: %s", tmp, strerror(errno));
     parent = getpid();

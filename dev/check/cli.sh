@@ -69,6 +69,30 @@ status 0 train recompute --steps=30 --recompute=1
 check "--recompute=1" cmp "$tmp/threads1/model.golf" "$tmp/recompute/model.golf"
 check "30 rows in log.tsv" [ "$(column threads1 1 | wc -l)" -eq 30 ]
 
+echo "== waiting threads"
+quiet="env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT -u KMP_BLOCKTIME OMP_NUM_THREADS=2"
+spins() { # SETTING...: what GNU's runtime says when the command itself runs
+    $quiet OMP_DISPLAY_ENV=verbose "$@" ./train_golf help 2>&1 > /dev/null |
+        sed -n "s/.*GOMP_SPINCOUNT = '\(.*\)'.*/\1/p" | tail -n 1
+}
+if [ "$(spins)" ]; then
+    check "spins $(spins) times" [ "$(spins)" = 2000 ]
+    check "the user's number of spins" [ "$(spins GOMP_SPINCOUNT=77)" = 77 ]
+    check "the user's policy" [ "$(spins OMP_WAIT_POLICY=passive)" = 0 ]
+    check "one thread waits for none" [ "$(spins OMP_NUM_THREADS=1)" != 2000 ]
+else
+    echo "skipped: how long threads spin (not GNU's OpenMP)"
+fi
+status 0 $quiet $golf/anew --steps=30
+check "started anew, the same model" cmp "$tmp/threads1/model.golf" "$tmp/anew/model.golf"
+$quiet $golf/stopped --steps=100000 --ckpt_every=0 > /dev/null 2>&1 &
+pid=$!
+await '[ "$(column stopped 1 2> /dev/null | wc -l)" -ge 2 ]'
+kill -TERM $pid
+wait $pid
+check "started anew, stopped by a signal to the same process" [ $? = 143 ]
+check "started anew, stopped and saved" [ -f "$tmp/stopped/ckpt.bin" ]
+
 echo "== stop and resume"
 status 0 train straight --steps=400
 interrupt() { # SIGNAL OUT: after about 30 steps

@@ -37,6 +37,16 @@ static void write_inputs(void) {
     put_file(IN("t2.model"), p.b, p.n);
     write_data("other", 900, 100, 260);
     copy_file("other/tokenizer.model", "t2.model");
+    mkdir(IN("nowhere"), 0777); /* a shard that is a link to nothing */
+    copy_file("nowhere/tokenizer.model", "d/tokenizer.model");
+    if (symlink("gone", IN("nowhere/x_train_000000.bin"))) die("%s", strerror(errno));
+    write_data("twin", 900, 100, HAND_VOCAB); /* as many pieces: cd for cc */
+    size_t n;
+    uint8_t *model = read_file(IN("twin/tokenizer.model"), &n);
+    for (size_t i = 0; i + 1 < n; i++)
+        if (!memcmp(model + i, "cc", 2)) model[i + 1] = 'd';
+    put_file(IN("twin/tokenizer.model"), model, n);
+    free(model);
 }
 
 /* Copies of what a run wrote, each with a fault of its own. */
@@ -69,6 +79,8 @@ static void write_outputs(void) {
         damaged_copy(file, "run/ckpt.bin", at[i], i < 3 ? 12 : 0);
     }
     copy_file("run6/tokenizer.model", "t2.model");
+    mkdir(IN("run_moved"), 0777); /* without its tokenizer */
+    copy_file("run_moved/ckpt.bin", "run/ckpt.bin");
     free(b);
 }
 
@@ -95,6 +107,7 @@ static const char *const errors[][2] = {
     {"train --data=@/d --tokenizer=@/d", "@/d|regular file"},
     {"train --data=@/d --tokenizer=@/t2.model", "@/d|t2.model|belong together"},
     {TINY "--data=@/cut", "cut/x_train_000000.bin|expected|found|get.sh"},
+    {TINY "--data=@/nowhere", "nowhere/x_train_000000.bin|cannot open|No such file"},
     {TINY "--data=@/few", "@/few|--seq=32|found 20"},
     {TINY "--seq=500", "@/d|--seq=500|found 900|100"},
     /* sizes that do not fit */
@@ -134,6 +147,8 @@ static const char *const errors[][2] = {
     {RUN "6 --resume=1", "run6/ckpt.bin|tokenizer of this data|found another"},
     {RUN " --resume=1 --data=@/other",
      "run/ckpt.bin|tokenizer of this data|found another"},
+    {RUN "_moved --resume=1 --data=@/twin",
+     "run_moved/ckpt.bin|tokenizer of this data|found another|--data"},
     {TINY "--out=@/text/x", "@/text|cannot make the folder|--out"},
     {TINY "--out=@/odd --overwrite=1", "odd/log.tsv|cannot write|--out"},
     /* artifacts */
@@ -253,6 +268,32 @@ static const char *output_of(const char *line) {
     return (char *)read_file(IN("stdout"), &n);
 }
 
+/* Waiting threads do not spin for long, unless the user says how they wait. With GNU's
+ * runtime the program starts anew for it: dev/check/cli.sh. */
+static void test_waiting(void) {
+    static const char *const names[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
+                                        "KMP_BLOCKTIME"};
+    for (size_t i = 0; i < COUNT(names); i++) unsetenv(names[i]);
+    CHECK(!wait_is_chosen(), "nobody chose how to wait");
+    for (size_t i = 0; i < COUNT(names); i++) {
+        setenv(names[i], "1", 1);
+        CHECK(wait_is_chosen(), "%s is not heard", names[i]);
+        unsetenv(names[i]);
+    }
+#if defined _OPENMP && defined __clang__
+    threads(2);
+    kmp_set_blocktime(200);
+    setenv("KMP_BLOCKTIME", "200", 1);
+    bound_spinning(NULL);
+    CHECK(kmp_get_blocktime() == 200, "the user's choice is overwritten");
+    unsetenv("KMP_BLOCKTIME");
+    bound_spinning(NULL);
+    CHECK(kmp_get_blocktime() == 0, "threads spin for %d ms", kmp_get_blocktime());
+    threads(1);
+#endif
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+}
+
 static void test_usage(void) {
     static char *no_words[] = {"train_golf", NULL};
     const int status = STATUS(exit(golf_main(1, no_words)));
@@ -311,6 +352,10 @@ static void test_output(void) {
           text);
     CHECK(strstr(output_of("info @/run/model.golf --cap=1000"), "\nOVER by ") != NULL,
           "over");
+    text = output_of("info @/run/model.golf"); /* the file does not know its cap */
+    CHECK(!strstr(text, "FITS") && !strstr(text, "OVER") && !strstr(text, "\ncap ") &&
+              strstr(text, "--cap="),
+          "info without a cap: %s", text);
 
     text = output_of("sample @/run/model.golf --prompt=ab --tokens=20");
     CHECK(!strncmp(text, "ab", 2) && text[strlen(text) - 1] == '\n', "a sample: %s",
@@ -343,6 +388,34 @@ static void check_log(const char *name, int rows) {
     CHECK(found == rows, "%s: %d rows for %d steps", file, found, rows);
 }
 
+/* The line of result.json with this key, until the next call for another buffer. */
+static const char *result_line(const char *file, const char *key, char out[512]) {
+    size_t n;
+    char want[64];
+    snprintf(want, sizeof want, "  \"%s\": ", key);
+    const char *at = strstr((char *)read_file(IN(file), &n), want);
+    snprintf(out, 512, "%.*s", at ? (int)strcspn(at, "\n") : 0, at ? at : "");
+    return out;
+}
+
+/* A run that was cut short while it was scored ends with what it would have ended with. */
+static void check_scoring_again(void) {
+    static const char *const keys[] = {"phases", "flip_rate", "val_bpb", "zero_fraction",
+                                       "bytes_model"};
+    char before[512], after[512];
+    output_of(RUN "9");
+    copy_file("straight.json", "run9/result.json");
+    if (remove(IN("run9/result.json"))) die("remove: %s", strerror(errno));
+    output_of(RUN "9 --resume=1");
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        result_line("straight.json", keys[i], before);
+        result_line("run9/result.json", keys[i], after);
+        CHECK(*before && !strcmp(before, after), "scored again: %s, not %s", after,
+              before);
+    }
+    CHECK(!strstr(result_line("run9/result.json", "phases", after), "[0,"), "%s", after);
+}
+
 static void test_training(void) {
     size_t n;
     uint8_t *model = read_file(IN("run/model.golf"), &n);
@@ -361,6 +434,8 @@ static void test_training(void) {
           "recomputed, looked at: another model");
     check_log("run8", 2);
 
+    check_scoring_again();
+
     /* 12 ms: the schedule is cut to what fits */
     const char *text = output_of("train --preset=tiny --width=16 --seq=16 --steps=100000 "
                                  "--minutes=0.0002 --data=@/d --out=@/minutes");
@@ -368,6 +443,18 @@ static void test_training(void) {
               !strstr(text, "the schedule has 100000 steps"),
           "minutes: %.400s", text);
     free(model);
+}
+
+/* eval takes few rows at a time where they are long. */
+static void test_rows(void) {
+    static const int rows[][2] = {{8, 16}, {256, 16}, {4096, 16}, {8192, 8}, {65536, 1}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        Config c;
+        config_defaults(&c);
+        c.seq = rows[i][0];
+        CHECK(rows_at_a_time(&c) == (size_t)rows[i][1], "rows of %d: %zu at a time",
+              c.seq, rows_at_a_time(&c));
+    }
 }
 
 /* Text to tokenizer and shards, and a run on them. */
@@ -412,6 +499,7 @@ int main(void) {
     write_inputs();
     test_run();
     write_outputs();
+    run_test("waiting", test_waiting);
     run_test("usage", test_usage);
     run_test("messages", test_messages);
     run_test("locks", test_locks);
@@ -419,6 +507,7 @@ int main(void) {
     run_test("locked folder", test_locked_folder);
     run_test("output", test_output);
     run_test("training", test_training);
+    run_test("rows", test_rows);
     run_test("prepare", test_prepare);
     return end_tests("commands");
 }

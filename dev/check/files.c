@@ -128,28 +128,6 @@ static void test_packed_payloads(void) {
 
 /* ------------------------------------------------------------------------------------
  * Options as text */
-/* Values of an option: words, the ends of spans, and numbers that need all digits.
- * Returns how many. */
-static int values_of(const Option *o, char value[24][64]) {
-    char range[256], *save;
-    double lo, hi;
-    int n = 0;
-
-    if (o->type == TYPE_STR) {
-        strcpy(value[0], "a text, with = and spaces");
-        return 1;
-    }
-    range_text(o, range);
-    for (char *item = strtok_r(range, "|", &save); item;
-         item = strtok_r(NULL, "|", &save)) {
-        snprintf(value[n++], 64, "%.*s", (int)strcspn(item, " "), item);
-        if (sscanf(item, "%lf to %lf", &lo, &hi) != 2) continue;
-        snprintf(value[n++], 64, "%.17g", hi);
-        if (o->type == TYPE_NUM) snprintf(value[n++], 64, "%.17g", lo + (hi - lo) / 3);
-    }
-    return n;
-}
-
 static int same_option(const Config *a, const Config *b, const Option *o) {
     const void *x = (const char *)a + o->at, *y = (const char *)b + o->at;
     if (o->type == TYPE_STR) return !strcmp(x, y);
@@ -248,15 +226,16 @@ static void checkpoint_with(const char *text) {
     size_t size;
     const uint8_t *b = read_file(IN("checkpoint"), &size);
     const size_t len = strlen(text), old = get_u(b + 40, 4);
-    const size_t numbers = size - 44 - old - 4;
+    const size_t numbers = size - CKPT_FIXED - old - 4;
     uint8_t *out = xcalloc(size + len, 1);
 
-    memcpy(out, b, 44);
+    memcpy(out, b, CKPT_FIXED);
     put_u(out + 40, len, 4);
-    memcpy(out + 44, text, len);
-    memcpy(out + 44 + len, b + 44 + old, numbers);
-    put_u(out + 44 + len + numbers, crc32_of(0, out, 44 + len + numbers), 4);
-    put_file(IN("edited"), out, 44 + len + numbers + 4);
+    memcpy(out + CKPT_FIXED, text, len);
+    memcpy(out + CKPT_FIXED + len, b + CKPT_FIXED + old, numbers);
+    put_u(out + CKPT_FIXED + len + numbers, crc32_of(0, out, CKPT_FIXED + len + numbers),
+          4);
+    put_file(IN("edited"), out, CKPT_FIXED + len + numbers + 4);
     free(out);
 }
 
@@ -287,8 +266,9 @@ typedef struct {
     void (*use)(const char *path);
 } Kind;
 
-static const Kind kinds[] = {{"artifact", 28, 20, artifact_with, load_artifact},
-                             {"checkpoint", 44, 40, checkpoint_with, load_checkpoint}};
+static const Kind kinds[] = {
+    {"artifact", 28, 20, artifact_with, load_artifact},
+    {"checkpoint", CKPT_FIXED, 40, checkpoint_with, load_checkpoint}};
 
 static int status_of(const Kind *kind, char *text) {
     kind->write_with(text);
@@ -402,7 +382,7 @@ static void test_same_options(void) {
     }
 }
 
-/* Step, flips and numbers, field by field. */
+/* Step, flips, checksums and numbers, field by field. */
 static void test_checkpoint_layout(void) {
     Golf m;
     size_t size;
@@ -410,20 +390,77 @@ static void test_checkpoint_layout(void) {
     new_model(&m, small_model, 32);
     run_steps(&m, 0, 1);
     m.flips = 77;
+    m.tokenizer_crc = 0x12345678;
+    m.files_crc = 0x9abcdef0;
     ckpt_save(&m, IN("checkpoint"), 5);
     uint8_t *b = read_file(IN("checkpoint"), &size);
     const size_t n = get_u(b + 40, 4), bytes = m.n_params * sizeof(real);
-    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 1 &&
+    CHECK(!memcmp(b, "GOLFCKPT", 8) && get_u(b + 8, 4) == 2 &&
               get_u(b + 12, 4) == sizeof(real) && get_u(b + 16, 8) == 5 &&
-              get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params,
+              get_u(b + 24, 8) == 77 && get_u(b + 32, 8) == m.n_params &&
+              get_u(b + 44, 4) == 0x12345678 && get_u(b + 48, 4) == 0x9abcdef0,
           "the fixed fields");
-    CHECK(size == 44 + n + 3 * bytes + 4 && !memcmp(b + 44 + n, m.master, bytes) &&
-              !memcmp(b + 44 + n + bytes, m.moment1, bytes) &&
-              !memcmp(b + 44 + n + 2 * bytes, m.moment2, bytes),
+    CHECK(size == 52 + n + 3 * bytes + 4 && !memcmp(b + 52 + n, m.master, bytes) &&
+              !memcmp(b + 52 + n + bytes, m.moment1, bytes) &&
+              !memcmp(b + 52 + n + 2 * bytes, m.moment2, bytes),
           "%zu bytes, or other numbers", size);
     CHECK(get_u(b + size - 4, 4) == crc32_of(0, b, size - 4), "CRC-32");
     golf_free(&m);
     free(b);
+}
+
+/* A checkpoint of version 1 has no checksums at 44: it goes on as it always did. */
+static void test_checkpoint_of_version_1(void) {
+    Golf m, back;
+    size_t size;
+
+    new_model(&m, small_model, 32);
+    run_steps(&m, 0, 1);
+    ckpt_save(&m, IN("checkpoint"), 5);
+    uint8_t *b = read_file(IN("checkpoint"), &size);
+    memmove(b + 44, b + 52, size - 52);
+    size -= 8;
+    put_u(b + 8, 1, 4);
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("old"), b, size);
+    new_model(&back, small_model, 32);
+    back.files_crc = 7; /* of which it knows nothing */
+    CHECK(ckpt_load(&back, IN("old")) == 5 && back.flips == m.flips &&
+              !memcmp(back.master, m.master, m.n_params * sizeof(real)) &&
+              !memcmp(back.moment2, m.moment2, m.n_params * sizeof(real)),
+          "version 1: other numbers");
+    put_u(b + 8, 3, 4);
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("next"), b, size);
+    DIES("version 3", "next|version 1 to 2|found version 3", load_checkpoint(IN("next")));
+    golf_free(&m);
+    golf_free(&back);
+    free(b);
+}
+
+/* What a run depends on is the same file when it goes on, whatever else is new. */
+static void test_exchanged_files(void) {
+    Golf m, back;
+    put_file(IN("first"), "what it was", 11);
+    put_file(IN("second"), "another", 7);
+    new_model(&m, small_model, 32);
+    depends_on(&m, IN("first"));
+    depends_on(&m, IN("second"));
+    ckpt_save(&m, IN("checkpoint"), 5);
+
+    new_model(&back, small_model, 32);
+    depends_on(&back, IN("first"));
+    depends_on(&back, IN("second"));
+    CHECK(STATUS(ckpt_load(&back, IN("checkpoint"))) == 0, "the same files: %s", message);
+    golf_free(&back);
+    put_file(IN("second"), "Another", 7);
+    new_model(&back, small_model, 32);
+    depends_on(&back, IN("first"));
+    depends_on(&back, IN("second"));
+    DIES("an exchanged file", "checkpoint|first or |second|put the old file back",
+         ckpt_load(&back, IN("checkpoint")));
+    golf_free(&back);
+    golf_free(&m);
 }
 
 static void test_corruption(void) {
@@ -511,6 +548,72 @@ static void test_fit(void) {
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
 }
 
+/* A tensor of 2^32 weights has sizes, though no model may have it: it is refused, and
+ * --width=fit does not pick it. */
+static void test_large_sizes(void) {
+    const char *text =
+        "vocab=4096 cap=2000000000 unique=1 repeat=1 mlp=16 heads=1 batch=1";
+    const size_t weights = (size_t)1 << 32;
+    Golf m;
+    Config c = config_of(text);
+
+    c.width = 16384;
+    golf_layout(&m, &c);
+    const Tensor *t = m.tensor + T_wup;
+    CHECK(t->copy_n == weights && t->copy_scales == 1 &&
+              t->copy_bytes == 2 + CEIL(weights, 5),
+          "wup of 2^32 weights: %zu, %zu scales, %zu bytes", t->copy_n, t->copy_scales,
+          t->copy_bytes);
+    DIES("2^32 weights", "--width=16384|262144|2^30", config_check(&c));
+    c.width = 0;
+    const int status = STATUS(fit_width(&c), config_check(&c),
+                              exit(c.width == 8192 && !c.hidden ? 0 : 2));
+    CHECK(status == 0, "fit in 2 GB: status %d: %s", status, message);
+
+    c = config_of("vocab=65536 cap=2000000000 squeeze=0.1 unique=64 mlp=13 repeat=1");
+    const int huge = STATUS(c.width = 0, fit_width(&c),
+                            exit(artifact_bytes(&c) <= UINT32_MAX ? 0 : 2));
+    CHECK(huge == 0, "fit beyond the 32 bits of a file's size: %d %s", huge, message);
+}
+
+/* Sums of codes are ints of 32 bits: rows of wide codes that could leave them are
+ * multiplied as numbers. */
+static void test_long_rows(void) {
+    static const struct {
+        const char *options;
+        int in_integers;
+    } rows[] = {{"wq=int8 hidden=131072", KERNEL_BITS == 8},
+                {"wq=int8 hidden=131080", 0},
+                {"wq=ternary hidden=1048576", 1}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[128];
+        Golf m;
+        snprintf(text, sizeof text, "vocab=266 width=8 heads=1 %s", rows[i].options);
+        const Config c = config_of(text);
+        golf_layout(&m, &c);
+        CHECK(in_integers(&m, m.tensor + T_wdown) == rows[i].in_integers, "%s", text);
+    }
+}
+
+/* More parameters than any machine has memory for are refused before they are made. */
+static void test_memory(void) {
+    Golf m;
+    const Config c =
+        config_of("vocab=266 width=8192 mlp=16 heads=1 unique=64 prelude=64 coda=64");
+    DIES("too many parameters", "parameters need|this machine has|--width",
+         golf_init(&m, &c, 1));
+    DIES("too many to load", "parameters need|this machine has", golf_init(&m, &c, 0));
+}
+
+/* What no width can mend is said, and not that none fits. */
+static void test_fit_says_why(void) {
+    Config c = config_of("vocab=500");
+    c.batch = 65536;
+    c.seq = 65536;
+    c.width = 0;
+    DIES("fit with too large a batch", "--batch=65536|--seq=65536", fit_width(&c));
+}
+
 /* --squeeze: coding is expected to leave this part of the packed bytes. */
 static void test_squeeze(void) {
     Config c = config_of("vocab=500 cap=80000 squeeze=0.8");
@@ -548,6 +651,13 @@ static void test_gated_bytes(void) {
     CHECK(hidden_width(&fixed) == 640, "--hidden is taken literally");
 }
 
+/* A file loads whatever its model was trained with. */
+static void test_own_files(void) {
+    check_own_files("");
+    check_own_files("unique=2 prelude=1 coda=1 heads=4 kv_heads=2 extra_norm=each");
+    check_own_files("wq=none aq=none embed_bits=16 gate=none mix=none");
+}
+
 int main(void) {
     start_tests();
     run_test("artifact: exports", test_exports);
@@ -559,10 +669,17 @@ int main(void) {
     run_test("options: systems=", test_systems_line);
     run_test("checkpoint: options", test_same_options);
     run_test("checkpoint: layout", test_checkpoint_layout);
+    run_test("checkpoint: version 1", test_checkpoint_of_version_1);
+    run_test("checkpoint: exchanged files", test_exchanged_files);
     run_test("corruption", test_corruption);
     run_test("ledger", test_ledger);
     run_test("fit", test_fit);
+    run_test("fit: large sizes", test_large_sizes);
+    run_test("fit: says why", test_fit_says_why);
+    run_test("long rows", test_long_rows);
+    run_test("memory", test_memory);
     run_test("squeeze", test_squeeze);
     run_test("gated bytes", test_gated_bytes);
+    run_test("loads its own file", test_own_files);
     return end_tests("files");
 }

@@ -18,6 +18,16 @@ static const struct {
 #undef X
     {NULL, NULL}};
 
+/* --width=fit: what it picks is not refused, or it says why it can pick nothing. */
+static void check_fit(const char *arm) {
+    char text[512];
+    snprintf(text, sizeof text, "vocab=266 width=32 heads=2 batch=1 cap=60000 %s", arm);
+    Config c = config_of(text);
+    c.width = 0;
+    const int status = STATUS(fit_width(&c), fputs("picked\n", stderr), config_check(&c));
+    CHECK(status == 0 || !strstr(message, "picked"), "%s: %s", text, message);
+}
+
 static const SystemTests *now_testing;
 static const char *now_named;
 
@@ -30,6 +40,8 @@ static void test_gradients(void) {
 static void test_files(void) {
     for (const char *const *arm = now_testing->files; arm && *arm; arm++) {
         check_export(*arm);
+        check_own_files(*arm);
+        check_fit(*arm);
         if (rename(IN("model.golf"), IN("artifact"))) die("rename: %s", strerror(errno));
         if (arm != now_testing->files) continue;
         check_corruption("artifact", IN("bad.golf"), load_artifact, 0);
@@ -117,7 +129,10 @@ static void test_line(const char *kind, const char *arm, const char *wanted) {
         return;
     }
     if (DOUBLE && (both || !strcmp(kind, "gradients"))) check_gradients(arm, midway);
-    if (!DOUBLE && (both || !strcmp(kind, "files"))) check_export(arm);
+    if (DOUBLE || !(both || !strcmp(kind, "files"))) return;
+    check_export(arm);
+    check_own_files(arm);
+    check_fit(arm);
 }
 
 static void test_combined(void) {

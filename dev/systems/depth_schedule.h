@@ -10,9 +10,9 @@
  *                                  interface of the last one
  *
  * From Huginn (2502.05171: random depth, truncated backpropagation) and Parameter Golf's
- * records (loops that are switched on late). Nothing of it is stored. Differs from
- * Huginn: the number is uniform, not log-normal Poisson, and the same for all rows; input
- * injection is that of the core. */
+ * records (loops that are switched on late). Nothing of it is stored; flops_per_token is a
+ * mean of the steps. Differs from Huginn: the number is uniform, not log-normal Poisson,
+ * and the same for all rows; input injection is that of the core. */
 #ifdef OPTIONS
 X(TRAIN, STR, repeat_ramp, "", "",
   "uses of a block from which fraction of the run: 1@0,3@0.5")
@@ -140,6 +140,22 @@ static void depth_eval(Golf *m, const Config *how) {
     depth_set(m, how->eval_repeat);
 }
 
+/* Phases of a training step, of up to 100,000 steps that are evenly spaced. The backward
+ * pass, through the last ones only with --backprop, is two thirds of a phase's cost. */
+static double depth_mean(const Golf *m) {
+    const Config *c = &m->config;
+    const int every = 1 + c->steps / 100000;
+    double sum = 0;
+    int steps = 0;
+    for (int step = 0; step < c->steps; step += every) {
+        const int visits = c->prelude + c->unique * depth_at(c, step) + c->coda;
+        const int learned = c->backprop ? MIN(c->backprop, visits) : visits;
+        sum += (visits + 2 * learned) / 3.0;
+        steps++;
+    }
+    return sum / steps;
+}
+
 static const System depth_schedule_system = {
     .name = "depth_schedule",
     .needs = "repeat_ramp, --repeat_random or --backprop",
@@ -148,6 +164,7 @@ static const System depth_schedule_system = {
     .check = depth_check,
     .start = depth_start,
     .step = depth_step,
+    .depth = depth_mean,
     .eval = depth_eval};
 
 #elif defined TESTS
@@ -248,6 +265,34 @@ static void test_random_depth(void) {
         CHECK(seen[r] > 850 && seen[r] < 1150, "%d uses: %d times of 4000", r, seen[r]);
 }
 
+/* FLOPs of training are those of the phases that run: a mean over its steps, and a third
+ * of a phase's without a backward pass. */
+static void test_flops_of_depth(void) {
+    static const struct {
+        const char *options;
+        double phases;
+    } rows[] = {{"repeat_ramp=1@0,2@0.3,4@0.5", 0.3 * 1 + 0.2 * 2 + 0.5 * 4},
+                {"repeat_ramp=1@0,4@0.9 prelude=1 coda=2", 3 + 0.9 * 1 + 0.1 * 4},
+                {"backprop=1", (4 + 2 * 1) / 3.0},
+                {"repeat_ramp=1@0,4@0.5 backprop=3", 0.5 * 1 + 0.5 * (4 + 2 * 3) / 3.0},
+                {"backprop=9", 4}};
+    char text[256];
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        snprintf(text, sizeof text, "vocab=20 repeat=4 steps=1000 %s", rows[i].options);
+        const Config c = config_of(text), one = config_of("vocab=20 repeat=1"),
+                     two = config_of("vocab=20 repeat=2");
+        const double phase = flops_per_token(&two) - flops_per_token(&one);
+        const double want = flops_per_token(&one) + phase * (rows[i].phases - 1);
+        CHECK(near(flops_per_token(&c) / want, 1, 1e-12), "%s: %.9g FLOPs, not %.9g", text,
+              flops_per_token(&c), want);
+    }
+    const Config c = config_of("repeat=4 steps=10000 repeat_random=1");
+    const Config three = config_of("repeat=3"), two = config_of("repeat=2");
+    const double middle = (flops_per_token(&three) + flops_per_token(&two)) / 2;
+    CHECK(near(flops_per_token(&c) / middle, 1, 0.02), "1 to 4 by chance: %g, not %g",
+          flops_per_token(&c), middle);
+}
+
 static const SystemTests depth_schedule_tests = {
     .gradients = (const char *const[]){"repeat=3 repeat_ramp=1@0,3@0.5", NULL},
     .files =
@@ -264,8 +309,11 @@ static const SystemTests depth_schedule_tests = {
                             {"order", test_order_of_phases},
                             {"backprop", test_backprop},
                             {"random", test_random_depth},
+                            {"FLOPs", test_flops_of_depth},
                             {NULL, NULL}}};
 #elif defined BUGS
+bug flops-of-all-phases float FLOPs "s/^    \.depth = depth_mean,$//"
+bug flops-of-a-whole-backward float FLOPs "$(in_ depth_mean)s/MIN(c->backprop, visits)/visits/"
 bug new-phases-open double ramp "$(in_ depth_start)s/if (used\[p\])/if (1)/"
 bug backprop-one-more double backprop "$(in_ depth_step)s/m->n_visits - c->backprop/m->n_visits - c->backprop - 1/"
 bug order-of-the-cycle float order "$(in_ depth_set)s/q % r/q \/ c->unique/"

@@ -160,7 +160,7 @@ static void donor_unsoftened(Golf *from) {
  * file: it is found in the masters again. */
 static void donor_open(Golf *from, const char *path) {
     const Checkpoint k = ckpt_open(path);
-    config_check(&k.config);
+    model_check(&k.config);
     golf_layout(from, &k.config);
     if (k.count != from->n_params)
         die("%s: expected %zu parameters, found %zu", path, from->n_params, k.count);
@@ -270,6 +270,7 @@ static void init_from_open(Golf *m, const Tokenizer *tok, int resumes) {
     EACH_SYSTEM(s, m) wanted |= (*s)->wants & RES_DONOR;
     if (resumes && !wanted && access(path, R_OK)) return;
     same_tokenizer(tok, path);
+    if (wanted) depends_on(m, path);
     take_from(m, path, resumes ? NULL : stdout);
 }
 

@@ -887,6 +887,12 @@ static int moeut_wqkv_rows(const Config *c) {
     return qk_rows(c) + values * kv_heads(c) * head_dim(c);
 }
 
+static void moeut_check_run(const Config *c) {
+    const double pairs = (double)c->batch * c->seq * c->topk; /* an int counts them */
+    if (c->experts && pairs > 1 << 24)
+        die("--batch x --seq x --topk: at most 2^24 with --experts");
+}
+
 static void moeut_check(const Config *c) {
     option_needs(c, "topk", c->experts, "experts");
     option_needs(c, "expert_size", c->experts, "experts");
@@ -902,9 +908,6 @@ static void moeut_check(const Config *c) {
     if (c->experts && c->hidden) die("--experts have --expert_size, no --hidden");
     if (c->recompute && (c->experts || c->attn_experts))
         die("--experts and --attn_experts: expected no --recompute");
-    const double pairs = (double)c->batch * c->seq * c->topk; /* an int counts them */
-    if (c->experts && pairs > 1 << 24)
-        die("--batch x --seq x --topk: at most 2^24 with --experts");
     if (c->norm == NORM_PERI && (!c->experts || c->extra_norm == XN_EACH))
         die("--norm=peri is for the MLP's experts: expected --experts, and no "
             "--extra_norm=each");
@@ -1076,6 +1079,7 @@ static const System moeut_system = {.name = "moeut",
                                     .takes = moeut_takes,
                                     .uses = moeut_uses,
                                     .check = moeut_check,
+                                    .check_run = moeut_check_run,
                                     .shape = moeut_shape,
                                     .buffers = moeut_buffers,
                                     .start = moeut_start,
@@ -1636,6 +1640,7 @@ static const SystemTests moeut_tests = {
                             {"costs", test_moeut_costs},
                             {NULL, NULL}}};
 #elif defined BUGS
+bug loader-checks-the-batch float combined "$(in_ moeut_check)s/^}/    moeut_check_run(c);\n}/"
 bug expert-of-the-first-choice double "moeut: grad" "$(in_ expert_gates_backward)s/dz\[OF_MLP\]\[n \* E + task->e\]/dz[OF_MLP][n * E]/"
 bug expert-gate-not-learned double "moeut: grad" "$(in_ expert_gates_backward)s/ \* gate \* (1 - gate);/ * 0;/"
 bug experts-uneven double "moeut: grad" "$(in_ entropy_backward)s/log_p\[e\] - mean/log_p[e]/"

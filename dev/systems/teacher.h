@@ -9,8 +9,10 @@
  *
  *     d(loss)/dz = ((1 - kd) (q - onehot) + kd (q - p)) * (1 - (l/30)^2)
  *
- * Nothing of it is stored. Cost: the teacher's forward pass at each step, a third of a
- * training step of its size, and the memory of another model.
+ * Nothing of it is stored but, in checkpoints, a checksum of its file: a run that is
+ * resumed needs the same one. Cost: the teacher's forward pass at each step, a third of a
+ * training step of its size (teacher_flops_per_token in result.json), and the memory of
+ * another model.
  *
  * Differs from the papers: no temperature; and where the second one makes the teacher of
  * the model that it converts, here it is any checkpoint with the same tokenizer. */
@@ -51,7 +53,7 @@ static void teacher_load(Golf *m, const char *path) {
     const Config *c = &k.config;
     Golf *t = owned(m, 1, sizeof(Golf));
 
-    config_check(c);
+    model_check(c);
     if (c->vocab != m->config.vocab || c->seq < m->config.seq)
         die("%s: expected --vocab=%d and --seq=%d or more, found %d and %d", path,
             m->config.vocab, m->config.seq, c->vocab, c->seq);
@@ -73,6 +75,7 @@ static void teacher_load(Golf *m, const char *path) {
 static void teacher_open(Golf *m, const Tokenizer *tok, int resumes) {
     (void)resumes;
     same_tokenizer(tok, m->config.teacher);
+    depends_on(m, m->config.teacher);
     teacher_load(m, m->config.teacher);
 }
 
@@ -101,8 +104,7 @@ static const real *teacher_logits(const Golf *t, real *other, size_t from, int n
 }
 
 /* l (n,V): logits, whose losses and log-sum-exps f has, to their gradients; the losses
- * become those of the aim. Before the teacher is there (--minutes counts steps first)
- * they are the core's. */
+ * become those of the aim. Without a teacher (bench) they are the core's. */
 static void teacher_loss(const Golf *m, real *l, const Flow *f, const int *y, size_t from,
                          size_t row, int n, real dloss) {
     const Golf *t = m->own[SYS_teacher];
@@ -125,6 +127,12 @@ static void teacher_loss(const Golf *m, real *l, const Flow *f, const int *y, si
     for (size_t i = 0; i < (size_t)n * (size_t)V; i++) l[i] += other[i];
 }
 
+/* What its forward pass costs beside flops_per_token, which is the model's alone. */
+static void teacher_result(const Golf *m, FILE *f) {
+    Golf *t = m->own[SYS_teacher];
+    fprintf(f, "  \"teacher_flops_per_token\": %.17g,\n", flops_at(t, t->phases) / 3);
+}
+
 static const System teacher_system = {.name = "teacher",
                                       .needs = "teacher",
                                       .on = teacher_on,
@@ -133,6 +141,7 @@ static const System teacher_system = {.name = "teacher",
                                       .open = teacher_open,
                                       .forward = teacher_forward,
                                       .loss = teacher_loss,
+                                      .result = teacher_result,
                                       .release = teacher_release};
 
 #elif defined TESTS
@@ -257,6 +266,9 @@ static void test_teacher_refused(void) {
     DIES("a teacher made of a donor", "t.bin|--thing|another --teacher",
          refuse_donors(&t, IN("t.bin")));
     t.systems[0] = NULL;
+    mkdir(IN("moved"), 0777); /* away from its tokenizer, which it knows */
+    t.tokenizer_crc = 77;
+    ckpt_save(&t, IN("moved/t.bin"), 3);
     golf_free(&t);
 
     write_hand_model(IN("hand.model"));
@@ -265,6 +277,64 @@ static void test_teacher_refused(void) {
              expanded("@/elsewhere/t.bin"));
     new_model(&m, text, 32);
     DIES("another tokenizer", "elsewhere/t.bin|tokenizer", teacher_open(&m, tok, 0));
+    golf_free(&m);
+    snprintf(text, sizeof text, "vocab=20 width=16 heads=2 seq=16 teacher=%s",
+             expanded("@/moved/t.bin"));
+    new_model(&m, text, 32);
+    DIES("moved", "moved/t.bin|tokenizer|0000004d", teacher_open(&m, tok, 0));
+    golf_free(&m);
+}
+
+/* Nor, when the run goes on, one that is not what it started with. */
+static void test_teacher_exchanged(void) {
+    static const char *const first = "train --preset=tiny --width=16 --seq=16 --steps=2 "
+                                     "--data=@/export --out=@/taught_by --overwrite=1 ";
+    static const char *const taught =
+        "train --preset=tiny --width=16 --seq=16 --steps=3 --data=@/export --out=@/taught "
+        "--teacher=@/taught_by/ckpt.bin --resume=1";
+    size_t n;
+
+    CHECK(STATUS(command_line(first)) == 0 && STATUS(command_line(taught)) == 0,
+          "a run with a teacher: %s", message);
+    const char *result = (char *)read_file(IN("taught/result.json"), &n);
+    CHECK(strstr(result, "\"teacher_flops_per_token\": ") != NULL, "its cost: %s", result);
+    CHECK(STATUS(command_line(taught)) == 0, "the same teacher: %s", message);
+    char *other = strdup(first);
+    memcpy(strstr(other, "--steps=2"), "--steps=1", 9);
+    CHECK(STATUS(command_line(other)) == 0, "another teacher: %s", message);
+    DIES("an exchanged teacher", "taught/ckpt.bin|taught_by/ckpt.bin|put the old file back",
+         command_line(taught));
+    free(other);
+}
+
+/* --minutes measures steps with the teacher's part. */
+static int teacher_was_there;
+static void see_teacher(Golf *m, int step) {
+    teacher_was_there = step >= 0 && m->own[SYS_teacher];
+}
+
+static void test_teacher_in_minutes(void) {
+    static const System seeing = {.name = "seeing", .on = never_on, .step = see_teacher};
+    Golf m, t;
+    char text[300];
+
+    new_model(&t, "vocab=266 width=16 heads=2 seq=16", 0);
+    ckpt_save(&t, IN("t.bin"), 3);
+    golf_free(&t);
+    const Tokenizer *tok = tokenizer_load(IN("export/tokenizer.model"));
+    Shards *train = shards_open(IN("export"), "train", HAND_VOCAB);
+    snprintf(text, sizeof text,
+             "vocab=266 width=16 heads=2 seq=16 batch=2 minutes=0.01 teacher=%s",
+             expanded("@/t.bin"));
+    new_model(&m, text, 32);
+    const System **s = m.systems;
+    while (*s) s++;
+    *s = &seeing;
+    int *x = xcalloc(33, sizeof(int)), *y = xcalloc(32, sizeof(int));
+    teacher_was_there = 0;
+    fit_minutes(&m, tok, train, x, y);
+    CHECK(teacher_was_there, "--minutes counts steps without the teacher");
+    CHECK(!m.own[SYS_teacher], "the run starts with what measured");
     golf_free(&m);
 }
 
@@ -281,8 +351,12 @@ static const SystemTests teacher_tests = {
     .tests = (const Test[]){{"aim", test_teacher_aim},
                             {"opened", test_teacher_opened},
                             {"refused", test_teacher_refused},
+                            {"exchanged", test_teacher_exchanged},
+                            {"in minutes", test_teacher_in_minutes},
                             {NULL, NULL}}};
 #elif defined BUGS
+bug teacher-exchanged float exchanged "$(in_ teacher_open)s/depends_on(m, .*;//"
+bug minutes-without-the-teacher float minutes "$(in_ fit_minutes)s/open_systems(m, tok, 0);/(void)tok;/"
 bug teacher-without-softcap double "teacher: grad" "$(in_ teach_token)s/ \* (1 - l\[k\] \* l\[k\] \* cap2)//"
 bug teacher-twice double "teacher: grad" "$(in_ teacher_loss)s/(1 - W) \* f->loss/f->loss/"
 bug teacher-of-the-first-row double "teacher: aim" "$(in_ teacher_loss)s/f->lse\[i\], y\[i\]/f->lse[0], y[i]/"
