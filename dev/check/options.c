@@ -160,7 +160,7 @@ static void add_number(Values *v, const Option *o, double x) {
         add_value(v, number_text(o->type == TYPE_INT ? rint(x) : x, text), 63);
 }
 
-static Values values_of(const Option *o, const Config *at) {
+static Values values_to_try(const Option *o, const Config *at) {
     Values v = {.count = 0};
     char range[256];
     if (o->type == TYPE_STR) return v;
@@ -286,7 +286,7 @@ static int judge(const Option *o, const Config *c, const Parent *p, Outcome *bef
 
 /* One option of one model. A number may be without effect, if another has some. */
 static void try_option(const Option *o, const Parent *p, Outcome *before) {
-    const Values v = values_of(o, &p->config);
+    const Values v = values_to_try(o, &p->config);
     Record *record = records + (o - options);
     int count[3] = {0}, idle_word = 0;
     const char *last = "";
@@ -378,7 +378,7 @@ static uint64_t command_in_folders(const char *line, int both) {
 }
 
 static Values texts_of(const Option *o) {
-    Values v = values_of(o, &plain);
+    Values v = values_to_try(o, &plain);
     if (o->type != TYPE_STR) return v;
     add_value(&v, "@/donor/ckpt.bin", 63);
     add_value(&v, "ab", 63);
@@ -418,7 +418,7 @@ static void test_commands(void) {
 
 /* Every word and flag; of a span of numbers the first two. */
 static void add_parents_of(const Option *o) {
-    const Values v = values_of(o, &parents->config);
+    const Values v = values_to_try(o, &parents->config);
     const int span = strstr(o->range, " to ") != NULL;
     int added = 0;
     for (int i = 0; i < v.count; i++) {
