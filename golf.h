@@ -20,6 +20,7 @@
 #else
 static inline int omp_get_max_threads(void) { return 1; }
 static inline int omp_get_thread_num(void) { return 0; }
+static inline void omp_set_num_threads(int n) { (void)n; }
 #endif
 
 #ifdef GOLF_DOUBLE /* finite differences need doubles: the tests build the program both ways */
@@ -101,6 +102,7 @@ enum {
     X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
+    X(TRAIN, INT, bwd, "int16", "int16|fp32", "gradients of outputs in products: codes, where weights are") \
     X(TRAIN, NUM, clip, "1", "0|1e-9 to 1000000", "global gradient norm limit; 0 = none") \
     X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
@@ -124,6 +126,7 @@ enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP, SCALE_AUTO };
 enum { OPT_ADAMW, OPT_MUON };
+enum { BWD_INT16, BWD_FP32 };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
 
 /* Where an option means something: option, condition, and what is missing elsewhere. The
@@ -399,21 +402,29 @@ double now(void); /* seconds, monotonic */
 
 /* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,
  * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
- * holds numbers, or q holds int8 codes that stand for q * inv[stored row] (activations
- * kept as codes). */
+ * holds numbers, or q codes of 8 bits (inputs), or h codes of 16 bits (gradients of
+ * outputs), which stand for code * inv[stored row]. */
 typedef struct {
     const real *f;
     const int8_t *q;
+    const int16_t *h;
     const real *inv;
     size_t ld;
     int trans;
 } Mat;
 
-static inline Mat mat(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 0}; }
-static inline Mat mat_t(const real *f, size_t ld) { return (Mat){f, 0, 0, ld, 1}; }
-static inline Mat mat_q(const int8_t *q, const real *v, size_t ld) {
-    return (Mat){0, q, v, ld, 0};
+static inline Mat mat(const real *f, size_t ld) { return (Mat){.f = f, .ld = ld}; }
+static inline Mat mat_q(const int8_t *q, const real *inv, size_t ld) {
+    return (Mat){.q = q, .inv = inv, .ld = ld};
 }
+static inline Mat mat_h(const int16_t *h, const real *inv, size_t ld) {
+    return (Mat){.h = h, .inv = inv, .ld = ld};
+}
+static inline Mat transposed(Mat x) {
+    x.trans = !x.trans;
+    return x;
+}
+static inline Mat mat_t(const real *f, size_t ld) { return transposed(mat(f, ld)); }
 
 static inline Mat mat_at(Mat x, size_t i,
                          size_t j) { /* the view that starts at element (i,j) */
@@ -423,14 +434,21 @@ static inline Mat mat_at(Mat x, size_t i,
         x.f += row * x.ld + col;
         return x;
     }
-    x.q += row * x.ld + col;
-    x.inv += row;
+    if (x.q) x.q += row * x.ld + col;
+    if (x.h) x.h += row * x.ld + col;
+    if (x.inv) x.inv += row;
     return x;
+}
+
+static inline int mat_code(Mat x, size_t i, size_t j) {
+    x = mat_at(x, i, j);
+    return x.q ? *x.q : *x.h;
 }
 
 static inline real mat_get(Mat x, size_t i, size_t j) {
     x = mat_at(x, i, j);
-    return x.f ? *x.f : (real)*x.q * *x.inv;
+    if (x.f) return *x.f;
+    return (real)(x.q ? *x.q : *x.h) * *x.inv;
 }
 
 /* Codes (rows, cols) packed for the integer product, once per optimizer step. */
@@ -440,17 +458,32 @@ typedef struct {
     uint32_t *stream; /* 2 bits per code, for one token at a time */
 } IntWeights;
 
+/* Codes b(k,n) packed for gemm_16, once per optimizer step. */
+typedef struct {
+    int32_t *panel; /* two codes a word */
+    int16_t *ratio; /* (k) with has_ratio: what the codes of a are multiplied by first */
+    const real *column; /* (n) steps of b's columns, or NULL */
+    real scale;
+    int k, n, terms, has_ratio; /* terms: how many fit a sum */
+} Weights16;
+
 /* b(k,n) packed for gemm_panels, once per optimizer step. */
 typedef struct {
     real *panel;
     int k, n;
 } Panels;
 
+/* What codes may be so that `most` terms fit a sum: the largest of a and of b. */
+typedef struct {
+    int a, b, most;
+} Terms;
+
 typedef struct { /* one product of gemm_all: c(m,n) = or += (acc) a(m,k) b(k,n) */
     real *c;
     size_t ldc;
     Mat a, b;
     int m, n, k, acc;
+    const Terms *terms; /* NULL: in floating point */
 } Gemm;
 
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
@@ -467,6 +500,16 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
                     const int8_t *code, real s, int n, int m, int k);
 void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w,
               real s, int n);
+
+void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
+                      const real *scale, const real *column, int m, int n, int k,
+                      int acc);
+void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale);
+void weights_16_free(Weights16 *w);
+void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m);
+void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n, int k,
+                int acc);
+void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top);
 
 /* ------------------------------------------------------------------------------------------
  * Section 5, the model. N = B*T tokens, K = width of the input. The input of a
@@ -522,16 +565,28 @@ typedef struct Inputs {
     X(r_e, 1) X(x0, c->width)      /* normed: what the first phase starts from */ \
     X(hn, c->width) X(r_out, 1)    /* the last stream, normed */ \
     X(lse, 1) X(loss, 1)           /* of the logits */
+#define FORWARD_CODES(X) \
+    X(z_h, m->tensor[T_embed].cols) /* what the head multiplies by the embedding */
 #define BACKWARD_REALS(X) \
     X(dh, c->width)                /* of the stream, whatever phase it is in */ \
     X(dx0, c->width) \
     X(dqk, qk_rows(c)) X(dqkv, qkv_rows(c)) X(datt, c->width) X(d_o, c->width) \
     X(df, hidden_width(c)) X(df_gate, gate_width(c)) X(dy, c->width)
+#define BACKWARD_CODES(X)          /* of bwd=int16 */ \
+    X(dqkv_h, qkv_rows(c)) X(d_o_h, c->width) X(df_h, hidden_width(c)) \
+    X(df_gate_h, gate_width(c)) X(dy_h, c->width)
 #define ADAPTER_REALS(X)           /* with an adapter (see below); else x = e, z = hn, de = dy */ \
     X(x, c->width) X(z, m->tensor[T_embed].cols) \
     X(de, m->tensor[T_embed].cols) X(dz, m->tensor[T_embed].cols)
 /* clang-format on */
 
+/* Gradients of outputs, rounded: h (N,n), and the step of each token. */
+typedef struct {
+    int16_t *h;
+    real *step;
+} Rounded;
+
+#define CODES_FIELD(name, n) Rounded name;
 #define REAL_FIELD(name, n) real *name;
 #define ACT_FIELD(name, tensor, n) Act name;
 typedef struct {
@@ -541,14 +596,17 @@ typedef struct {
 
 typedef struct { /* buffers that exist once, whatever phase it is */
     FORWARD_REALS(REAL_FIELD)
+    FORWARD_CODES(CODES_FIELD)
     BACKWARD_REALS(REAL_FIELD)
+    BACKWARD_CODES(CODES_FIELD)
     ADAPTER_REALS(REAL_FIELD)
 } Flow;
 
 typedef struct {
     IntWeights codes;
+    Weights16 back_codes;
     Panels forward, back;
-} Packed; /* W for y = x W^T, as codes or numbers, and for dx = dy W */
+} Packed; /* W for y = x W^T and for dx = dy W, each as codes or numbers */
 
 enum {
     CHUNK = 42,      /* tokens that one thread takes through layer after layer */
@@ -581,7 +639,8 @@ struct Golf {
     uint32_t tokenizer_crc, files_crc; /* of the run's tokenizer; see depends_on */
     char files[1024];                  /* the names of the latter */
     Packed *packed;                    /* per copy of a matrix, 3 row ranges (q, k, v) */
-    Panels head, head_back;            /* E^T and E */
+    Panels head, head_back;            /* E^T and E, */
+    Weights16 head_codes, head_back_codes; /* or as codes */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */
@@ -593,10 +652,14 @@ struct Golf {
     int *visits, n_visits; /* phases of a forward pass, in order */
     int learn_from;        /* gradients reach visits[] from here on */
     FORWARD_REALS(REAL_FIELD)
+    FORWARD_CODES(CODES_FIELD)
     BACKWARD_REALS(REAL_FIELD)
+    BACKWARD_CODES(CODES_FIELD)
     ADAPTER_REALS(REAL_FIELD)
-    real *logits;  /* (min(N,HEAD),V) */
-    real *partial; /* (rows_partial,n_interface) gradients of one phase, per chunk */
+    real *logits;      /* (min(N,HEAD),V) */
+    Rounded dlogits_h; /* the same: gradients, but for the targets' part, */
+    real *target_dl;   /* (min(N,HEAD)) which is this */
+    real *partial;     /* (rows_partial,n_interface) gradients of one phase, per chunk */
     size_t rows_partial;
     real *rope, *ones;     /* (seq,D) cos | sin; (C+F) */
     real *kcache, *vcache; /* (phases,seq,KV*D), only when sampling */

@@ -286,7 +286,7 @@ static void layer_embed(Layer *l) {
 }
 
 static void layer_embed_d(Layer *l) {
-    embed_backward(l->d[0], l->coef, l->tokens, l->N, l->K);
+    embed_backward(l->d[0], l->coef, NULL, l->tokens, l->N, l->K);
 }
 
 static void layer_mix(Layer *l) {
@@ -516,8 +516,8 @@ static void check_projection(Projection *l, int first, int rows, const char *tex
     const size_t at = m->tensor[T_wqkv].at + (size_t)(QKV + first) * (size_t)C;
     const size_t n = (size_t)(rows * C);
     set_all(m->grad, m->n_params, 0.25);
-    linear_dx(m, dx, l->coef, (size_t)QKV, T_wqkv, 1, l->range, N);
-    const Gemm dw = linear_dw(m, l->coef, (size_t)QKV, in, T_wqkv, 1, l->range, N);
+    linear_dx(m, dx, mat(l->coef, (size_t)QKV), T_wqkv, 1, l->range, N);
+    const Gemm dw = linear_dw(m, mat(l->coef, (size_t)QKV), in, T_wqkv, 1, l->range, N);
     gemm_all(&dw, 1);
     for (size_t i = 0; i < n; i++) m->grad[at + i] -= (real)0.25;
 
@@ -906,7 +906,7 @@ static void test_large_batch(void) {
         for (size_t i = 0; i < m.n_params; i++) halves[i] += r.grad[i] / 2;
     }
     const double apart = distance(m.grad, halves, m.n_params);
-    CHECK(near(loss, loss_halves, EPS) && apart < EPS,
+    CHECK(near(loss, loss_halves, EPS) && apart < (DOUBLE ? EPS : 1e-4),
           "1,300 tokens against two halves: loss %.3g, gradients %.3g",
           loss - loss_halves, apart);
     golf_free(&m);
@@ -1284,47 +1284,56 @@ static void check_muon(const Golf *m, const Tensor *t, const real *before, doubl
             trace += u[i] * u[i] / (t->stored_copies * parts * side);
         }
     }
-    CHECK(worst < (DOUBLE ? 1e-12 : 2e-5), "Muon of %s, width %d: off by %.3g", t->name,
-          C, worst);
+    const double bound = m->config.bwd == BWD_INT16 ? 2e-3 : DOUBLE ? 1e-12 : 2e-5;
+    CHECK(worst < bound, "Muon of %s, width %d: off by %.3g", t->name, C, worst);
     /* the mean square of the singular values */
     CHECK(trace > 0.6 && trace < 1.3, "Muon of %s: singular values %.3g", t->name, trace);
 }
 
-/* Against its definition in plain loops, and what it is for: singular values near 1. */
-static void test_muon(void) {
-    const char *text =
-        "vocab=16 width=16 heads=2 mlp=3 unique=2 repeat=1 optimizer=muon lr_muon=0.1 "
-        "momentum=0.9 warmup=0 warmdown=0 steps=9 wd=0.5";
-
-    for (int parts = 1; parts <= 3; parts += 2) {
-        Golf m;
-        new_model(&m, text, 8);
-        m.tensor[T_wqkv].muon_parts = parts;
-        double *momentum = xcalloc(m.n_params, sizeof(double));
-        double *u = xcalloc(m.n_params, sizeof(double));
-        for (int step = 0; step < 2; step++) {
-            const real *before = copied(m.master, m.n_params);
-            const real *second = copied(m.moment2, m.n_params);
-            const double clipped = step ? 0.5 : 1;
-            for (size_t i = 0; i < m.n_params; i++)
-                m.grad[i] = noise((uint64_t)(90 + step), i);
-            for (size_t i = 0; i < m.n_params; i++) {
-                const double g = (double)m.grad[i] * clipped;
-                momentum[i] = 0.9 * momentum[i] + 0.1 * g;
-                u[i] = 0.9 * momentum[i] + 0.1 * g; /* Nesterov */
-            }
-            golf_muon(&m, step, clipped);
-            EACH_TENSOR(t, &m) {
-                if (!t->n) continue;
-                if (t->role == PROJ)
-                    check_muon(&m, t, before, u, t == m.tensor + T_wqkv ? parts : 1);
-                if (t->role != PROJ)
-                    CHECK(same_reals(before + t->at, m.master + t->at, t->n),
-                          "Muon moved %s", t->name);
-            }
-            CHECK(same_reals(second, m.moment2, m.n_params), "Muon has no second moment");
+/* Two steps against their definition in plain loops. */
+static void check_muon_steps(const char *bwd, int parts) {
+    char text[256];
+    Golf m;
+    snprintf(text, sizeof text,
+             "vocab=16 width=16 heads=2 mlp=3 unique=2 repeat=1 optimizer=muon "
+             "lr_muon=0.1 momentum=0.9 warmup=0 warmdown=0 steps=9 wd=0.5 bwd=%s",
+             bwd);
+    new_model(&m, text, 8);
+    m.tensor[T_wqkv].muon_parts = parts;
+    double *momentum = xcalloc(m.n_params, sizeof(double));
+    double *u = xcalloc(m.n_params, sizeof(double));
+    for (int step = 0; step < 2; step++) {
+        const real *before = copied(m.master, m.n_params);
+        const real *second = copied(m.moment2, m.n_params);
+        const double clipped = step ? 0.5 : 1;
+        for (size_t i = 0; i < m.n_params; i++)
+            m.grad[i] = noise((uint64_t)(90 + step), i);
+        for (size_t i = 0; i < m.n_params; i++) {
+            const double g = (double)m.grad[i] * clipped;
+            momentum[i] = 0.9 * momentum[i] + 0.1 * g;
+            u[i] = 0.9 * momentum[i] + 0.1 * g; /* Nesterov */
         }
-        golf_free(&m);
+        golf_muon(&m, step, clipped);
+        EACH_TENSOR(t, &m) {
+            if (!t->n) continue;
+            if (t->role == PROJ)
+                check_muon(&m, t, before, u, t == m.tensor + T_wqkv ? parts : 1);
+            if (t->role != PROJ)
+                CHECK(same_reals(before + t->at, m.master + t->at, t->n), "Muon moved %s",
+                      t->name);
+        }
+        CHECK(same_reals(second, m.moment2, m.n_params), "Muon has no second moment");
+    }
+    free(momentum);
+    free(u);
+    golf_free(&m);
+}
+
+/* In numbers, and in codes of 12 bits. */
+static void test_muon(void) {
+    for (int parts = 1; parts <= 3; parts += 2) {
+        check_muon_steps("fp32", parts);
+        check_muon_steps("int16", parts);
     }
 }
 
@@ -1351,10 +1360,16 @@ static void test_sizes_of_gradients(void) {
     static const struct {
         const char *optimizer;
         double size, tolerance;
-    } rows[] = {{"adamw", 1e-3, 2e-5}, {"adamw", 1e-6, 2e-5}, {"adamw", 1e-9, 2e-5},
+    } rows[] = {{"adamw", 1e-3, 2e-5},
+                {"adamw", 1e-6, 2e-5},
+                {"adamw", 1e-9, 2e-5},
                 {"adamw", 1e15, 1e-3}, /* without a limit epsilon is 1e-8 */
-                {"muon", 1e-3, 2e-5},  {"muon", 1e-6, 2e-5},  {"muon", 1e-9, 2e-5},
-                {"muon", 1e-30, 2e-5}, {"muon", 1e15, 2e-5},  {"muon", 1e30, 2e-5}};
+                {"muon bwd=fp32", 1e-3, 2e-5},
+                {"muon bwd=fp32", 1e-6, 2e-5},
+                {"muon bwd=fp32", 1e-30, 2e-5},
+                {"muon bwd=fp32", 1e30, 2e-5},
+                {"muon", 1e-9, 2e-3}, /* of products of 12 bits */
+                {"muon", 1e15, 2e-3}};
     Golf m;
 
     for (size_t k = 0; k < COUNT(rows); k++) {

@@ -389,6 +389,71 @@ INLINE real sum_lanes(vec s) {
 }
 #endif
 
+/* The larger, the smaller of both in each lane: a > b ? a : b, for which compilers find
+ * two instructions or three instead of one. */
+#if defined(GOLF_DOUBLE) || VB == 16
+INLINE vec max_lanes(vec a, vec b) {
+    for (int i = 0; i < LANES; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
+#elif VB == 64
+INLINE vec max_lanes(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
+INLINE vec max_lanes(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+#endif
+INLINE vec min_lanes(vec a, vec b) { return -max_lanes(-a, -b); }
+
+/* The first `have` lanes; 0 in the others. */
+INLINE vec first_lanes(vec v, int have) {
+    for (int i = have; i < LANES; i++) v[i] = 0;
+    return v;
+}
+
+INLINE real max_of_lanes(vec v) {
+    real most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+/* fast_exp of every lane. */
+INLINE vec exp_lanes(vec x) {
+#ifdef GOLF_DOUBLE
+    for (int i = 0; i < LANES; i++) x[i] = exp(x[i]);
+    return x;
+#else
+    x = max_lanes(x, (vec){0} - 87.0f);
+    const vec shifted = x * 1.44269504f + 12582912.0f;
+    const vec k = shifted - 12582912.0f;
+    const vec r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
+    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (vec)(((ivec)shifted + 127) << 23);
+#endif
+}
+
+/* The nearest integer in each lane, of ties the even one, below 2^22: adding 1.5 * 2^23
+ * (2^52 in double) leaves no bits for a fraction. */
+INLINE vec rint_lanes(vec x) {
+    const real shift = sizeof(real) > 4 ? (real)0x1.8p52 : (real)0x1.8p23;
+    return x + shift - shift;
+}
+
+/* The first `have` lanes, integers, as codes of 16 bits. */
+INLINE void store_halves(int16_t *p, vec x, int have) {
+    const hvec h = __builtin_convertvector(__builtin_convertvector(x, wvec), hvec);
+    if (have >= LANES) {
+        memcpy(p, &h, sizeof h);
+        return;
+    }
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && !defined(GOLF_DOUBLE)
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << have) - 1), (__m256i)h);
+#else
+    memcpy(p, &h, have * sizeof *p);
+#endif
+}
+
 /* The same for codes. */
 INLINE qvec load_codes(const int8_t *p, int have) {
     qvec q = {0};
@@ -473,6 +538,54 @@ INLINE ivec dot4(ivec s, ivec w, ivec x) {
 }
 #endif
 
+/* dot2 multiplies 2 codes of 16 bits of a by 2 of b in each 32-bit lane and adds both
+ * products to that lane of s. No code is -32768: the sum of two products then fits. */
+#if VB == 64 && defined(__AVX512VNNI__)
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    return (ivec)_mm512_dpwssd_epi32((__m512i)s, (__m512i)a, (__m512i)b);
+}
+#elif VB == 64 && defined(__AVX512BW__)
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    return s + (ivec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+}
+#elif VB == 32 && defined(__AVXVNNI__)
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    return (ivec)_mm256_dpwssd_avx_epi32((__m256i)s, (__m256i)a, (__m256i)b);
+}
+#elif VB == 32 && defined(__AVX2__)
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    return s + (ivec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
+#elif VB == 16 && defined(__SSE2__)
+#include <emmintrin.h>
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    return s + (ivec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+}
+#else
+INLINE ivec dot2(ivec s, ivec a, ivec b) {
+    typedef uint32_t bits VEC(VB);
+    const ivec low = ((ivec)((bits)a << 16) >> 16) * ((ivec)((bits)b << 16) >> 16);
+    return s + low + (a >> 16) * (b >> 16);
+}
+#endif
+
+/* WORDS codes of 16 bits, and what a fraction r / 2^15 of each is, rounded. */
+typedef int16_t codes16 VEC(WORDS * 2);
+static inline int16_t fraction_of(int16_t q, int16_t r) {
+    return (int16_t)((q * r + (1 << 14)) >> 15);
+}
+
+INLINE codes16 fractions_of(codes16 q, codes16 r) {
+#if VB == 64
+    return (codes16)_mm256_mulhrs_epi16((__m256i)q, (__m256i)r);
+#elif VB == 32
+    return (codes16)_mm_mulhrs_epi16((__m128i)q, (__m128i)r);
+#else
+    const ivec a = __builtin_convertvector(q, ivec), b = __builtin_convertvector(r, ivec);
+    return __builtin_convertvector((a * b + (1 << 14)) >> 15, codes16);
+#endif
+}
+
 /* ==== 2. Matmul ===================================================================== */
 /* Nearly all time of a step is spent here. The model has products of two kinds: c = a b
  * in floating point, and y = x w^T of int8 codes, whose sums are exact integers. Each
@@ -542,12 +655,27 @@ enum {
 /* No power of two: else the same line of all panels would share a set of the cache. */
 #define STRIDE(W, depth) (WIDE(W) * (depth) + LANES)
 
+/* Codes of 16 bits as numbers. */
+INLINE vec load_halves(const int16_t *p, int have) {
+    hvec q = {0};
+    if (have >= LANES) memcpy(&q, p, sizeof q);
+    else memcpy(&q, p, have * sizeof *p);
+    return __builtin_convertvector(__builtin_convertvector(q, wvec), vec);
+}
+
 /* A vector of a stored row, as numbers. */
 INLINE vec load_stored(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
+    if (x.h) return load_halves(x.h + row * x.ld + col, have) * x.inv[row];
     const qvec q = load_codes(x.q + row * x.ld + col, have);
     const wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
     return __builtin_convertvector(w, vec) * x.inv[row];
+}
+
+INLINE const void *address_of(Mat x, size_t at) {
+    if (x.f) return x.f + at;
+    if (x.h) return x.h + at;
+    return x.q + at;
 }
 
 /* Packs stored rows that run across the panels, x (depth,have): a copy that reads them
@@ -559,7 +687,7 @@ INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
         for (int p = 0; p < have; p += W) {
             for (int i = 0; i < W; i += LANES) {
                 const size_t ahead = (k + 12) * x.ld + p + i; /* past the end: no harm */
-                __builtin_prefetch(x.f ? (const void *)(x.f + ahead) : x.q + ahead, 0, 2);
+                __builtin_prefetch(address_of(x, ahead), 0, 2);
                 *(vec *)(line + i) =
                     p + i < have ? load_stored(x, k, p + i, have - p - i) : (vec){0};
             }
@@ -740,60 +868,6 @@ void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc) {
     gemm_serial(c, ldc, a, (Mat){0}, b, m, b->n, b->k, acc);
 }
 
-/* All threads, several products in one parallel loop. A task packs for itself: an element
- * of b serves all its rows, which is cheaper than to wait for another thread. So tasks
- * should be few and near square: a product is halved, the longer side first, until none
- * is over `most` multiply-adds, half of a thread's share. Returns its tasks, each of up
- * to mb x nb outputs. */
-static int cut(const Gemm *g, double most, int *mb, int *nb) {
-    int rows = g->m, cols = MIN(g->n, NC);
-    while ((double)rows * cols * g->k > most) {
-        const int wide = cols > NR, high = rows > MR;
-        if (!wide && !high) break;
-        if (wide && (cols >= rows || !high)) cols = CEIL(cols, 2 * NR) * NR;
-        else rows = CEIL(rows, 2 * MR) * MR;
-    }
-    *mb = rows;
-    *nb = cols;
-    return CEIL(g->m, rows) * CEIL(g->n, cols);
-}
-
-/* Computes one task; they are numbered through all products g, row by row in each. */
-static void gemm_task(const Gemm *g, double most, int task) {
-    int mb, nb;
-    int tasks = cut(g, most, &mb, &nb);
-    while (task >= tasks) {
-        task -= tasks;
-        g++;
-        tasks = cut(g, most, &mb, &nb);
-    }
-
-    const int across = CEIL(g->n, nb);
-    const int i = task / across * mb, j = task % across * nb;
-    gemm_serial(g->c + i * g->ldc + j, g->ldc, mat_at(g->a, i, 0), mat_at(g->b, 0, j),
-                NULL, MIN(g->m - i, mb), MIN(g->n - j, nb), g->k, g->acc);
-}
-
-void gemm_all(const Gemm *g, int count) {
-    double madds = 0;
-    for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
-    const int threads = threads_for(madds);
-    const double most = threads > 1 ? madds / (2 * threads) : madds;
-
-    int tasks = 0;
-    for (int i = 0; i < count; i++) {
-        int mb, nb;
-        tasks += cut(g + i, most, &mb, &nb);
-    }
-
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int task = 0; task < tasks; task++) gemm_task(g, most, task);
-}
-
-void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
-    gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc}, 1);
-}
-
 /* ---- Products of codes: the definition -------------------------------------------- */
 /* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]), the sum of codes exact. */
 void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
@@ -813,6 +887,35 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
  * exact. NRI: columns of a tile, outputs of the projection. */
 enum { NRI = 2 * WORDS };
 
+/* Rows of `bytes` bytes, `step` bytes apart, at most W of them, to panel[word * W + i] =
+ * the next 4 bytes of row i, and zeros where there is none. A transpose of words, in
+ * squares. Stores are whole vectors: what they spill over the end of a line is the start
+ * of the next one, which is stored later; hence i runs down, and the panel has WORDS more
+ * words. */
+INLINE void pack_words(int32_t *panel, const int W, const void *x, size_t step, int bytes,
+                       int rows) {
+    for (int word = 0; word < CEIL(bytes, 4); word += WORDS)
+        for (int i = (W - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
+            const int left = bytes - word * 4;
+            ivec t[WORDS];
+            for (int r = 0; r < WORDS; r++) {
+                const char *in = (const char *)x + (size_t)(i + r) * step + word * 4;
+                t[r] = (ivec){0};
+                if (i + r >= MIN(rows, W)) continue;
+                if (left >= VB) memcpy(&t[r], in, VB);
+                else memcpy(&t[r], in, left);
+            }
+            transpose(t);
+            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
+                *(uivec *)(panel + (word + r) * W + i) = t[r];
+        }
+}
+
+NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int bytes,
+                             int rows) {
+    pack_words(panel, MR, x, step, bytes, rows);
+}
+
 /* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
  * a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
@@ -820,93 +923,108 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
     if (!w->panel || w->rows != rows || w->cols != cols) {
         free(w->panel);
         free(w->stream);
-        *w = (IntWeights){xcalloc((size_t)panels * words, NRI * 4), rows, cols, NULL};
+        w->panel = xcalloc((size_t)panels * words * NRI + WORDS, 4);
+        *w = (IntWeights){w->panel, rows, cols, NULL};
     }
+    for (size_t i = 0; i < (size_t)rows * cols; i++)
+        if (KERNEL_BITS == 2 && (codes[i] < -1 || codes[i] > 1))
+            die("code %d: only -1, 0, 1 here", codes[i]);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * rows * cols))
-    for (int j = 0; j < panels * NRI; j++) {
-        uint8_t *out = w->panel + ((size_t)(j / NRI) * words * NRI + j % NRI) * 4;
-        for (int k = 0; k < words * 4; k++) {
-            const int code = j < rows && k < cols ? codes[(size_t)j * cols + k] : 0;
-            if (KERNEL_BITS == 2 && (code < -1 || code > 1))
-                die("code %d: only -1, 0, 1 here", code);
-            out[k / 4 * NRI * 4 + k % 4] = (uint8_t)(code + OFFSET);
-        }
+    for (int j = 0; j < panels; j++) {
+        const size_t first = (size_t)j * NRI, size = (size_t)words * NRI * 4;
+        uint8_t *out = w->panel + j * size;
+        pack_words((int32_t *)out, NRI, codes + first * cols, cols, cols, rows - first);
+        for (size_t i = 0; i < size; i++) out[i] = (uint8_t)(out[i] + OFFSET);
     }
-}
-
-/* x (tokens,k), at most MR tokens, to panel[word * MR + i] = 4 codes of token i, and
- * zeros where there is none. A transpose of words, in squares. Stores are whole vectors:
- * what they spill over the end of a line is the start of the next one, which is stored
- * later; hence i runs down, and the panel has WORDS more words. */
-NOINLINE void pack_codes(int32_t *panel, const int8_t *x, int k, int tokens) {
-    for (int word = 0; word < CEIL(k, 4); word += WORDS)
-        for (int i = (MR - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
-            const int left = k - word * 4; /* codes */
-            ivec t[WORDS];
-            for (int r = 0; r < WORDS; r++) {
-                const int8_t *in = x + (size_t)(i + r) * k + word * 4;
-                t[r] = (ivec){0};
-                if (i + r >= MIN(tokens, MR)) continue;
-                if (left >= VB) memcpy(&t[r], in, VB);
-                else memcpy(&t[r], in, left);
-            }
-            transpose(t);
-            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
-                *(uivec *)(panel + (word + r) * MR + i) = t[r];
-        }
 }
 
 /* ---- The tile of codes ------------------------------------------------------------ */
-/* y(rows,cols) = (start + x w^T) * scale, with x and w from panels; start and scale: one
- * per token. height as above. */
-INLINE void tile_int(const int height, real *y, size_t ldy, const int32_t *x,
-                     const int32_t *w, int words, const int32_t *start, const real *scale,
-                     int rows, int cols) {
+/* What a tile of codes computes: y(rows,cols) = or += (add) (start + a b) * scale. */
+typedef struct {
+    const int32_t *a, *b; /* panels: MR rows, NRI columns; a word is 4 or 2 codes */
+    int words;
+    const int32_t *start;       /* (height) what sums start from */
+    const real *scale, *column; /* (height) per row; (cols) another per column, or NULL */
+    int add;
+} Codes;
+
+/* The first `have` numbers of p, at most WORDS; zeros behind them. */
+INLINE rvec load_words(const real *p, int have) {
+#ifdef GOLF_DOUBLE
+    rvec v = {0};
+    memcpy(&v, p, MIN(have, WORDS) * sizeof(real));
+    return v;
+#else
+    return load_reals(p, have);
+#endif
+}
+
+INLINE void store_words(real *p, const rvec *v, int have) {
+#ifdef GOLF_DOUBLE
+    memcpy(p, v, MIN(have, WORDS) * sizeof(real));
+#else
+    store_reals(p, *v, have);
+#endif
+}
+
+/* bits: of a code, 8 or 16. height as above. */
+INLINE void tile_int(const int height, const int vectors, const int bits, real *y,
+                     size_t ldy, const Codes *t, int rows, int cols) {
+    const int32_t *a = t->a, *b = t->b;
     ivec s[MR][2];
     UNROLL for (int i = 0; i < height; i++) {
-        s[i][0] = (ivec){0} + start[i];
+        s[i][0] = (ivec){0} + t->start[i];
         s[i][1] = s[i][0];
     }
 
-    for (int word = 0; word < words; word++) {
-        const ivec w0 = *(const ivec *)w, w1 = *(const ivec *)(w + WORDS);
+    for (int word = 0; word < t->words; word++) {
+        const ivec b0 = *(const ivec *)b;
+        const ivec b1 = vectors > 1 ? *(const ivec *)(b + WORDS) : b0;
         UNROLL for (int i = 0; i < height; i++) {
-            const ivec xi = (ivec){0} + x[i];
-            s[i][0] = dot4(s[i][0], w0, xi);
-            s[i][1] = dot4(s[i][1], w1, xi);
+            const ivec ai = (ivec){0} + a[i];
+            s[i][0] = bits == 8 ? dot4(s[i][0], b0, ai) : dot2(s[i][0], b0, ai);
+            if (vectors > 1)
+                s[i][1] = bits == 8 ? dot4(s[i][1], b1, ai) : dot2(s[i][1], b1, ai);
         }
-        x += MR;
-        w += NRI;
+        a += MR;
+        b += NRI;
     }
 
-    rvec out[MR][2];
-    const int full = rows == height && cols == NRI;
-    UNROLL for (int i = 0; i < height; i++) {
-        out[i][0] = __builtin_convertvector(s[i][0], rvec) * scale[i];
-        out[i][1] = __builtin_convertvector(s[i][1], rvec) * scale[i];
-        if (full) memcpy(y + i * ldy, out[i], sizeof out[i]);
+    UNROLL for (int half = 0; half < vectors; half++) {
+        const int have = cols - half * WORDS;
+        rvec column = (rvec){0} + 1;
+        if (t->column) column = load_words(t->column + half * WORDS, have);
+        UNROLL for (int i = 0; i < height; i++) {
+            if (i >= rows) continue;
+            real *out = y + i * ldy + half * WORDS;
+            rvec v = __builtin_convertvector(s[i][half], rvec) * t->scale[i] * column;
+            if (t->add) v += load_words(out, have);
+            store_words(out, &v, have);
+        }
     }
-    if (full) return;
-    for (int i = 0; i < rows; i++) memcpy(y + i * ldy, out[i], cols * sizeof(real));
 }
 
-#define TILE_INT(NAME, HEIGHT) \
-    NOINLINE void NAME(real *y, size_t ldy, const int32_t *x, const int32_t *w, \
-                       int words, const int32_t *start, const real *scale, int rows, \
-                       int cols) { \
-        tile_int(HEIGHT, y, ldy, x, w, words, start, scale, rows, cols); \
+#define TILE_INT(NAME, HEIGHT, BITS) \
+    NOINLINE void NAME(real *y, size_t ldy, const Codes *t, int rows, int cols) { \
+        if (cols > WORDS) tile_int(HEIGHT, 2, BITS, y, ldy, t, rows, cols); \
+        else tile_int(HEIGHT, 1, BITS, y, ldy, t, rows, cols); \
     }
-TILE_INT(packed_int_0, HEIGHT_0)
-TILE_INT(packed_int_1, HEIGHT_1)
-TILE_INT(packed_int_2, HEIGHT_2)
-TILE_INT(packed_int_3, HEIGHT_3)
 
-typedef void (*TileInt)(real *y, size_t ldy, const int32_t *x, const int32_t *w,
-                        int words, const int32_t *start, const real *scale, int rows,
-                        int cols);
-static const TileInt packed_int[HEIGHTS] = {packed_int_0, packed_int_1, packed_int_2,
-                                            packed_int_3};
+typedef void (*TileInt)(real *y, size_t ldy, const Codes *t, int rows, int cols);
+
+/* The table NAME of the four heights. */
+#define TILES_INT(NAME, BITS) \
+    TILE_INT(NAME##_0, HEIGHT_0, BITS) \
+    TILE_INT(NAME##_1, HEIGHT_1, BITS) \
+    TILE_INT(NAME##_2, HEIGHT_2, BITS) \
+    TILE_INT(NAME##_3, HEIGHT_3, BITS) \
+    static const TileInt NAME[HEIGHTS] = {NAME##_0, NAME##_1, NAME##_2, NAME##_3};
+
+/* clang-format off */
+TILES_INT(tiles_of_8, 8)
+TILES_INT(tiles_of_16, 16)
+/* clang-format on */
 
 /* ---- One token: weights of 2 bits ------------------------------------------------- */
 /* To decode a token all weights are read for one row of x: where memory is the limit, 2
@@ -1011,15 +1129,354 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
         int32_t start[MAX(MR, WORDS)] = {0};
         real scale[MR] = {0};
         for (int r = 0; r < rows; r++) scale[r] = s * inv[i + r];
-        pack_codes(panel, x + (size_t)i * k, k, rows);
+        pack_rows_of_a(panel, x + (size_t)i * k, k, k, rows);
         if (OFFSET) *(uivec *)start = starts_of(panel, words);
 
+        Codes t = {.a = panel, .words = words, .start = start, .scale = scale};
         for (int j = 0; j < m; j += NRI) {
-            const int32_t *weights = (const int32_t *)w->panel + (size_t)j * words;
-            packed_int[height_of(rows)](y + i * ldy + j, ldy, panel, weights, words,
-                                        start, scale, rows, MIN(m - j, NRI));
+            t.b = (const int32_t *)w->panel + (size_t)j * words;
+            tiles_of_8[height_of(rows)](y + i * ldy + j, ldy, &t, rows, MIN(m - j, NRI));
         }
     }
+}
+
+/* ---- Codes of 16 bits: the definition --------------------------------------------- */
+/* The backward pass, dX = dY W and dW = dY^T X, has exact sums, too: W and X are codes,
+ * and dY is rounded to codes of 16 bits with a step per token (round_rows, section 4). A
+ * factor that every term has of its own - the step of a row of W; of a token of X and of
+ * dY - cannot wait until the sum is done. It goes into the code of dY first, as a
+ * fraction, in 1/32768, of the largest such factor. Sums are of int32, over blocks of as
+ * many terms as cannot overflow; blocks are added in order, in floating point.
+ *
+ * The error: each number d of dY becomes d + e, where |e| <= 2^-16 of the largest d of
+ * its token. With fractions, and F the largest |d| * factor of the block, d * factor is
+ * wrong by at most 2^-14 F, 2^-12 F where codes are cut to 14 bits (dW of the head). dX
+ * and dW are wrong by at most the sum of these times the other operand. (A product in
+ * bf16 rounds each d by up to 2^-9 |d|, in fp32 by 2^-25 |d|.) */
+
+enum { TOP16 = 32767 };
+
+/* ratio (n), 0..top: the fractions of the largest of `factor` (n). Returns what a code
+ * multiplied by such a fraction stands for, as a multiple of the code. */
+static real fractions(int16_t *ratio, const real *factor, int n, int top) {
+    real largest = 0, zero = 0;
+    for (int i = 0; i < n; i++) {
+        zero += 0 * factor[i]; /* NaN if one is no number */
+        largest = factor[i] > largest ? factor[i] : largest;
+    }
+    const real inverse = largest > 0 && zero == 0 ? (real)top / largest : 0;
+    for (int i = 0; i < n; i++) ratio[i] = (int16_t)rint(factor[i] * inverse);
+    return largest * ((real)32768 / (real)top) + zero;
+}
+
+/* One block: c(m,n) = or += (acc) (sum over k of fraction(a, ratio[k]) * b) * scale[row] *
+ * column[col]; a(m,k) and b(k,n) are codes of 16 or 8 bits; no ratio or column: 1. */
+void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
+                      const real *scale, const real *column, int m, int n, int k,
+                      int acc) {
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            int32_t sum = 0;
+            for (int p = 0; p < k; p++) {
+                const int16_t x = mat_code(a, i, p);
+                sum += (ratio ? fraction_of(x, ratio[p]) : x) * mat_code(b, p, j);
+            }
+            real *out = c + i * ldc + j, y = (real)sum * scale[i];
+            if (column) y *= column[j];
+            *out = acc ? *out + y : y;
+        }
+}
+
+/* ---- Packing codes of 16 bits ----------------------------------------------------- */
+/* WORDS codes of a stored row, zeros where there are no more. */
+INLINE codes16 load_codes16(Mat x, size_t row, size_t col, int have) {
+    typedef int8_t codes8 VEC(WORDS);
+    const size_t at = row * x.ld + col;
+    codes16 h = {0};
+    codes8 q = {0};
+    if (have <= 0) return h;
+    if (have >= WORDS) {
+        if (x.h) memcpy(&h, x.h + at, sizeof h);
+        else
+            h = __builtin_convertvector(*(const codes8 *)memcpy(&q, x.q + at, sizeof q),
+                                        codes16);
+        return h;
+    }
+#if defined(__AVX512VL__) && defined(__AVX512BW__)
+    const __mmask16 there = (__mmask16)((1 << have) - 1);
+    if (x.h) return (codes16)_mm256_maskz_loadu_epi16(there, x.h + at);
+    q = (codes8)_mm_maskz_loadu_epi8(there, x.q + at);
+#else
+    if (x.h) {
+        memcpy(&h, x.h + at, have * sizeof *x.h);
+        return h;
+    }
+    memcpy(&q, x.q + at, have);
+#endif
+    return __builtin_convertvector(q, codes16);
+}
+
+/* Stored rows that run across the panels, x (depth,have), their codes times `ratio`
+ * (depth) or NULL: a word is a code of one row and of the next. Panels are `step` words
+ * apart; vectors spill as in pack_words. */
+INLINE void pack_pairs(int32_t *panel, const int W, size_t step, Mat x,
+                       const int16_t *ratio, int have, int depth) {
+    for (int k = 0; k < depth; k += 2) {
+        const int last = k + 1 == depth;
+        const int16_t first = ratio ? ratio[k] : 0,
+                      second = ratio && !last ? ratio[k + 1] : 0;
+        const codes16 r0 = (codes16){0} + first, r1 = (codes16){0} + second;
+        int32_t *line = panel + k / 2 * W;
+        for (int p = 0; p < have; p += W) {
+            for (int i = 0; i < W; i += WORDS) {
+                const int left = have - p - i;
+                const size_t ahead = (k + 16) * x.ld + p + i; /* past the end: no harm */
+                __builtin_prefetch(address_of(x, ahead), 0, 2);
+                __builtin_prefetch(address_of(x, ahead + x.ld), 0, 2);
+                codes16 low = load_codes16(x, k, p + i, left);
+                codes16 high = load_codes16(x, k + 1, p + i, last ? 0 : left);
+                if (ratio) {
+                    low = fractions_of(low, r0);
+                    high = fractions_of(high, r1);
+                }
+                *(uivec *)(line + i) = (__builtin_convertvector(low, ivec) & 0xffff) |
+                                       __builtin_convertvector(high, ivec) << 16;
+            }
+            line += step;
+        }
+    }
+}
+
+NOINLINE void pack_pairs_of_a(int32_t *panel, size_t step, Mat x, const int16_t *ratio,
+                              int have, int depth) {
+    if (ratio) pack_pairs(panel, MR, step, x, ratio, have, depth);
+    else pack_pairs(panel, MR, step, x, NULL, have, depth);
+}
+
+NOINLINE void pack_pairs_of_b(int32_t *panel, size_t step, Mat x, const int16_t *ratio,
+                              int have, int depth) {
+    if (ratio) pack_pairs(panel, NRI, step, x, ratio, have, depth);
+    else pack_pairs(panel, NRI, step, x, NULL, have, depth);
+}
+
+/* b.trans: columns of b are stored rows, a word is two codes of one of them. */
+static void pack_columns_of_b(int32_t *panel, Mat b, int have, int depth) {
+    int16_t *copy = xcalloc((size_t)NRI * depth, sizeof *copy);
+    for (int j = 0; j < have; j++)
+        for (int k = 0; k < depth; k++) copy[(size_t)j * depth + k] = b.q[j * b.ld + k];
+    pack_words(panel, NRI, copy, depth * sizeof *copy, 2 * depth, have);
+    free(copy);
+}
+
+/* b(k,n), codes up to top, as the second factor of gemm_16: once per optimizer step. They
+ * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
+void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
+    const size_t words = CEIL(k, 2);
+    if (!w->panel || w->k != k || w->n != n) {
+        weights_16_free(w);
+        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
+                         .ratio = xcalloc(k, sizeof *w->ratio),
+                         .k = k,
+                         .n = n};
+    }
+    w->terms = INT32_MAX / TOP16 / top / 2 * 2;
+    w->column = b.trans ? b.inv : NULL;
+    w->has_ratio = b.inv && !b.trans;
+    w->scale = scale;
+    if (w->has_ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
+
+#pragma omp parallel for num_threads(threads_for(8.0 * k * n))
+    for (int j = 0; j < n; j += NRI) {
+        int32_t *panel = w->panel + j * words;
+        const int cols = MIN(n - j, NRI);
+        if (b.trans) pack_columns_of_b(panel, mat_at(b, 0, j), cols, k);
+        else pack_pairs_of_b(panel, 0, mat_at(b, 0, j), NULL, cols, k);
+    }
+}
+
+void weights_16_free(Weights16 *w) {
+    free(w->panel);
+    free(w->ratio);
+}
+
+/* ---- Drivers of codes of 16 bits -------------------------------------------------- */
+static const int32_t from_0[MR];
+
+/* As sweep: all tiles of c(rows,cols). */
+static void sweep_16(real *c, size_t ldc, const int32_t *a, size_t a_step,
+                     const int32_t *b, size_t b_step, const real *scale, int rows,
+                     int cols, int words, int add) {
+    Codes t = {.words = words, .start = from_0, .scale = scale, .add = add};
+    for (int j = 0; j < cols; j += NRI) {
+        t.b = b + j / NRI * b_step;
+        for (int i = 0; i < rows; i += MR) {
+            t.a = a + i / MR * a_step;
+            tiles_of_16[height_of(rows - i)](c + i * ldc + j, ldc, &t, MIN(rows - i, MR),
+                                             MIN(cols - j, NRI));
+        }
+    }
+}
+
+/* a (rows,k) to a panel, with the fractions of w. The panel has room for a copy. */
+static void pack_a_16(int32_t *panel, Mat a, const Weights16 *w, int rows) {
+    const int k = w->k;
+    if (!w->has_ratio) {
+        pack_rows_of_a(panel, a.h, a.ld * sizeof *a.h, 2 * k, rows);
+        return;
+    }
+    int16_t *copy = (int16_t *)(panel + CEIL(k, 2) * MR + WORDS);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < k; i++)
+            copy[r * k + i] = fraction_of(a.h[r * a.ld + i], w->ratio[i]);
+    pack_rows_of_a(panel, copy, k * sizeof *copy, 2 * k, rows);
+}
+
+/* c(m,n) = a(m,k) b: a codes of 16 bits, b packed. One thread, as gemm_int. */
+void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m) {
+    const int words = CEIL(w->k, 2), block = MIN(w->terms / 2, words);
+    int32_t *panel = codes_room(2 * words + 2);
+    for (int i = 0; i < m; i += MR) {
+        const int rows = MIN(m - i, MR);
+        real scale[MR] = {0};
+        for (int r = 0; r < rows; r++) scale[r] = a.inv[i + r] * w->scale;
+        pack_a_16(panel, mat_at(a, i, 0), w, rows);
+
+        for (int j = 0; j < w->n; j += NRI)
+            for (int word = 0; word < words; word += block) {
+                const Codes t = {.a = panel + word * MR,
+                                 .b = w->panel + (size_t)j * words + word * NRI,
+                                 .words = MIN(words - word, block),
+                                 .start = from_0,
+                                 .scale = scale,
+                                 .column = w->column ? w->column + j : NULL,
+                                 .add = word > 0};
+                tiles_of_16[height_of(rows)](c + i * ldc + j, ldc, &t, rows,
+                                             MIN(w->n - j, NRI));
+            }
+    }
+}
+
+/* Products of two operands in codes. What these may be, so that a sum takes `most` terms:
+ *   inputs_8    a: gradients of 16 bits, b: inputs of 8 bits. Each stored row of both, a
+ *               token, has a step of its own.
+ *   inputs_16   both of 16 bits, with steps of their own: cut to 14 and to 12 bits.
+ *   plain_12    both of 12 bits, with one step each. */
+static const Terms inputs_8 = {TOP16, 127, 512}, inputs_16 = {8191, 2048, 128},
+                   plain_12 = {2047, 2047, 512};
+_Static_assert((int64_t)TOP16 * 127 * 512 <= INT32_MAX, "inputs_8");
+_Static_assert((int64_t)8191 * 2048 * 128 <= INT32_MAX, "inputs_16");
+_Static_assert((int64_t)2047 * 2047 * 512 <= INT32_MAX, "plain_12");
+
+/* For the k terms of a block: the fractions that go into a's codes. Returns the factor of
+ * the sums. */
+static real block_fractions(int16_t *ratio, Mat a, Mat b, const Terms *t, int k) {
+    real factor[2 * KC];
+    for (int i = 0; i < k; i++) factor[i] = a.inv[i] * b.inv[i];
+    const real scale = fractions(ratio, factor, k, t->a);
+    return b.q ? scale : scale * 16; /* 16: of 16 bits 12 are used */
+}
+
+/* a(have,depth) to panels of MR rows, `step` words apart; no ratio unless a.trans. */
+static void pack_panels_of_a(int32_t *panel, size_t step, Mat a, const int16_t *ratio,
+                             int have, int depth) {
+    if (a.trans) {
+        pack_pairs_of_a(panel, step, a, ratio, have, depth);
+        return;
+    }
+    for (int i = 0; i < have; i += MR)
+        pack_rows_of_a(panel + i / MR * step, a.h + i * a.ld, a.ld * sizeof *a.h,
+                       2 * depth, MIN(have - i, MR));
+}
+
+/* One thread; panels and blocks as in gemm_serial. */
+void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n, int k,
+                int acc) {
+    enum { A_STEP = MR * KC + WORDS, B_STEP = NRI * KC };
+    enum { A_SIZE = MC / MR * A_STEP, B_SIZE = CEIL(NC, NRI) * B_STEP };
+    static _Thread_local int32_t *room;
+    static const int16_t to_12_bits[2 * KC] = {[0 ... 2 * KC - 1] = 1 << 11};
+    if (!room) room = xcalloc(A_SIZE + B_SIZE, 4);
+    int32_t *b_panels = room, *a_panels = room + B_SIZE;
+    const int plain = t == &plain_12;
+    int16_t fraction[2 * KC];
+    const int16_t *ratio = plain ? NULL : fraction;
+    const int16_t *cut = t == &inputs_16 ? to_12_bits : NULL;
+
+    for (int j = 0; j < n; j += NC)
+        for (int k0 = 0; k0 < k; k0 += t->most) {
+            const int cols = MIN(n - j, NC), depth = MIN(k - k0, t->most);
+            real scale[MR] = {*a.inv * *b.inv};
+            if (!plain)
+                scale[0] = block_fractions(fraction, mat_at(a, 0, k0), mat_at(b, k0, 0),
+                                           t, depth);
+            for (int r = 1; r < MR; r++) scale[r] = scale[0];
+            pack_pairs_of_b(b_panels, B_STEP, mat_at(b, k0, j), cut, cols, depth);
+
+            for (int i = 0; i < m; i += MC) {
+                const int rows = MIN(m - i, MC);
+                pack_panels_of_a(a_panels, A_STEP, mat_at(a, i, k0), ratio, rows, depth);
+                sweep_16(c + i * ldc + j, ldc, a_panels, A_STEP, b_panels, B_STEP, scale,
+                         rows, cols, CEIL(depth, 2), acc || k0 > 0);
+            }
+        }
+}
+
+/* ---- Several products at once ----------------------------------------------------- */
+/* All threads, several products in one parallel loop. A task packs for itself: an element
+ * of b serves all its rows, which is cheaper than to wait for another thread. So tasks
+ * should be few and near square: a product is halved, the longer side first, until none
+ * is over `most` multiply-adds, half of a thread's share. Returns its tasks, each of up
+ * to mb x nb outputs. */
+static int cut(const Gemm *g, double most, int *mb, int *nb) {
+    int rows = g->m, cols = MIN(g->n, NC);
+    while ((double)rows * cols * g->k > most) {
+        const int wide = cols > NR, high = rows > MR;
+        if (!wide && !high) break;
+        if (wide && (cols >= rows || !high)) cols = CEIL(cols, 2 * NR) * NR;
+        else rows = CEIL(rows, 2 * MR) * MR;
+    }
+    *mb = rows;
+    *nb = cols;
+    return CEIL(g->m, rows) * CEIL(g->n, cols);
+}
+
+/* Computes one task; they are numbered through all products g, row by row in each. */
+static void gemm_task(const Gemm *g, double most, int task) {
+    int mb, nb;
+    int tasks = cut(g, most, &mb, &nb);
+    while (task >= tasks) {
+        task -= tasks;
+        g++;
+        tasks = cut(g, most, &mb, &nb);
+    }
+
+    const int across = CEIL(g->n, nb);
+    const int i = task / across * mb, j = task % across * nb;
+    real *c = g->c + i * g->ldc + j;
+    const Mat a = mat_at(g->a, i, 0), b = mat_at(g->b, 0, j);
+    const int rows = MIN(g->m - i, mb), cols = MIN(g->n - j, nb);
+    if (g->terms) gemm_codes(c, g->ldc, a, b, g->terms, rows, cols, g->k, g->acc);
+    else gemm_serial(c, g->ldc, a, b, NULL, rows, cols, g->k, g->acc);
+}
+
+void gemm_all(const Gemm *g, int count) {
+    double madds = 0;
+    for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
+    const int threads = threads_for(madds);
+    const double most = threads > 1 ? madds / (2 * threads) : madds;
+
+    int tasks = 0;
+    for (int i = 0; i < count; i++) {
+        int mb, nb;
+        tasks += cut(g + i, most, &mb, &nb);
+    }
+
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int task = 0; task < tasks; task++) gemm_task(g, most, task);
+}
+
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
+    gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc, NULL}, 1);
 }
 
 /* ==== 3. Layers ===================================================================== */
@@ -1066,6 +1523,25 @@ static inline real absmax_of(const real *x, size_t n) {
 }
 
 /* The sum of x*y.  x, y (K) */
+/* NaN where one is NaN: as integers, floats without their sign have the order of their
+ * values, with infinity and NaN on top. */
+static inline real absmax_or_nan(const real *x, int n) {
+#ifdef GOLF_DOUBLE
+    real top = 0;
+    for (int i = 0; i < n; i++)
+        if (!(fabs(x[i]) <= top) && !isnan(top)) top = fabs(x[i]);
+    return top;
+#else
+    int32_t top = 0;
+#pragma omp simd reduction(max : top)
+    for (int i = 0; i < n; i++) {
+        const int32_t bits = (int32_t)((Bits){.f = x[i]}.u & 0x7fffffff);
+        top = bits > top ? bits : top;
+    }
+    return (Bits){.u = (uint32_t)top}.f;
+#endif
+}
+
 static inline real inner(const real *x, const real *y, int K) {
     vec s = {0};
     for (int i = 0; i < K; i += LANES)
@@ -1136,7 +1612,8 @@ void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
 
 /* forward: e[n] = E[token n], so dE[token n] += de[n]; a token may occur many times.
  * dE (V,C) <- de (N,C), tokens (N) */
-void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
+void embed_backward(real *dE, const real *de, const real *weight, const int *tokens,
+                    int N, int C) {
     enum { STRIPE = 16 };
     TIMED(NORMS);
 
@@ -1147,7 +1624,8 @@ void embed_backward(real *dE, const real *de, const int *tokens, int N, int C) {
         const int end = MIN(C, start + STRIPE);
         FOR_ROWS(n, N, C) {
             real *row = dE + (size_t)tokens[n] * C;
-            for (int i = start; i < end; i++) row[i] += de[at + i];
+            const real w = weight ? weight[n] : 1;
+            for (int i = start; i < end; i++) row[i] += w * de[at + i];
         }
     }
 }
@@ -1649,12 +2127,14 @@ void gate_backward(real *dy, real *dg, const real *dout, const real *y, const re
  * logits (N,V) holds z, then l, after the backward dz: one buffer of this size. */
 #define SOFTCAP ((real)30)
 
-/* 30 * tanh(z/30), where tanh(x) = sign(x) (1-t)/(1+t), t = e^-2|x|. */
-static inline real softcap(real z) {
-    const real t = fast_exp(-2 / SOFTCAP * fabs(z));
-    const real y = SOFTCAP * (1 - t) / (1 + t);
-    return z < 0 ? -y : y;
+/* 30 * tanh(z/30) as 30 - gap, where gap = 60 / (1 + e^(z/15)): what l falls short of 30,
+ * by which softmax may scale, as no l is larger. */
+static inline real softcap_gap(real z) {
+    const real x = z * (2 / SOFTCAP), most = 80; /* e^80: the gap is 0 */
+    return 2 * SOFTCAP / (1 + fast_exp(x < most ? x : most));
 }
+
+static inline real softcap(real z) { return SOFTCAP - softcap_gap(z); }
 
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
@@ -1663,11 +2143,11 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
         real *l = logits + at;
         real sum = 0;
 
-        /* l <= 30: no search for the largest is needed. */
 #pragma omp simd reduction(+ : sum)
         for (int i = 0; i < V; i++) {
-            l[i] = softcap(l[i]);
-            sum += fast_exp(l[i] - SOFTCAP);
+            const real gap = softcap_gap(l[i]);
+            l[i] = SOFTCAP - gap;
+            sum += fast_exp(-gap);
         }
         lse[n] = SOFTCAP + log(sum);
         if (targets) loss[n] = lse[n] - l[targets[n]];
@@ -1688,6 +2168,45 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
         FOR_COLUMNS(i, V)
             l[i] = dloss * fast_exp(l[i] - lse_n) * (1 - l[i] * l[i] * cap2);
         l[targets[n]] -= dloss * (1 - l_target * l_target * cap2);
+    }
+}
+
+/* Both at once, for a head in codes. dz is dloss * dcap / sum, but for the target's one,
+ * with dcap = exp(l - 30) (1 - (l/30)^2) >= 0; it is rounded to codes of 16 bits:
+ *     h = rint(32767 * dcap / largest),  step = dloss * largest / sum / 32767
+ *     dz = step * h - (target_dz at the target, else 0)
+ * h (N,V), step, target_dz, lse, loss (N) <- logits (N,V), which are lost, targets (N). */
+INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
+    const vec x = load_reals(l, have) * (2 / SOFTCAP);
+    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes(x, (vec){0} + 80)));
+    const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
+    const vec dcap = e * part * (2 - part);
+    store_reals(l, dcap, have);
+    *most = max_lanes(*most, first_lanes(dcap, have));
+    *sums += first_lanes(e, have);
+}
+
+void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
+                real *logits, const int *targets, real dloss, int N, int V) {
+    TIMED(LOSS);
+    FOR_ROWS(n, N, V) {
+        real *l = logits + at;
+        const real target_gap = softcap_gap(l[targets[n]]);
+
+        vec sums = {0}, most = {0};
+        for (int i = 0; i < V; i += LANES) loss_lanes(l + i, V - i, &sums, &most);
+        const real sum = sum_lanes(sums),
+                   largest = larger(max_of_lanes(most), (real)1e-30);
+        const real target_part = target_gap / SOFTCAP;
+        lse[n] = SOFTCAP + log(sum);
+        loss[n] = lse[n] - (SOFTCAP - target_gap);
+        target_dz[n] = dloss * target_part * (2 - target_part);
+        step[n] = dloss * largest / sum / (real)TOP16;
+
+        const real inverse = (real)TOP16 / largest;
+        for (int i = 0; i < V; i += LANES)
+            store_halves(h + at + i, rint_lanes(load_reals(l + i, V - i) * inverse),
+                         V - i);
     }
 }
 
@@ -1719,6 +2238,9 @@ static int grid_top(const Tensor *t) {
     return is_ternary(t) ? 1 : (1 << (t->bits - 1)) - 1;
 }
 
+/* The largest integer that stands for a code in a product (with a half grid 2 code + 1). */
+static int top_of(const Tensor *t) { return t->half ? 2 * grid_top(t) + 1 : grid_top(t); }
+
 /* Ternary, BitNet b1.58 (2402.17764): the scale is the mean |w|, "absmean". */
 static real ternary_scale(const real *w, size_t n, const Tensor *t) {
     const double mean = block_sum(w, n, 0) / (double)n; /* 0: all are; NaN: one is */
@@ -1744,7 +2266,9 @@ INLINE real grid_code(real w, real s, const Tensor *t) {
 }
 
 static void grid_codes(int8_t *code, const real *w, int n, real s, const Tensor *t) {
-    FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(w[i], s, t);
+    const Tensor grid =
+        *t; /* of which no code can be a part: the loop is one of vectors */
+    FOR_COLUMNS(i, n) code[i] = (int8_t)grid_code(w[i], s, &grid);
 }
 
 static size_t grid_scales(const Tensor *t) {
@@ -2002,6 +2526,21 @@ void act_quant(Act *a, const real *x, int N, int K, int top) {
     }
 }
 
+/* Gradients of outputs as codes of 16 bits, one step per token: q = rint(x / step), step =
+ * absmax / 32767. x (N,K), its rows ld apart -> q (N,K), step (N). A row in which a number
+ * is none, or infinite, has the step NaN: so has what is computed from it. */
+void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top) {
+    TIMED(QUANT);
+    FOR_ROWS(n, N, K) {
+        const real *row = x + n * ld;
+        const real most = absmax_or_nan(row, K), absmax = larger((real)1e-20, most);
+        const real s = most < (real)INFINITY ? (real)top / absmax : 0;
+        step[n] = most < (real)INFINITY ? absmax / (real)top : (real)NAN;
+        for (int i = 0; i < K; i += LANES)
+            store_halves(q + at + i, rint_lanes(load_reals(row + i, K - i) * s), K - i);
+    }
+}
+
 static void quantize_inputs(const Golf *m, Act *a, const real *x, int N, int K,
                             int tensor) {
     act_quant(a, x, N, K, m->inputs[tensor]->top);
@@ -2041,14 +2580,17 @@ void golf_free(Golf *m) {
     EACH_SYSTEM(s, m) {
         if ((*s)->release) (*s)->release(m);
     }
-    for (const Packed *w = m->packed; w < m->packed + count; w++) {
+    for (Packed *w = m->packed; w < m->packed + count; w++) {
         free(w->codes.panel);
         free(w->codes.stream);
         free(w->forward.panel);
+        weights_16_free(&w->back_codes);
         free(w->back.panel);
     }
     free(m->head.panel);
     free(m->head_back.panel);
+    weights_16_free(&m->head_codes);
+    weights_16_free(&m->head_back_codes);
     for (int i = 0; i < m->n_owned; i++) free(m->owned[i]);
     free(m->owned);
     memset(m, 0, sizeof *m);
@@ -2220,6 +2762,10 @@ static void act_alloc(Golf *m, Act *a, int tensor, size_t N, size_t K) {
     if (in->has_mask) a->mask = owned(m, N * K, 1);
 }
 
+static Rounded rounded_new(Golf *m, size_t N, size_t K) {
+    return (Rounded){owned(m, N * K, sizeof(int16_t)), owned_reals(m, N)};
+}
+
 /* rope=half: half of the pairs turn, by the angles of a head of half the size; the others
  * stay as they are. */
 static void rope_table(Golf *m) {
@@ -2237,6 +2783,7 @@ static void rope_table(Golf *m) {
 #define PHASE_REAL(name, n) s->name = owned_reals(m, N * (size_t)(n));
 #define PHASE_ACT(name, tensor, n) act_alloc(m, &s->name, T_##tensor, N, (size_t)(n));
 #define MODEL_REAL(name, n) m->name = owned_reals(m, N * (size_t)(n));
+#define MODEL_CODES(name, n) m->name = rounded_new(m, N, (size_t)(n));
 
 /* What is not kept for a backward pass shares the buffers of the first phase. */
 static void phase_buffers(Golf *m, size_t N) {
@@ -2259,6 +2806,7 @@ void golf_buffers(Golf *m, size_t N) {
     m->N = N;
     phase_buffers(m, N);
     FORWARD_REALS(MODEL_REAL)
+    FORWARD_CODES(MODEL_CODES)
     m->logits = owned_reals(m, MIN(N, HEAD) * (size_t)c->vocab);
     m->ones = owned_reals(m, ones);
     for (size_t i = 0; i < ones; i++) m->ones[i] = 1;
@@ -2269,6 +2817,11 @@ void golf_buffers(Golf *m, size_t N) {
     }
     if (m->train) {
         BACKWARD_REALS(MODEL_REAL)
+        if (c->bwd == BWD_INT16) {
+            BACKWARD_CODES(MODEL_CODES)
+            m->dlogits_h = rounded_new(m, MIN(N, HEAD), (size_t)c->vocab);
+            m->target_dl = owned_reals(m, MIN(N, HEAD));
+        }
         m->partial = owned_reals(m, m->rows_partial * m->n_interface);
     }
     if (m->adapter) {
@@ -2305,10 +2858,17 @@ static PhaseBuffers phase_at(const Golf *m, int p, size_t n0) {
     return (PhaseBuffers){PHASE_REALS(REAL_AT) PHASE_ACTS(ACT_AT)};
 }
 
+static Rounded rounded_at(const Rounded *r, size_t n0, size_t K) {
+    if (!r->h) return *r;
+    return (Rounded){r->h + n0 * K, r->step + n0};
+}
+
 static Flow flow_at(const Golf *m, size_t n0) {
     const Config *c = &m->config;
 #define FLOW_AT(name, n) .name = m->name ? m->name + n0 * (size_t)(n) : NULL,
-    return (Flow){FORWARD_REALS(FLOW_AT) BACKWARD_REALS(FLOW_AT) ADAPTER_REALS(FLOW_AT)};
+#define CODES_AT(name, n) .name = rounded_at(&m->name, n0, (size_t)(n)),
+    return (Flow){FORWARD_REALS(FLOW_AT) FORWARD_CODES(CODES_AT) BACKWARD_REALS(FLOW_AT)
+                      BACKWARD_CODES(CODES_AT) ADAPTER_REALS(FLOW_AT)};
 }
 
 static Chunk chunk_at(const Golf *m, int p, int n0, int n) {
@@ -2407,44 +2967,102 @@ static int in_integers(const Golf *m, const Tensor *t) {
     return KERNEL_BITS == 8 || narrow;
 }
 
-static void pack_codes_of(const Golf *m, const Tensor *t, IntWeights *w, size_t at,
-                          int rows) {
+/* Is dx = dy W computed in integers, dy in 16 bits? Finite differences need every digit
+ * of it. */
+static int back_in_integers(const Golf *m, const Tensor *t) {
+    const int exact = sizeof(real) > 4 || m->config.bwd == BWD_FP32;
+    if (t->role != PROJ || t->float_only || exact) return 0;
+    if (t->half && t->bits == 8) return 0;
+    return t->quant->domain == 0 && t->bits <= 8 && t->group == t->line;
+}
+
+/* Codes of rows of t, with a half grid 2 code + 1, to be freed. */
+static int8_t *whole_codes(const Golf *m, const Tensor *t, size_t at, int rows) {
     const size_t n = (size_t)rows * (size_t)t->cols;
     int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
     if (t->half)
         for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(2 * codes[i] + 1);
-    int_pack(w, codes, rows, t->cols);
-    free(codes);
-    if (!m->master && (is_ternary(t) || t->bits == 1)) int_pack_stream(w);
+    return codes;
 }
 
-static void pack_matrix(const Golf *m, const Tensor *t) {
-    const int k = (int)(t - m->tensor), K = t->cols;
-    for (int j = 0; j < t->stored_copies; j++)
-        for (int r = 0; r < 3; r++) {
-            int first;
-            const int rows = row_range(m, k, r, &first);
-            const size_t at =
-                t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
-            Packed *w = packed_of(m, k, j, r);
-            if (!rows) continue;
-            if (in_integers(m, t)) pack_codes_of(m, t, &w->codes, at, rows);
-            else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
-            if (m->train || t->both_ways)
-                panels_pack(&w->back, mat(m->eff + at, K), rows, K);
-        }
+/* Rows `first`, ... of copy j, for both directions. */
+static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int first,
+                         int rows) {
+    const int K = t->cols, forward = in_integers(m, t),
+              narrow = is_ternary(t) || t->bits == 1;
+    const int wanted = m->train || t->both_ways, back = wanted && back_in_integers(m, t);
+    const size_t at = t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
+    const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
+    int8_t *codes = forward || back ? whole_codes(m, t, at, rows) : NULL;
+
+    if (forward) int_pack(&w->codes, codes, rows, K);
+    else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
+    if (forward && narrow && !m->master) int_pack_stream(&w->codes);
+
+    if (back && t->copy_scales == 1)
+        weights_16_pack(&w->back_codes, mat_q(codes, NULL, K), rows, K, top_of(t),
+                        whole * *scale);
+    else if (back)
+        weights_16_pack(&w->back_codes, mat_q(codes, scale + first, K), rows, K,
+                        top_of(t), whole);
+    else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
+    free(codes);
+}
+
+/* Copy j of tensor k. */
+static void pack_matrix(const Golf *m, int k, int j) {
+    const Tensor *t = m->tensor + k;
+    if (!is_matrix(t) || j >= t->stored_copies) return;
+    for (int r = 0; r < 3; r++) {
+        int first;
+        const int rows = row_range(m, k, r, &first);
+        if (rows) pack_rows_of(m, t, packed_of(m, k, j, r), j, first, rows);
+    }
+}
+
+/* Small matrices side by side, large ones with all threads at each. */
+static void pack_matrices(const Golf *m) {
+    size_t largest = 0;
+    EACH_TENSOR(t, m) {
+        if (is_matrix(t)) largest = MAX(largest, t->copy_n);
+    }
+#pragma omp parallel for schedule(dynamic) if (largest < 1 << 18)
+    for (int i = 0; i < N_TENSORS * m->copies; i++)
+        pack_matrix(m, i / m->copies, i % m->copies);
+}
+
+/* Are logits, and their backward, computed in integers? The stream is then rounded to 16
+ * bits. */
+static int head_in_integers(const Golf *m) {
+    const Tensor *t = m->tensor + T_embed;
+    return sizeof(real) == 4 && !t->float_only && t->quant->domain == 0 && t->bits <= 8;
+}
+
+static int head_back_in_integers(const Golf *m) {
+    return head_in_integers(m) && m->config.bwd == BWD_INT16;
+}
+
+static void pack_head(Golf *m, const Tensor *embed) {
+    const int V = embed->rows, E = embed->cols, top = grid_top(embed);
+    const real *numbers = m->eff + embed->at;
+    const Mat codes = mat_q(m->code + embed->at, scale_of(m, embed, 0), (size_t)E);
+
+    if (head_in_integers(m))
+        weights_16_pack(&m->head_codes, transposed(codes), E, V, top, 1);
+    else panels_pack(&m->head, mat_t(numbers, (size_t)E), E, V);
+    if (!m->train) return;
+    if (head_back_in_integers(m))
+        weights_16_pack(&m->head_back_codes, codes, V, E, top, 1);
+    else panels_pack(&m->head_back, mat(numbers, (size_t)E), V, E);
 }
 
 static void golf_pack(Golf *m) {
     const Tensor *embed = m->tensor + T_embed;
-    const real *E = m->eff + embed->at;
     EACH_TENSOR(t, m) {
         if (t->role == INTERFACE) expand_interface(m, t);
-        if (is_matrix(t)) pack_matrix(m, t);
     }
-    panels_pack(&m->head, mat_t(E, embed->cols), embed->cols, embed->rows);
-    if (m->train)
-        panels_pack(&m->head_back, mat(E, embed->cols), embed->rows, embed->cols);
+    pack_matrices(m);
+    pack_head(m, embed);
 }
 
 /* Gradients of eff to those of the masters, in place: the straight-through estimator. */
@@ -2478,9 +3096,16 @@ void golf_use(Golf *m) {
     golf_pack(m);
 }
 
+static uint64_t codes_changed(const Golf *m, const Tensor *t) {
+    uint64_t count = 0;
+    PRAGMA(omp parallel for reduction(+ : count) if ((double)t->n > SMALL))
+    for (size_t i = t->at; i < t->at + t->n; i++) count += m->before[i] != m->code[i];
+    return count;
+}
+
 void golf_quantize(Golf *m) {
     TIMED(QUANT);
-    memcpy(m->before, m->code, m->n_params);
+    FOR_RANGE(i, 0, m->n_params) m->before[i] = m->code[i];
     EACH_SYSTEM(s, m) {
         if ((*s)->masters) (*s)->masters(m, m->master);
     }
@@ -2491,9 +3116,7 @@ void golf_quantize(Golf *m) {
             t->quant->quantize(m->code + at, scale_of(m, t, j),
                                t->passes ? m->mask + at : NULL, m->master + at, t);
         }
-        if (t->role != PROJ || !m->quantized) continue;
-        for (size_t i = t->at; i < t->at + t->n; i++)
-            m->flips += m->before[i] != m->code[i];
+        if (t->role == PROJ && m->quantized) m->flips += codes_changed(m, t);
     }
     m->quantized = 1;
     golf_use(m);
@@ -2539,24 +3162,54 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     }
 }
 
-static void linear_dx(const Golf *m, real *dx, const real *dy, size_t ldy, int k, int j,
-                      int r, int N) {
-    TIMED(DX);
-    int first;
-    row_range(m, k, r, &first);
-    gemm_panels(dx, (size_t)m->tensor[k].cols, mat(dy + first, ldy),
-                &packed_of(m, k, j, r)->back, N, 0);
+/* dy (N,..) of projection k, rounded where its products are of integers. Behind
+ * round_gradient gradient_of is the same for all tokens. */
+static Mat gradient_of(const Golf *m, int k, const real *dy, size_t ldy, Rounded r) {
+    if (back_in_integers(m, m->tensor + k)) return mat_h(r.h, r.step, ldy);
+    return mat(dy, ldy);
 }
 
-static Gemm linear_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k,
-                      int j, int r, int N) { /* for gemm_all */
+static Mat round_gradient(const Golf *m, int k, const real *dy, size_t ldy, Rounded r,
+                          int N) {
+    if (back_in_integers(m, m->tensor + k))
+        round_rows(r.h, r.step, dy, ldy, N, (int)ldy, TOP16);
+    return gradient_of(m, k, dy, ldy, r);
+}
+
+/* Of a gradient that is not rounded yet, dy (N,w->k). */
+static void linear_dx_of_numbers(real *dx, Mat dy, const Weights16 *w, int N) {
+    const size_t n = (size_t)N * (size_t)w->k;
+    int16_t *h = xcalloc(n, sizeof *h);
+    real *step = xcalloc((size_t)N, sizeof *step);
+    round_rows(h, step, dy.f, dy.ld, N, w->k, TOP16);
+    gemm_16(dx, (size_t)w->n, mat_h(h, step, (size_t)w->k), w, N);
+    free(h);
+    free(step);
+}
+
+static void linear_dx(const Golf *m, real *dx, Mat dy, int k, int j, int r, int N) {
+    TIMED(DX);
+    const Tensor *t = m->tensor + k;
+    const Packed *w = packed_of(m, k, j, r);
+    const size_t K = (size_t)t->cols;
+    int first;
+    row_range(m, k, r, &first);
+    dy = mat_at(dy, 0, (size_t)first);
+    if (!back_in_integers(m, t)) gemm_panels(dx, K, dy, &w->back, N, 0);
+    else if (dy.h) gemm_16(dx, K, dy, &w->back_codes, N);
+    else linear_dx_of_numbers(dx, dy, &w->back_codes, N);
+}
+
+static Gemm linear_dw(const Golf *m, Mat dy, const Act *x, int k, int j, int r,
+                      int N) { /* for gemm_all */
     const Tensor *t = m->tensor + k;
     int first;
     const int rows = row_range(m, k, r, &first), K = t->cols;
+    const Mat in = inputs_of(m, x, k);
     real *dw =
         m->grad + t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
-    return (Gemm){dw, (size_t)K, mat_t(dy + first, ldy), inputs_of(m, x, k), rows, K,
-                  N,  1};
+    return (Gemm){dw, (size_t)K, transposed(mat_at(dy, 0, (size_t)first)), in, rows, K,
+                  N,  1,         dy.h && in.q ? &inputs_8 : NULL};
 }
 
 /* The gradient through the rounding of inputs: the identity, unless their quantizer says
@@ -2574,16 +3227,15 @@ static void project(const Golf *m, real *y, size_t ldy, const Act *x, int k, int
     if (m->addition) m->addition->y(m, y, ldy, inputs_of(m, x, k), k, p, r, N);
 }
 
-static void project_dx(const Golf *m, real *dx, const real *dy, size_t ldy, const Act *x,
-                       int k, int p, int r, int N) {
-    linear_dx(m, dx, dy, ldy, k, copy_of(m, m->tensor + k, p), r, N);
-    if (m->addition) m->addition->dx(m, dx, mat(dy, ldy), k, p, r, N);
+static void project_dx(const Golf *m, real *dx, Mat dy, const Act *x, int k, int p, int r,
+                       int N) {
+    linear_dx(m, dx, dy, k, copy_of(m, m->tensor + k, p), r, N);
+    if (m->addition) m->addition->dx(m, dx, dy, k, p, r, N);
     inputs_backward(m, x, dx, k, N);
 }
 
-static Gemm project_dw(const Golf *m, const real *dy, size_t ldy, const Act *x, int k,
-                       int p, int r, int N) {
-    return linear_dw(m, dy, ldy, x, k, copy_of(m, m->tensor + k, p), r, N);
+static Gemm project_dw(const Golf *m, Mat dy, const Act *x, int k, int p, int r, int N) {
+    return linear_dw(m, dy, x, k, copy_of(m, m->tensor + k, p), r, N);
 }
 
 /* ---- Attention: h -> mid, in three stages: qkv_forward (chunk by chunk), attend (all tokens
@@ -2622,9 +3274,10 @@ static void qkv_backward(Golf *m, const Chunk *k) {
     qk_backward(f.dqkv, dvec_of(m, T_q_gain, k), f.dqk, s.qkv, qkv_rows(c),
                 vec_of(m, T_q_gain, k), m->rope, k->n0, n, m->T, c->heads, kv_heads(c),
                 head_dim(c));
+    const Mat dqkv = round_gradient(m, T_wqkv, f.dqkv, qkv_rows(c), f.dqkv_h, n);
     if (each) rmsnorm_forward(u, s.r_attn, s.h, vec_of(m, T_g_attn, k), n, C);
     for (int r = 0; r < qkv_ranges(c); r++) {
-        project_dx(m, dnormed, f.dqkv, qkv_rows(c), in[r], T_wqkv, k->p, r, n);
+        project_dx(m, dnormed, dqkv, in[r], T_wqkv, k->p, r, n);
         if (each)
             rmsnorm_backward(du, r > 0, dvec_of(m, T_x_q + r, k), dnormed, u, s.r_each,
                              vec_of(m, T_x_q + r, k), n, C);
@@ -2686,7 +3339,8 @@ static void output_backward(Golf *m, const Chunk *k) {
 
     gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k),
                   n, C);
-    project_dx(m, f.datt, f.d_o, C, &s.in_o, T_wo, k->p, 0, n);
+    project_dx(m, f.datt, round_gradient(m, T_wo, f.d_o, C, f.d_o_h, n), &s.in_o, T_wo,
+               k->p, 0, n);
     if (m->config.extra_norm)
         rmsnorm_backward(f.datt, 0, dvec_of(m, T_x_attn, k), f.datt, s.att, s.r_xo,
                          vec_of(m, T_x_attn, k), n, C);
@@ -2696,10 +3350,12 @@ static int attention_dw(const Golf *m, int p, int N, Gemm *to) {
     const Config *c = &m->config;
     const PhaseBuffers *s = m->phase + p;
     const Act *in[] = {&s->in_q, &s->in_k, &s->in_v};
+    const Mat dqkv = gradient_of(m, T_wqkv, m->dqkv, qkv_rows(c), m->dqkv_h);
     int count = 0;
     for (int r = 0; r < qkv_ranges(c); r++)
-        to[count++] = project_dw(m, m->dqkv, qkv_rows(c), in[r], T_wqkv, p, r, N);
-    to[count++] = project_dw(m, m->d_o, c->width, &s->in_o, T_wo, p, 0, N);
+        to[count++] = project_dw(m, dqkv, in[r], T_wqkv, p, r, N);
+    to[count++] = project_dw(m, gradient_of(m, T_wo, m->d_o, c->width, m->d_o_h),
+                             &s->in_o, T_wo, p, 0, N);
     return count;
 }
 
@@ -2746,16 +3402,19 @@ static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const PhaseBuffers s = k->s;
     const Flow f = k->f;
 
-    project_dx(m, f.df, f.dy, C, &s.in_down, T_wdown, k->p, 0, n);
+    project_dx(m, f.df, round_gradient(m, T_wdown, f.dy, C, f.dy_h, n), &s.in_down,
+               T_wdown, k->p, 0, n);
     if (c->extra_norm) {
         m->act->forward(room, s.f, s.f_gate, n, F);
         rmsnorm_backward(f.df, 0, dvec_of(m, T_x_mlp, k), f.df, room, s.r_xd,
                          vec_of(m, T_x_mlp, k), n, F);
     }
     m->act->backward(f.df, f.df_gate, s.f, s.f_gate, n, F);
-    project_dx(m, du, f.df, F, &s.in_up, T_wup, k->p, 0, n);
+    project_dx(m, du, round_gradient(m, T_wup, f.df, F, f.df_h, n), &s.in_up, T_wup, k->p,
+               0, n);
     if (!is_gated(c)) return;
-    project_dx(m, room, f.df_gate, F, &s.in_up, T_wgate, k->p, 0, n);
+    project_dx(m, room, round_gradient(m, T_wgate, f.df_gate, F, f.df_gate_h, n),
+               &s.in_up, T_wgate, k->p, 0, n);
     FOR_COLUMNS(i, n * C) du[i] += room[i];
 }
 
@@ -2788,10 +3447,13 @@ static void mlp_backward(Golf *m, const Chunk *k) {
 static int mlp_dw(const Golf *m, int p, int N, Gemm *to) {
     const PhaseBuffers *s = m->phase + p;
     const int F = hidden_width(&m->config);
-    to[0] = project_dw(m, m->dy, m->config.width, &s->in_down, T_wdown, p, 0, N);
-    to[1] = project_dw(m, m->df, F, &s->in_up, T_wup, p, 0, N);
+    const Mat dy = gradient_of(m, T_wdown, m->dy, m->config.width, m->dy_h);
+    const Mat df = gradient_of(m, T_wup, m->df, F, m->df_h);
+    to[0] = project_dw(m, dy, &s->in_down, T_wdown, p, 0, N);
+    to[1] = project_dw(m, df, &s->in_up, T_wup, p, 0, N);
     if (!is_gated(&m->config)) return 2;
-    to[2] = project_dw(m, m->df_gate, F, &s->in_up, T_wgate, p, 0, N);
+    const Mat dgate = gradient_of(m, T_wgate, m->df_gate, F, m->df_gate_h);
+    to[2] = project_dw(m, dgate, &s->in_up, T_wgate, p, 0, N);
     return 3;
 }
 
@@ -2880,32 +3542,97 @@ static void block_backward(Golf *m, int p, int B, int T) {
  * `learn`, its backward on the spot: HEAD tokens at a time, so that logits and their
  * gradients need not leave the cache (16 MB at V = 4096) and never exist for all tokens.
  * Leaves d(last) in m->dh, and adds to dE. */
+/* l (n,V) = z E^T, of the tokens of f. */
+static void logits_forward(const Golf *m, real *l, const Flow *f, int n) {
+    const int V = m->config.vocab, E = m->tensor[T_embed].cols;
+    if (!head_in_integers(m)) {
+        gemm_panels(l, V, mat(f->z, E), &m->head, n, 0);
+        return;
+    }
+    round_rows(f->z_h.h, f->z_h.step, f->z, E, n, E, TOP16);
+    gemm_16(l, V, mat_h(f->z_h.h, f->z_h.step, E), &m->head_codes, n);
+}
+
+/* forward: l = z E^T, loss = softmax and cross-entropy of l. dz (n,E) = dl E, in codes, of
+ * tokens whose gradients dl wait for logits_dw from `row` on. */
+static void head_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
+                       int row, int n, real dloss) {
+    const int V = m->config.vocab, E = m->tensor[T_embed].cols;
+    const Rounded dl = rounded_at(&m->dlogits_h, row, V);
+    real *target_dl = m->target_dl + row, *l = scratch((size_t)HEAD_CHUNK * V);
+
+    logits_forward(m, l, f, n);
+    loss_codes(dl.h, dl.step, target_dl, f->lse, f->loss, l, targets, dloss, n, V);
+    gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
+    FOR_ROWS(i, n, E) {
+        const real *e = m->eff + m->tensor[T_embed].at + (size_t)targets[i] * E;
+        FOR_COLUMNS(k, E) dz[at + k] -= target_dl[i] * e[k];
+    }
+}
+
+/* The same in numbers, or with the loss of a system. */
+static void head_numbers(const Golf *m, real *dz, const Flow *f, const int *targets,
+                         int at, int row, int n, real dloss) {
+    const int V = m->config.vocab, E = m->tensor[T_embed].cols;
+    real *l = m->logits + (size_t)row * V;
+
+    logits_forward(m, l, f, n);
+    loss_forward(l, f->lse, f->loss, targets, n, V);
+    if (m->loss_of) m->loss_of->loss(m, l, f, targets, at, row, n, dloss);
+    else loss_backward(l, f->lse, targets, dloss, n, V);
+    if (head_back_in_integers(m)) {
+        const Rounded dl = rounded_at(&m->dlogits_h, row, V);
+        round_rows(dl.h, dl.step, l, V, n, V, TOP16);
+        gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
+        memset(m->target_dl + row, 0, n * sizeof(real));
+    } else {
+        gemm_panels(dz, E, mat(l, V), &m->head_back, n, 0);
+    }
+}
+
+/* dE += dl^T z, of the `n` tokens from `at` on. */
+static void logits_dw(Golf *m, const int *targets, int at, int n) {
+    const int V = m->config.vocab, E = m->tensor[T_embed].cols;
+    const Flow f = flow_at(m, (size_t)at);
+    real *dE = m->grad + m->tensor[T_embed].at;
+
+    if (!head_back_in_integers(m)) {
+        gemm(dE, E, mat_t(m->logits, V), mat(f.z, E), V, E, n, 1);
+        return;
+    }
+    gemm_all(&(Gemm){dE, E, transposed(mat_h(m->dlogits_h.h, m->dlogits_h.step, V)),
+                     mat_h(f.z_h.h, f.z_h.step, E), V, E, n, 1, &inputs_16},
+             1);
+    for (int i = 0; i < n; i++) m->target_dl[i] = -m->target_dl[i];
+    embed_backward(dE, f.z, m->target_dl, targets + at, n, E);
+}
+
+/* Tokens from `at` on, their logits from `row` on. */
 static void head_chunk(Golf *m, const int *targets, int at, int row, int n, int learn,
-                       real dloss) { /* tokens from `at` on, their logits from `row` on */
-    const int C = m->config.width, V = m->config.vocab, E = m->tensor[T_embed].cols;
+                       real dloss) {
+    const int C = m->config.width, V = m->config.vocab;
     const Flow f = flow_at(m, (size_t)at);
     const real *last = m->prev[m->phases] + (size_t)at * (size_t)C;
     const int *y = targets ? targets + at : NULL;
-    real *l = m->logits + (size_t)row * (size_t)V, *dhn = scratch((size_t)HEAD_CHUNK * C);
 
     rmsnorm_forward(f.hn, f.r_out, last, m->ones, n, C);
     if (m->adapter) m->adapter->narrow(m, f.z, f.hn, n);
-    gemm_panels(l, V, mat(f.z, E), &m->head, n, 0);
-    loss_forward(l, f.lse, f.loss, y, n, V);
-    if (!learn) return;
+    if (!learn) {
+        real *l = m->logits + (size_t)row * V;
+        logits_forward(m, l, &f, n);
+        loss_forward(l, f.lse, f.loss, y, n, V);
+        return;
+    }
 
-    if (m->loss_of) m->loss_of->loss(m, l, &f, y, (size_t)at, (size_t)row, n, dloss);
-    else loss_backward(l, f.lse, y, dloss, n, V);
-    real *dz = m->adapter ? f.dz : dhn;
-    gemm_panels(dz, E, mat(l, V), &m->head_back, n, 0);
+    real *dhn = f.dy, *dz = m->adapter ? f.dz : dhn;
+    if (head_back_in_integers(m) && !m->loss_of) head_codes(m, dz, &f, y, row, n, dloss);
+    else head_numbers(m, dz, &f, y, at, row, n, dloss);
     if (m->adapter) m->adapter->narrow_backward(m, dhn, dz, n);
     rmsnorm_backward(f.dh, 0, NULL, dhn, last, f.r_out, m->ones, n, C);
 }
 
 static void head(Golf *m, const int *targets, int N, int learn) {
     TIMED(HEAD_MATMUL);
-    const int V = m->config.vocab, E = m->tensor[T_embed].cols;
-    real *dE = m->grad + m->tensor[T_embed].at;
     for (int h0 = 0; h0 < N; h0 += HEAD) {
         const int part = MIN(N - h0, HEAD);
 #pragma omp parallel for schedule(dynamic) if (part > HEAD_CHUNK)
@@ -2913,7 +3640,7 @@ static void head(Golf *m, const int *targets, int N, int learn) {
             head_chunk(m, targets, h0 + n0, n0, MIN(part - n0, HEAD_CHUNK), learn,
                        1 / (real)N);
         if (!learn) continue;
-        gemm(dE, E, mat_t(m->logits, V), mat(m->z + (size_t)h0 * E, E), V, E, part, 1);
+        logits_dw(m, targets, h0, part);
         if (m->adapter) m->adapter->narrow_dw(m, h0, part);
     }
 }
@@ -2953,7 +3680,7 @@ double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T
     double sum = 0;
     body(m, tokens, B, T);
     if (learn) {
-        memset(m->grad, 0, m->n_params * sizeof(real));
+        FOR_RANGE(i, 0, m->n_params) m->grad[i] = 0;
         EACH_SYSTEM(s, m) {
             if ((*s)->forward) sum += N * (*s)->forward(m, tokens, B, T);
         }
@@ -2999,7 +3726,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
 #pragma omp parallel for schedule(dynamic) if (N > CHUNK)
     for (int n0 = 0; n0 < N; n0 += CHUNK) embed_chunk_backward(m, n0, MIN(N - n0, CHUNK));
     if (m->adapter) m->adapter->widen_backward(m, N); /* else m->de is m->dy */
-    embed_backward(m->grad + embed->at, m->de, tokens, N, embed->cols);
+    embed_backward(m->grad + embed->at, m->de, NULL, tokens, N, embed->cols);
     EACH_TENSOR(t, m) {
         if (t->role == INTERFACE) fold_interface(m, t);
     }
@@ -3088,67 +3815,121 @@ static void normalise(real *x, size_t n) {
 }
 
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
- * orthogonal matrix nearest to the momentum U: all singular values become about 1. Five
- * times X <- (a + b A + c A^2) X with A = X X^T, which acts on singular values alone,
- * from U/|U|. The smaller of X X^T and X^T X is used: (a + b A + c A^2) may stand on
- * either side. x, y (rows,cols), a, b (k,k), k the smaller side; x holds U, x or y the
- * result. */
-static real *orthogonal(real *x, real *y, real *a, real *b, int rows, int cols) {
-    TIMED(MUON);
-    const int tall = rows > cols, k = MIN(rows, cols);
-    normalise(x, (size_t)rows * (size_t)cols);
-    for (int round = 0; round < 5; round++) {
-        const Mat X = mat(x, (size_t)cols), Xt = mat_t(x, (size_t)cols), B = mat(b, k);
-        if (tall) gemm(a, k, Xt, X, k, k, rows, 0);
-        else gemm(a, k, X, Xt, k, k, cols, 0);
-        gemm(b, k, mat(a, k), mat(a, k), k, k, k, 0);
-        for (int i = 0; i < k * k; i++)
-            b[i] = (real)-4.7750 * a[i] + (real)2.0315 * b[i] +
-                   (i % (k + 1) ? 0 : (real)3.4445);
-        if (tall) gemm(y, cols, X, B, rows, cols, k, 0);
-        else gemm(y, cols, B, X, rows, cols, k, 0);
-        real *swap = x;
-        x = y;
-        y = swap;
-    }
-    return x;
+ * orthogonal matrix nearest to the momentum U: all singular values become about 1. X is
+ * the tall one of U and its transpose; five times X <- a X + X (b A + c A^2) with A =
+ * X^T X, which acts on singular values alone, from U/|U|. They end between 0.7 and 1.2,
+ * so products of 12 bits are exact enough. */
+typedef struct {
+    real *x, *y;   /* (rows,k) */
+    real *a, *b;   /* (k,k) */
+    int16_t *h[2]; /* (rows,k), (k,k) codes */
+    real step[2][1];
+    int rows, k, in_codes;
+} Orthogonal;
+
+/* Of U (rows,cols), in memory of this thread. */
+static Orthogonal orthogonal_new(int rows, int cols, int in_codes) {
+    const size_t tall = (size_t)MAX(rows, cols), k = (size_t)MIN(rows, cols);
+    const size_t n = tall * k, square = k * k;
+    real *room = scratch(3 * n + 3 * square);
+    return (Orthogonal){.x = room,
+                        .y = room + n,
+                        .a = room + 2 * n,
+                        .b = room + 2 * n + square,
+                        .h = {(int16_t *)(room + 2 * n + 2 * square),
+                              (int16_t *)(room + 3 * n + 2 * square)},
+                        .rows = (int)tall,
+                        .k = (int)k,
+                        .in_codes = in_codes};
 }
 
-/* A copy of a projection, or (t->muon_parts) its rows of q, k and v one after the
- * other. */
+/* x (rows,k) as an operand, codes in buffer `which`. */
+static Mat orthogonal_operand(Orthogonal *o, const real *x, int rows, int which) {
+    if (!o->in_codes) return mat(x, (size_t)o->k);
+    round_rows(o->h[which], o->step[which], x, 0, 1, rows * o->k, plain_12.a);
+    return mat_h(o->h[which], o->step[which], (size_t)o->k);
+}
+
+/* to (m,k) = or += (acc) a b, n terms */
+static void orthogonal_product(const Orthogonal *o, real *to, Mat a, Mat b, int m, int n,
+                               int acc) {
+    const Gemm g = {
+        to, (size_t)o->k, a, b, m, o->k, n, acc, o->in_codes ? &plain_12 : NULL};
+    gemm_all(&g, 1);
+}
+
+/* o->x becomes O. */
+static void orthogonal(Orthogonal *o) {
+    TIMED(MUON);
+    const int k = o->k, rows = o->rows;
+    const size_t n = (size_t)rows * (size_t)k;
+    normalise(o->x, n);
+    for (int round = 0; round < 5; round++) {
+        const Mat x = orthogonal_operand(o, o->x, rows, 0);
+        orthogonal_product(o, o->a, transposed(x), x, k, rows, 0);
+        const Mat a = orthogonal_operand(o, o->a, k, 1); /* symmetric */
+        orthogonal_product(o, o->b, transposed(a), a, k, k, 0);
+        for (int i = 0; i < k * k; i++)
+            o->b[i] = (real)-4.7750 * o->a[i] + (real)2.0315 * o->b[i];
+
+        for (size_t i = 0; i < n; i++) o->y[i] = (real)3.4445 * o->x[i];
+        const Mat b = orthogonal_operand(o, o->b, k, 1);
+        orthogonal_product(o, o->y, x, b, rows, k, 1);
+        real *swap = o->x;
+        o->x = o->y;
+        o->y = swap;
+    }
+}
+
+/* Rows first, ... of a copy of a projection that starts at `at`: all, or those of q, k or
+ * v. */
+static void muon_rows(Golf *m, const Tensor *t, size_t at, int first, int rows,
+                      double rate, double keep, real grad_scale) {
+    const int cols = t->cols, tall = rows >= cols;
+    const real mu = (real)m->momentum;
+    const real lr = (real)(rate * sqrt(fmax(1, (double)rows / cols)));
+    const size_t from = at + (size_t)first * (size_t)cols;
+    const real *grad = m->grad + from;
+    real *moment = m->moment1 + from, *w = m->master + from;
+    Orthogonal o = orthogonal_new(rows, cols, m->config.bwd == BWD_INT16);
+
+    for (int i = 0; i < rows; i++) /* Nesterov's momentum, as an average */
+        for (int j = 0; j < cols; j++) {
+            const size_t n = (size_t)i * (size_t)cols + (size_t)j;
+            const real g = grad[n] * grad_scale;
+            moment[n] = mu * moment[n] + (1 - mu) * g;
+            o.x[tall ? n : (size_t)j * (size_t)rows + (size_t)i] =
+                mu * moment[n] + (1 - mu) * g;
+        }
+    orthogonal(&o);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++) {
+            const size_t n = (size_t)i * (size_t)cols + (size_t)j;
+            const real step = o.x[tall ? n : (size_t)j * (size_t)rows + (size_t)i];
+            w[n] = (real)keep * w[n] - lr * step;
+        }
+}
+
 static void muon_matrix(Golf *m, const Tensor *t, int copy, double rate, double keep,
                         real grad_scale) {
-    const Config *c = &m->config;
-    const size_t n = t->copy_n, at = t->at + (size_t)copy * n;
-    const int side = MIN(t->rows, t->cols), parts = t->muon_parts ? t->muon_parts : 1;
-    const int start[] = {0, parts > 1 ? c->width : t->rows, qk_rows(c), t->rows};
-    const real mu = (real)m->momentum;
-    real *x = scratch(2 * n + (size_t)2 * side * side), *a = x + 2 * n;
-    real *moment = m->moment1 + at;
-
-    for (size_t i = 0; i < n; i++) { /* Nesterov's momentum, as an average */
-        const real g = m->grad[at + i] * grad_scale;
-        moment[i] = mu * moment[i] + (1 - mu) * g;
-        x[i] = mu * moment[i] + (1 - mu) * g;
-    }
-    for (int part = 0; part < parts; part++) {
-        const int first = start[part], rows = start[part + 1] - first;
-        const size_t from = (size_t)first * t->cols, count = (size_t)rows * t->cols;
-        const real *o =
-            orthogonal(x + from, x + n, a, a + (size_t)side * side, rows, t->cols);
-        const real lr = (real)(rate * sqrt(fmax(1, (double)rows / t->cols)));
-        real *w = m->master + at + from;
-        for (size_t i = 0; i < count; i++) w[i] = (real)keep * w[i] - lr * o[i];
-    }
+    const int parts = t->muon_parts ? t->muon_parts : 1;
+    const int start[] = {0, parts > 1 ? m->config.width : t->rows, qk_rows(&m->config),
+                         t->rows};
+    for (int part = 0; part < parts; part++)
+        muon_rows(m, t, t->at + (size_t)copy * t->copy_n, start[part],
+                  start[part + 1] - start[part], rate, keep, grad_scale);
 }
 
 void golf_muon(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
+    const int matrices = N_TENSORS * m->copies;
+    /* A matrix per thread, the last, which are large, first: else one of them may be all
+     * that is left to do. */
 #pragma omp parallel for schedule(dynamic)
-    for (int i = 0; i < N_TENSORS * m->copies;
-         i++) { /* a matrix per thread: they are small */
+    for (int n = 0; n < matrices; n++) {
+        const int i = matrices - 1 - n;
         const Tensor *t = m->tensor + i / m->copies;
         const int copy = i % m->copies;
         if (!is_for_muon(c, t) || !t->n || copy >= t->stored_copies) continue;
@@ -5044,7 +5825,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
         "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
         "       ./train_golf info    MODEL.golf\n"
-        "       ./train_golf bench   [step|file] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+        "       ./train_golf bench   [step|file|scaling] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf help    every option with its range\n",
         f);

@@ -74,14 +74,23 @@ static double read_bandwidth(const real *x, size_t n) {
 
 /* ---- Products of BENCH_TOKENS tokens with W (N,K), cut into chunks as the model does. */
 enum { BENCH_TOKENS = 4096 };
-enum { BENCH_Y, BENCH_DX, BENCH_DW, BENCH_INT, BENCH_KINDS };
+#define BENCH_PRODUCTS(X) \
+    X(Y, "y") \
+    X(DX, "dX") \
+    X(DW, "dW") X(DX_CODES, "dX, codes") X(DW_CODES, "dW, codes") X(Y_CODES, "y, codes")
+#define X(kind, name) BENCH_##kind,
+enum { BENCH_PRODUCTS(X) BENCH_KINDS };
+#undef X
 
 typedef struct {
     int N, K;
     real *x, *y, *w, *inv; /* (tokens,K), (tokens,N), (N,K), (tokens) */
     int8_t *q, *code;      /* (tokens,K), (N,K) */
+    int16_t *h;            /* (tokens,N) y in 16 bits, and its steps */
+    real *step;
     Panels forward, back;
     IntWeights ints;
+    Weights16 back_codes;
 } Product;
 
 static void product_chunk(const Product *b, int kind, size_t n0, int n) {
@@ -89,13 +98,24 @@ static void product_chunk(const Product *b, int kind, size_t n0, int n) {
     real *x = b->x + n0 * K, *y = b->y + n0 * N;
     if (kind == BENCH_Y) gemm_panels(y, N, mat(x, K), &b->forward, n, 0);
     if (kind == BENCH_DX) gemm_panels(x, K, mat(y, N), &b->back, n, 0);
-    if (kind == BENCH_INT)
+    if (kind == BENCH_DX_CODES) {
+        round_rows(b->h + n0 * N, b->step + n0, y, N, n, b->N, TOP16);
+        gemm_16(x, K, mat_h(b->h + n0 * N, b->step + n0, N), &b->back_codes, n);
+    }
+    if (kind == BENCH_Y_CODES)
         gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
 }
 
 static void product(const Product *b, int kind) {
     if (kind == BENCH_DW) {
         gemm(b->w, b->K, mat_t(b->y, b->N), mat(b->x, b->K), b->N, b->K, BENCH_TOKENS, 0);
+        return;
+    }
+    if (kind == BENCH_DW_CODES) {
+        const Mat y = transposed(mat_h(b->h, b->step, (size_t)b->N));
+        const Mat x = mat_q(b->q, b->inv, (size_t)b->K);
+        gemm_all(
+            &(Gemm){b->w, (size_t)b->K, y, x, b->N, b->K, BENCH_TOKENS, 0, &inputs_8}, 1);
         return;
     }
 #pragma omp parallel for schedule(dynamic)
@@ -112,6 +132,8 @@ static Product product_new(int N, int K) {
     b.inv = xcalloc(M, sizeof(real));
     b.q = xcalloc(in, 1);
     b.code = xcalloc(weights, 1);
+    b.h = xcalloc(M * (size_t)N, sizeof *b.h);
+    b.step = xcalloc(M, sizeof(real));
     for (size_t i = 0; i < M; i++) b.inv[i] = (real)1e-2;
     for (size_t i = 0; i < in; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
     for (size_t i = 0; i < weights; i++) {
@@ -121,6 +143,7 @@ static Product product_new(int N, int K) {
     panels_pack(&b.forward, mat_t(b.w, (size_t)K), K, N);
     panels_pack(&b.back, mat(b.w, (size_t)K), N, K);
     int_pack(&b.ints, b.code, N, K);
+    weights_16_pack(&b.back_codes, mat_q(b.code, NULL, (size_t)K), N, K, 1, (real)1e-2);
     return b;
 }
 
@@ -134,12 +157,15 @@ static void product_free(Product *b) {
     free(b->forward.panel);
     free(b->back.panel);
     free(b->ints.panel);
+    free(b->h);
+    free(b->step);
+    weights_16_free(&b->back_codes);
 }
 
 static void bench_products(const char *name, int N, int K) {
     Product b = product_new(N, K);
     printf("%-10s %5d %5d", name, N, K);
-    for (int kind = BENCH_KINDS; kind-- > 0;) { /* integers first: they fill y */
+    for (int kind = BENCH_KINDS; kind-- > 0;) { /* codes first: they fill y */
         double rate[BENCH_RUNS], share[BENCH_RUNS];
         for (int run = 0; run < BENCH_RUNS; run++) {
             const double peak = fp32_peak(), t = now();
@@ -185,12 +211,13 @@ static void time_steps(Golf *m, StepTimes *s) {
     free(x);
 }
 
-static void bench_step(const Config *c) {
-    static const char *const names[] = {
+static const char *const part_names[] = {
 #define X(part, name) name,
-        GOLF_PARTS(X)
+    GOLF_PARTS(X)
 #undef X
-    };
+};
+
+static void bench_step(const Config *c) {
     Golf m;
     StepTimes s;
     golf_init(&m, c, 1);
@@ -205,11 +232,54 @@ static void bench_step(const Config *c) {
     double sum = 0;
     for (int p = 1; p <= PARTS; p++) { /* the rest last */
         const double part_ms = 1e3 * median(s.part[p % PARTS], BENCH_RUNS);
-        printf("  %-28s %8.2f ms %5.1f%%\n", names[p % PARTS], part_ms,
+        printf("  %-28s %8.2f ms %5.1f%%\n", part_names[p % PARTS], part_ms,
                100 * part_ms / ms);
         if (p > PART_ATTENTION) sum += part_ms;
     }
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
+    golf_free(&m);
+}
+
+/* ---- The same on 1, 2, 4, ... threads, up to all: which parts gain from more of them. */
+enum { SCALING_MOST = 16 };
+
+static void bench_scaling(const Config *c) {
+    const int all = omp_get_max_threads();
+    int threads[SCALING_MOST], count = 0;
+    double step[SCALING_MOST], part[PARTS][SCALING_MOST];
+    Golf m;
+
+    golf_init(&m, c, 1);
+    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    for (int n = 1; n < all && count < SCALING_MOST - 1; n *= 2) threads[count++] = n;
+    threads[count++] = all;
+
+    printf("\n\n%28s", "ms of a step, threads:");
+    for (int i = 0; i < count; i++) {
+        StepTimes s;
+        omp_set_num_threads(threads[i]);
+        time_steps(&m, &s);
+        step[i] = 1e3 * median(s.all, BENCH_RUNS);
+        for (int p = 0; p < PARTS; p++) part[p][i] = 1e3 * median(s.part[p], BENCH_RUNS);
+        printf(" %8d", threads[i]);
+    }
+    printf("   times as fast\n");
+    for (int p = 1; p <= PARTS; p++) { /* the rest last */
+        const double *ms = part[p % PARTS];
+        printf("  %-26s", part_names[p % PARTS]);
+        for (int i = 0; i < count; i++) printf(" %8.2f", ms[i]);
+        printf("   %.2f\n", ms[0] / ms[count - 1]);
+    }
+    printf("  %-26s", "the step");
+    for (int i = 0; i < count; i++) printf(" %8.2f", step[i]);
+    printf("   %.2f\n  %-26s", step[0] / step[count - 1], "efficiency, %");
+    for (int i = 0; i < count; i++)
+        printf(" %8.0f", 100 * step[0] / step[i] / threads[i]);
+    printf("\n  %-26s", "waiting, ms a thread");
+    for (int i = 0; i < count; i++) printf(" %8.2f", step[i] - step[0] / threads[i]);
+    puts(
+        "\n(waiting: what a thread's share of the work on one thread does not explain, so memory "
+        "and clock are in it)");
     golf_free(&m);
 }
 
@@ -270,11 +340,18 @@ static void bench_machine(void) {
 }
 
 static void bench_all_products(const Config *c) {
+    static const char *const names[] = {
+#define X(kind, name) name,
+        BENCH_PRODUCTS(X)
+#undef X
+    };
     static const int shapes[][2] = {{256, 1024}, {1024, 256}, {768, 256}, {1536, 512}};
     Golf m;
     printf("\nproducts of %d tokens with W (N,K): GFLOP/s or GOP/s, %% of the fp32 peak\n"
-           "%-10s %5s %5s   %12s   %12s   %12s   %12s\n",
-           BENCH_TOKENS, "", "N", "K", "integer y", "dW", "dX", "y");
+           "%-10s %5s %5s",
+           BENCH_TOKENS, "", "N", "K");
+    for (int kind = BENCH_KINDS; kind-- > 0;) printf("   %12s", names[kind]);
+    puts("");
     for (size_t i = 0; i < COUNT(shapes); i++)
         bench_products("", shapes[i][0], shapes[i][1]);
     golf_layout(&m, c);
@@ -287,8 +364,9 @@ int bench_main(const char *what, int argc, char **argv) {
     Config config, *c = &config;
     const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
     const int file = what && !strcmp(what, "file");
-    if (what && strcmp(what, "step") && !file)
-        die("bench: expected nothing, 'step' or 'file', found '%s'", what);
+    const int scaling = what && !strcmp(what, "scaling");
+    if (what && strcmp(what, "step") && !file && !scaling)
+        die("bench: expected nothing, 'step', 'file' or 'scaling', found '%s'", what);
     if (!c->width) fit_width(c);
     config_check(c);
     check_meanings(c, preset);
@@ -303,6 +381,10 @@ int bench_main(const char *what, int argc, char **argv) {
            c->seq);
     if (file) {
         bench_file(c);
+        return 0;
+    }
+    if (scaling) {
+        bench_scaling(c);
         return 0;
     }
     bench_step(c);

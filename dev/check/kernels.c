@@ -248,7 +248,8 @@ static void test_tasks(void) {
 
     const Mat a = operand(M, K, 0, 0), b = operand(K, N, 1, 0), at = operand(N, M, 1, 1);
     static real c[4][N * K];
-    const Gemm both[] = {{c[0], N, a, b, M, N, K, 0}, {c[1], K, at, a, N, K, M, 0}};
+    const Gemm both[] = {{c[0], N, a, b, M, N, K, 0, NULL},
+                         {c[1], K, at, a, N, K, M, 0, NULL}};
     for (int t = 1; t <= 3; t++) {
         threads(t);
         gemm_all(both, 2);
@@ -330,6 +331,271 @@ static void test_gemm_int8(void) {
     gemm_int_naive(want, M, x, inv, codes, (real)0.01, N, M, K);
     CHECK(!memcmp(y, want, sizeof y), "products of 8 bits differ from the exact sum");
     free(w.panel);
+}
+
+/* ------------------------------------------------------------------------------------
+ * Codes of 16 bits */
+/* A random operand of codes, its largest code `top`; extreme: all codes are that. */
+static Mat coded_operand(int r, int c, int trans, int bits, int top, int extreme) {
+    Mat v = {.trans = trans};
+    const int rows = trans ? c : r, cols = trans ? r : c;
+
+    v.ld = (size_t)cols + (size_t)dice(3) * 5;
+    const size_t len = ((size_t)rows - 1) * v.ld + (size_t)cols;
+    int8_t *q = exactly(len, 1);
+    int16_t *h = exactly(len, sizeof *h);
+    real *inv = exactly((size_t)rows, sizeof(real));
+    for (size_t i = 0; i < len; i++) {
+        const int code = extreme ? top : dice(2 * top + 1) - top;
+        h[i] = (int16_t)code;
+        q[i] = (int8_t)code;
+    }
+    fill_steps(inv, rows);
+    v.inv = inv;
+    if (bits == 8) v.q = q;
+    else v.h = h;
+    if (bits == 8) free(h);
+    else free(q);
+    return v;
+}
+
+static void coded_free(Mat v) {
+    operand_free(v);
+    free((void *)v.h);
+}
+
+/* c = a b, where b is packed, equals its blocks by definition, added in order. */
+static void check_gemm_16(int m, int n, int k, int top, int kind, int extreme) {
+    Mat a = coded_operand(m, k, 0, 16, TOP16, extreme);
+    Mat b = coded_operand(k, n, kind == 1, 8, top, extreme);
+    const size_t ldc = (size_t)n + (size_t)dice(2) * 3,
+                 len = ((size_t)m - 1) * ldc + (size_t)n;
+    real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
+    real *scale = exactly((size_t)m, sizeof(real));
+    const real *column = kind == 1 ? b.inv : NULL;
+    Weights16 w = {0};
+
+    if (kind == 2) { /* one scale */
+        free((void *)b.inv);
+        b.inv = NULL;
+    }
+    set_all(c, len, 7);
+    set_all(want, len, 7);
+    for (int i = 0; i < 2; i++) weights_16_pack(&w, b, k, n, top, (real)0.5);
+    for (int i = 0; i < m; i++) scale[i] = a.inv[i] * w.scale;
+    gemm_16(c, ldc, a, &w, m);
+    for (int k0 = 0; k0 < k; k0 += w.terms)
+        gemm_codes_naive(want, ldc, mat_at(a, 0, (size_t)k0),
+                         w.has_ratio ? w.ratio + k0 : NULL, mat_at(b, (size_t)k0, 0),
+                         scale, column, m, n, MIN(k - k0, w.terms), k0 > 0);
+    CHECK(!memcmp(c, want, len * sizeof(real)),
+          "gemm_16 %d %d %d top %d kind %d: not the exact sums", m, n, k, top, kind);
+    coded_free(a);
+    coded_free(b);
+    weights_16_free(&w);
+    free(c);
+    free(want);
+    free(scale);
+}
+
+static void test_gemm_16(void) {
+    static const int tops[] = {1, 3, 7, 127, 255};
+    for (int z = 0; z < 150; z++)
+        check_gemm_16(sizes[dice(SIZES - 3)], sizes[dice(SIZES - 3)], sizes[dice(SIZES)],
+                      tops[z % 4], z % 3, 0);
+    for (int i = 0; i < 4; i++) check_gemm_16(3, 40, 1100, tops[i], 2, 1);
+}
+
+/* c (+)= a b, both in codes, in blocks of terms. */
+static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int acc,
+                             int extreme) {
+    const int plain = t == &plain_12, bits = t == &inputs_8 ? 8 : 16;
+    Mat a = coded_operand(m, k, trans, 16, plain ? t->a : TOP16, extreme);
+    Mat b = coded_operand(k, n, 0, bits, t == &inputs_16 ? TOP16 : t->b, extreme);
+    const size_t ldc = (size_t)n + (size_t)dice(2) * 3;
+    const size_t len = ((size_t)m - 1) * ldc + (size_t)n;
+    real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
+    real *scale = exactly((size_t)m, sizeof(real));
+
+    fill(c, len);
+    memcpy(want, c, len * sizeof(real));
+    gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc, t}, 1);
+    Mat cut = b; /* 12 bits of 16 */
+    if (t == &inputs_16) {
+        int16_t *h = exactly((size_t)k * b.ld, sizeof *h);
+        for (int i = 0; i < k; i++)
+            for (int j = 0; j < n; j++)
+                h[(size_t)i * b.ld + (size_t)j] =
+                    fraction_of((int16_t)mat_code(b, (size_t)i, (size_t)j), 1 << 11);
+        cut.h = h;
+    }
+    for (int k0 = 0; k0 < k; k0 += t->most) {
+        int16_t ratio[2 * KC];
+        const Mat block = mat_at(a, 0, (size_t)k0);
+        const int depth = MIN(k - k0, t->most);
+        real s = *a.inv * *b.inv;
+        if (!plain) s = block_fractions(ratio, block, mat_at(b, (size_t)k0, 0), t, depth);
+        set_all(scale, (size_t)m, s);
+        gemm_codes_naive(want, ldc, block, plain ? NULL : ratio,
+                         mat_at(cut, (size_t)k0, 0), scale, NULL, m, n, depth,
+                         acc || k0 > 0);
+    }
+    CHECK(!memcmp(c, want, len * sizeof(real)),
+          "gemm_codes %d %d %d, terms of %d and %d: not the exact sums", m, n, k, t->a,
+          t->b);
+    if (t == &inputs_16) free((void *)cut.h);
+    coded_free(a);
+    coded_free(b);
+    free(c);
+    free(want);
+    free(scale);
+}
+
+static void test_gemm_codes(void) {
+    static const struct {
+        const Terms *terms;
+        int trans;
+    } kinds[] = {{&inputs_8, 1}, {&inputs_16, 1}, {&plain_12, 1}, {&plain_12, 0}};
+    for (int z = 0; z < 200; z++)
+        check_gemm_codes(sizes[dice(SIZES - 3)], sizes[dice(SIZES - 3)],
+                         sizes[dice(SIZES)], kinds[z % 4].terms, kinds[z % 4].trans,
+                         z / 4 % 2, 0);
+    for (int i = 0; i < 4; i++)
+        check_gemm_codes(20, 40, 1100, kinds[i].terms, kinds[i].trans, 0, 1);
+}
+
+/* Gradients as they come: most are small, one element of a row may be huge; whole rows of
+ * zeros, and of numbers that are no longer normal ones. */
+static void fill_gradients(real *x, int n, int k) {
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < k; j++)
+            x[i * k + j] = (real)(normal01(31, (uint64_t)(i * k + j)) * 1e-4);
+    for (int i = 0; i < n; i += 5) x[i * k + i % k] = 1000;
+    if (n > 1) set_all(x + k, (size_t)k, 0);
+    if (n > 2) set_all(x + 2 * k, (size_t)k, (real)1e-39);
+}
+
+static double largest_of(const real *x, int n) {
+    double most = 0;
+    for (int i = 0; i < n; i++) most = fmax(most, fabs((double)x[i]));
+    return most;
+}
+
+static void test_round_rows(void) {
+    enum { N = 20, K = 33 };
+    static real x[N * K], step[N];
+    static int16_t q[N * K];
+
+    fill_gradients(x, N, K);
+    round_rows(q, step, x, K, N, K, TOP16);
+    for (int i = 0; i < N; i++) {
+        const double most = fmax(largest_of(x + i * K, K), 1e-20);
+        double worst = 0;
+        for (int j = 0; j < K; j++) {
+            const double error = (double)x[i * K + j] - q[i * K + j] * (double)step[i];
+            worst = worse(worst, fabs(error));
+        }
+        CHECK(near((double)step[i] * TOP16 / most, 1, 1e-6) &&
+                  worst <= 0x1.001p-16 * most,
+              "row %d: step %g, off by %g of %g", i, (double)step[i], worst, most);
+    }
+
+    static const real bad[] = {(real)NAN, (real)INFINITY, (real)-INFINITY};
+    for (int i = 0; i < 3; i++) {
+        x[7] = bad[i];
+        round_rows(q, step, x, K, N, K, TOP16);
+        CHECK(isnan(step[0]) && !isnan(step[1]), "%g was rounded to a number",
+              (double)bad[i]);
+    }
+}
+
+/* dX = dY W and dW = dY^T X in codes against sums in double of what dY was before it was
+ * rounded: the bounds that stand above gemm_codes_naive. */
+static void check_bounds(int N, int M, int K) {
+    Mat w = coded_operand(M, K, 0, 8, 7, 0), x = coded_operand(N, K, 0, 8, 127, 0);
+    real *dy = reals((size_t)(N * M), 0), *dx = reals((size_t)(N * K), 0);
+    real *dw = reals((size_t)(M * K), 0), *step = reals((size_t)N, 0);
+    int16_t *h = (int16_t *)reals((size_t)(N * M), 0);
+    Weights16 w16 = {0};
+    double most_dx = 0, most_dw = 0;
+
+    fill_gradients(dy, N, M);
+    round_rows(h, step, dy, (size_t)M, N, M, TOP16);
+    weights_16_pack(&w16, w, M, K, 7, 1);
+    gemm_16(dx, (size_t)K, mat_h(h, step, (size_t)M), &w16, N);
+    for (int n = 0; n < N; n++) {
+        double largest = 0; /* |d * factor| of the token */
+        for (int i = 0; i < M; i++) largest = fmax(largest, (double)w.inv[i]);
+        largest *= fmax(largest_of(dy + n * M, M), 1e-20);
+        for (int k = 0; k < K; k++) {
+            double sum = 0, bound = 1e-30;
+            for (int i = 0; i < M; i++) {
+                const double weight = (double)mat_get(w, (size_t)i, (size_t)k);
+                sum += (double)dy[n * M + i] * weight;
+                bound += 0x1p-14 * largest * abs(mat_code(w, (size_t)i, (size_t)k));
+            }
+            most_dx = worse(most_dx, fabs(sum - (double)dx[n * K + k]) / bound);
+        }
+    }
+
+    const Gemm g = {dw, (size_t)K, transposed(mat_h(h, step, (size_t)M)), x, M, K, N,
+                    0,  &inputs_8};
+    gemm_all(&g, 1);
+    double largest = 0;
+    for (int n = 0; n < N; n++)
+        largest =
+            fmax(largest, (double)x.inv[n] * fmax(largest_of(dy + n * M, M), 1e-20));
+    for (int i = 0; i < M; i++)
+        for (int k = 0; k < K; k++) {
+            double sum = 0, bound = 1e-30;
+            for (int n = 0; n < N; n++) {
+                sum += (double)dy[n * M + i] * (double)mat_get(x, (size_t)n, (size_t)k);
+                bound += 0x1p-14 * largest * abs(mat_code(x, (size_t)n, (size_t)k));
+            }
+            most_dw = worse(most_dw, fabs(sum - (double)dw[i * K + k]) / bound);
+        }
+    CHECK(most_dx <= 1 && most_dw <= 1,
+          "%d %d %d: dX off by %.3g of its bound, dW by %.3g", N, M, K, most_dx, most_dw);
+    coded_free(w);
+    coded_free(x);
+    weights_16_free(&w16);
+}
+
+static void test_bounds(void) {
+    check_bounds(1, 1, 1);
+    check_bounds(3, 47, 33);
+    check_bounds(530, 15, 31);
+    check_bounds(40, 300, 16);
+}
+
+/* Softmax and loss with its gradient in codes, against the two in numbers. */
+static void test_loss_codes(void) {
+    enum { N = 9, V = 77 };
+    static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N];
+    static int16_t h[N * V];
+    int target[N];
+
+    for (int i = 0; i < N * V; i++)
+        z[i] = (real)(normal01(33, (uint64_t)i) * (i < V ? 40 : 4));
+    for (int i = 0; i < N; i++) target[i] = dice(V);
+    memcpy(l, z, sizeof z);
+    loss_codes(h, step, target_dz, lse[0], loss[0], l, target, (real)0.125, N, V);
+    memcpy(l, z, sizeof z);
+    loss_forward(l, lse[1], loss[1], target, N, V);
+    loss_backward(l, lse[1], target, (real)0.125, N, V);
+    for (int n = 0; n < N; n++) {
+        double worst = 0;
+        for (int i = 0; i < V; i++) {
+            const double dz = h[n * V + i] * (double)step[n] -
+                              (i == target[n] ? (double)target_dz[n] : 0);
+            worst = worse(worst, fabs(dz - (double)l[n * V + i]));
+        }
+        CHECK(near((double)loss[0][n], (double)loss[1][n], 2e-5) &&
+                  near((double)lse[0][n], (double)lse[1][n], 2e-5),
+              "loss %g, not %g", (double)loss[0][n], (double)loss[1][n]);
+        CHECK(worst <= 0.125 * 1e-6 + 0.51 * (double)step[n],
+              "gradient off by %g, a code is %g", worst, (double)step[n]);
+    }
 }
 
 /* ------------------------------------------------------------------------------------
@@ -434,6 +700,11 @@ int main(void) {
     run_test("gemm: tasks", test_tasks);
     run_test("gemm: codes", test_gemm_int);
     run_test("gemm: codes of 8 bits", test_gemm_int8);
+    run_test("gemm: 16 bits", test_gemm_16);
+    run_test("gemm: 16 bits, a step per term", test_gemm_codes);
+    run_test("gradients: rounding", test_round_rows);
+    run_test("gradients: dX, dW within their bounds", test_bounds);
+    run_test("gradients: of the loss", test_loss_codes);
     run_test("coder", test_coder);
     run_test("coder: numbers", test_coder_numbers);
     run_test("coder: no gain", test_coder_gives_up);

@@ -307,7 +307,7 @@ static Gemm choice_dw(const Golf *m, const Act *x, int p, int which, int N) {
     const int sel = choice_of(&m->config, which).tensor;
     const int copy = copy_of(m, m->tensor + sel, p);
     const size_t L = (size_t)choice_logits(&m->config, which);
-    Gemm w = linear_dw(m, moeut_of(m)->dz[which], L, x, sel, copy, 0, N);
+    Gemm w = linear_dw(m, mat(moeut_of(m)->dz[which], L), x, sel, copy, 0, N);
     w.b = inputs_of(m, x, choice_of(&m->config, which).reads);
     return w;
 }
@@ -462,7 +462,7 @@ static void expert_backward(const Golf *m, int p, int number) {
     const real *f = s->f + at * G;
 
     expert_gates_backward(m, p, task);
-    linear_dx(m, df, d_o, (size_t)C, T_wdown, copy, 0, n);
+    linear_dx(m, df, mat(d_o, (size_t)C), T_wdown, copy, 0, n);
     if (c->extra_norm) {
         real *u = scratch((size_t)CHUNK * G);
         m->act->forward(u, f, NULL, n, G);
@@ -470,7 +470,7 @@ static void expert_backward(const Golf *m, int p, int number) {
                          s->r_xd + at, phase_vector(m, T_x_mlp, p), n, G);
     }
     m->act->backward(df, NULL, f, NULL, n, G);
-    linear_dx(m, own->dx + at * C, df, (size_t)G, T_wup, copy, 0, n);
+    linear_dx(m, own->dx + at * C, mat(df, (size_t)G), T_wup, copy, 0, n);
 }
 
 static void experts_backward(Golf *m, int p, int B, int T) {
@@ -528,8 +528,8 @@ static int experts_dw(const Golf *m, int p, int N, Gemm *to) {
             i++;
         }
         if (!rows) continue;
-        to[count++] = linear_dw(m, dy, (size_t)C, &in_down, T_wdown, copy, 0, rows);
-        to[count++] = linear_dw(m, df, (size_t)G, &x, T_wup, copy, 0, rows);
+        to[count++] = linear_dw(m, mat(dy, (size_t)C), &in_down, T_wdown, copy, 0, rows);
+        to[count++] = linear_dw(m, mat(df, (size_t)G), &x, T_wup, copy, 0, rows);
     }
     return count;
 }
@@ -765,7 +765,7 @@ static void moeut_qkv_backward(Golf *m, const Chunk *k) {
         rmsnorm_forward(u, k->s.r_attn, k->s.h, vec_of(m, T_g_attn, k), n, C);
 
     for (int r = 0; r < ranges; r++) {
-        project_dx(m, dx, dqkv, ld, in + r, T_wqkv, k->p, r, n);
+        project_dx(m, dx, mat(dqkv, ld), in + r, T_wqkv, k->p, r, n);
         if (r == 0 && values_are_chosen(c)) choice_dx(m, dx, k, OF_VALUES, 1);
         if (r == 0 && c->attn_experts) choice_dx(m, dx, k, OF_OUTPUTS, 1);
         qkv_input_backward(m, k, r, du, dx, u);
@@ -814,7 +814,7 @@ static void outputs_backward(Golf *m, const Chunk *k) {
 
     gate_backward(f.d_o, dvec_of(m, T_gate_attn, k), f.dh, s.o, vec_of(m, T_gate_attn, k),
                   n, C);
-    project_dx(m, dcopies, f.d_o, (size_t)C, &in_o, T_wo, k->p, 0, n);
+    project_dx(m, dcopies, mat(f.d_o, (size_t)C), &in_o, T_wo, k->p, 0, n);
     normed_heads(m, k, u);
     memset(dz, 0, sizeof(real) * (size_t)(n * H * A));
     for (int i = 0; i < n; i++)
@@ -840,8 +840,8 @@ static int moeut_attention_dw(const Golf *m, int p, int N, Gemm *to) {
     int count = 0;
 
     for (int r = 0; r < ranges; r++)
-        to[count++] = project_dw(m, dqkv, ld, in + r, T_wqkv, p, r, N);
-    to[count++] = project_dw(m, m->d_o, (size_t)C, in_o, T_wo, p, 0, N);
+        to[count++] = project_dw(m, mat(dqkv, ld), in + r, T_wqkv, p, r, N);
+    to[count++] = project_dw(m, mat(m->d_o, (size_t)C), in_o, T_wo, p, 0, N);
     if (!A) return count;
     if (A > 1) to[count++] = choice_dw(m, in, p, OF_VALUES, N);
     to[count++] = choice_dw(m, in, p, OF_OUTPUTS, N);

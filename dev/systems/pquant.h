@@ -437,11 +437,11 @@ static int pquant_dw(const Golf *m, int p, int N, Gemm *to) {
         const Mat df = mat_t(all->df + e * r, (size_t)(E * r));
         const Mat hidden = small_hidden(m, &all->phase[p].in, e);
         real *ddown = m->grad + down->at + copy, *dup = m->grad + up->at + copy;
-        to[count++] = (Gemm){ddown, (size_t)r, dy, hidden, C, r, N, 1};
-        to[count++] = (Gemm){dup, (size_t)C, df, in, r, C, N, 1};
+        to[count++] = (Gemm){ddown, (size_t)r, dy, hidden, C, r, N, 1, NULL};
+        to[count++] = (Gemm){dup, (size_t)C, df, in, r, C, N, 1, NULL};
         if (!is_gated(c)) continue;
         const Mat dgate = mat_t(all->dgate + e * r, (size_t)(E * r));
-        to[count++] = (Gemm){dW_gate + copy, (size_t)C, dgate, in, r, C, N, 1};
+        to[count++] = (Gemm){dW_gate + copy, (size_t)C, dgate, in, r, C, N, 1, NULL};
     }
     return count;
 }

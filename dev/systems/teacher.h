@@ -92,13 +92,13 @@ static double teacher_forward(Golf *m, const int *tokens, int B, int T) {
 /* other (n,V): the teacher's logits of n tokens from `from` on; returns their log-sum-exp
  * (n). The core's head_chunk would overwrite the `scratch` memory of its caller. */
 static const real *teacher_logits(const Golf *t, real *other, size_t from, int n) {
-    const int C = t->config.width, V = t->config.vocab, E = t->tensor[T_embed].cols;
+    const int C = t->config.width, V = t->config.vocab;
     const real *last = t->prev[t->phases] + from * (size_t)C;
     const Flow f = flow_at(t, from);
 
     rmsnorm_forward(f.hn, f.r_out, last, t->ones, n, C);
     if (t->adapter) t->adapter->narrow(t, f.z, f.hn, n);
-    gemm_panels(other, V, mat(f.z, E), &t->head, n, 0);
+    logits_forward(t, other, &f, n);
     loss_forward(other, f.lse, NULL, NULL, n, V);
     return f.lse;
 }
