@@ -876,6 +876,41 @@ static double distance(const real *a, const real *b, size_t n) {
     return sqrt(num / den);
 }
 
+/* Gradients of float numbers, by the codes that they have in training and in fp32. */
+static void check_gradients_in_codes(const char *arm) {
+    enum { N = 96 };
+    const int *x = tokens_below(300, N, 1), *y = tokens_below(300, N, 2);
+    char text[300];
+    Golf m, exact;
+
+    for (int i = 0; i < 2; i++) {
+        Golf *g = i ? &exact : &m;
+        snprintf(text, sizeof text,
+                 "vocab=300 width=40 heads=2 mlp=2 seq=32 repeat=2 unique=2 %s bwd=%s",
+                 arm, i ? "fp32" : "int16");
+        new_model(g, text, N);
+        for (size_t k = 0; k < g->n_params; k++) g->master[k] += (real)0.05 * noise(7, k);
+        golf_quantize(g);
+        golf_forward(g, x, y, 3, 32);
+        golf_backward(g, x, 3, 32);
+    }
+    EACH_TENSOR(t, &m) {
+        if (!is_stored(t)) continue;
+        const double apart = distance(exact.grad + t->at, m.grad + t->at, t->n);
+        CHECK(apart > 0 && apart < 1e-3, "%s: gradient of %s, in codes and in fp32: %.3g",
+              arm, t->name, apart);
+    }
+    golf_free(&m);
+    golf_free(&exact);
+}
+
+static void test_gradients_in_codes(void) {
+    static const char *const arms[] = {
+        "", "wq=int4 extra_norm=each kv_heads=1", "wq=int8 embed_bits=8 wscale=row",
+        "act=swiglu aq=int4 wscale=row", "aq=none extra_norm=none"};
+    for (size_t i = 0; i < COUNT(arms); i++) check_gradients_in_codes(arms[i]);
+}
+
 /* Gradients of 1,300 tokens, more than the head takes at a time, are the mean of those
  * of their two halves; recomputing the forward pass on the way back changes no bit. */
 static void test_large_batch(void) {
@@ -1798,6 +1833,7 @@ int main(void) {
         run_test("gradients: projections", test_projection_gradient);
         run_test("gradients: the model", test_model_gradients);
     }
+    if (!DOUBLE) run_test("gradients in codes", test_gradients_in_codes);
     run_test("the model by definition", test_model_by_definition);
     run_test("order of blocks", test_block_order);
     run_test("order of phases", test_phase_order);

@@ -1176,7 +1176,7 @@ void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
                       int acc) {
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) {
-            int32_t sum = 0;
+            int64_t sum = 0;
             for (int p = 0; p < k; p++) {
                 const int16_t x = mat_code(a, i, p);
                 sum += (ratio ? fraction_of(x, ratio[p]) : x) * mat_code(b, p, j);

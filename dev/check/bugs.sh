@@ -105,7 +105,7 @@ bug() { # of the core: NAME double|float PROGRAM PATTERN SED...
 }
 
 # gradients
-bug dW-of-last-phase-only double golf gradients "$(in_ linear_dw)s/^\( *N,  *\)1}/\10}/"
+bug dW-of-last-phase-only double golf gradients "$(in_ linear_dw)s/^\( *N,  *\)1,/\10,/"
 bug dW-from-another-input double golf gradients "$(in_ attention_dw)s/&s->in_o/\&s->in_q/"
 bug codes-without-their-step double golf gradients "$(in_ inputs_of)s/mat_q(x->q, x->inv,/mat_q(x->q, m->ones,/"
 bug interface-of-last-phase-only double golf gradients "$(in_ fold_interface)s/ += from/ = from/"
@@ -123,7 +123,7 @@ bug third-matrix-without-dx double golf gradients "$(in_ mlp_hidden_backward)s/d
 bug rope-sign-backward double golf layers "$(in_ rope_backward)s/d1 \* c - d2 \* s/d1 * c + d2 * s/"
 bug embedding-without-x0-path double golf model \
     "$(in_ embed_chunk_backward)s/gate_forward(f.dx0, f.dx0, f.dh,.*;/memcpy(f.dx0, f.dh, sizeof(real) * (size_t)n * C);/"
-bug embedding-without-head double golf model "$(in_ head)s/gemm(dE, .*;/(void)dE;/"
+bug embedding-without-head double golf model "$(in_ logits_dw)s/gemm(dE, E, mat_t.*;/(void)dE;/"
 bug softcap-derivative double golf layers "$(in_ loss_backward)s/ \* (1 - l\[i\] \* l\[i\] \* cap2)//"
 bug chunk-edge-lost double golf model "$(in_ add_chunks)s/j < m->rows_partial;/j < MIN(1, m->rows_partial);/"
 bug row-scale-of-another-row double golf gradients "$(in_ linear_forward)s/\*= scale\[first + i\]/*= scale[i]/"
@@ -142,7 +142,7 @@ bug norm-with-another-floor double golf RMSNorm "$(in_ rmsnorm_forward)s/(real)1
 bug target-of-the-next-token float golf cross "$(in_ loss_forward)s/l\[targets\[n\]\]/l[targets[(n + 1) % N]]/"
 bug order-exchanged float golf order "$(in_ block_of)s/c->order == ORDER_CYCLE/c->order != ORDER_CYCLE/"
 bug coda-is-the-prelude float golf order "$(in_ block_of)s/c->prelude + c->unique + (loop/(loop/"
-bug head-of-the-last-part-only double golf large "$(in_ head)s/E, part, 1)/E, part, 0)/"
+bug head-of-the-last-part-only double golf large "$(in_ logits_dw)s/V, E, n, 1);/V, E, n, 0);/"
 bug recompute-of-another-phase double golf large \
     "$(in_ golf_backward)s/1) block_forward(m, p, B, T)/1) block_forward(m, m->visits[i + 1], B, T)/"
 bug scalar-of-another-phase float golf definition "$(in_ copy_of)s/== m->phases ? p/== m->phases ? 0/"
@@ -163,10 +163,25 @@ bug inputs-of-one-step float golf inputs "$(in_ act_quant)s/absmax_of(x + at, K)
 # optimizers
 bug adamw-without-bias-correction float golf AdamW "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float golf AdamW "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
-bug adamw-trains-all float golf "Muon and" "$(in_ golf_adamw)s/ && c->optimizer == OPT_MUON/ \&\& 0/"
+bug adamw-trains-all float golf "Muon and" "$(in_ golf_adamw)s/ || is_for_muon(c, t)//"
 bug clipping-ignored float golf clipping "$(in_ golf_step)s|c->clip / norm : 1|1 : 1|"
-bug muon-of-the-wide-side double golf Muon "$(in_ orthogonal)s/if (tall) gemm(y/if (!tall) gemm(y/"
-bug muon-without-nesterov double golf Muon "$(in_ muon_matrix)s/x\[i\] = mu \* moment\[i\] + (1 - mu) \* g/x[i] = moment[i]/"
+# products of codes, gradients of 16 bits
+bug fraction-cut-off float kernels "16 bits" "$(in_ fraction_of)s/ + (1 << 14)//"
+bug sum-of-too-many-terms float kernels "16 bits" "$(in_ weights_16_pack)s|/ top / 2 \* 2|/ top * 2|"
+bug odd-term-twice float kernels "16 bits" "$(in_ pack_pairs)s/last ? 0 : left/left/"
+bug blocks-not-added float kernels "16 bits" "$(in_ gemm_codes)s/acc || k0 > 0/acc/"
+bug column-of-another-panel float kernels "16 bits" "$(in_ gemm_16)s/w->column + j/w->column/"
+bug twelve-bits-of-eleven float kernels "a step per" "$(in_ gemm_codes)s/= 1 << 11/= 1 << 10/"
+bug nan-rounded float kernels "rounding" "$(in_ round_rows)s/most < (real)INFINITY ? absmax/1 ? absmax/"
+bug step-of-13-bits float kernels "gradients: rounding" "$(in_ round_rows)s/(real)top \/ absmax : 0/(real)top \/ absmax \/ 4 : 0/; $(in_ round_rows)s/absmax \/ (real)top :/4 * absmax \/ (real)top :/"
+bug tokens-without-their-steps float kernels "bounds" "$(in_ block_fractions)s/a.inv\[i\] \* b.inv\[i\]/*a.inv * b.inv[i]/"
+bug loss-codes-without-softcap float kernels "of the loss" "$(in_ loss_lanes)s/ \* (2 - part)//"
+bug target-without-dz float golf "in codes" "$(in_ head_codes)s/-= target_dl/-= 0 * target_dl/"
+bug target-without-dE float golf "in codes" "$(in_ logits_dw)s/= -m->target_dl/= 0 * m->target_dl/"
+bug gate-rounded-as-up float golf "in codes" "$(in_ mlp_dw)s/m->df_gate, F, m->df_gate_h/m->df_gate, F, m->df_h/"
+bug rows-of-one-scale float golf "in codes" "$(in_ pack_rows_of)s/scale + first, K/scale, K/; $(in_ weights_16_pack)s/b.inv \&\& !b.trans/0/"
+bug muon-of-the-wide-side double golf Muon "$(in_ muon_rows)s/tall = rows >= cols/tall = rows < cols/"
+bug muon-without-nesterov double golf Muon "$(in_ muon_rows)s/^ *mu \* moment\[n\] + (1 - mu) \* g;/moment[n];/"
 bug muon-with-an-epsilon float golf sizes "$(in_ normalise)s|1 / sqrt(squares)|1 / (sqrt(squares) + 1e-7)|"
 bug muon-overflows float golf sizes "$(in_ normalise)s/squares += (double)x\[i\] \* (double)x\[i\]/squares += (double)(x[i] * x[i])/"
 bug adamw-with-one-epsilon float golf sizes "$(in_ adamw_epsilon)s/fmin(c->clip, 1)/1/"
