@@ -96,6 +96,7 @@ static void depth_check(const Config *c) {
         before = from;
         p += n;
     }
+
     if (last && last != c->repeat)
         die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp,
             c->repeat);
@@ -108,9 +109,11 @@ static void depth_start(Golf *m, const Golf *from, int convert) {
     char *used = xcalloc((size_t)m->phases, 1);
     (void)from;
     (void)convert;
+
     depth_set(m, ramp_at(&m->config, 0));
     for (int i = 0; i < m->n_visits; i++) used[m->visits[i]] = 1;
     depth_set(m, m->config.repeat);
+
     for (int p = 0; p < m->phases; p++)
         for (int k = 0; k < 2; k++) {
             const Tensor *t = m->tensor + (k ? T_gate_mlp : T_gate_attn);
