@@ -102,7 +102,7 @@ enum {
     X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
-    X(TRAIN, INT, bwd, "int16", "int16|fp32", "gradients of outputs in products: codes, where weights are") \
+    X(TRAIN, INT, bwd, "int16", "int16|fp32", "backward products: codes of 16 bits, exact sums; Muon's: 12 bits") \
     X(TRAIN, NUM, clip, "1", "0|1e-9 to 1000000", "global gradient norm limit; 0 = none") \
     X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
@@ -402,13 +402,15 @@ double now(void); /* seconds, monotonic */
 
 /* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,
  * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
- * holds numbers, or q codes of 8 bits (inputs), or h codes of 16 bits (gradients of
- * outputs), which stand for code * inv[stored row]. */
+ * holds numbers, or q codes of 8 bits (inputs), or h codes of up to 16 bits (gradients of
+ * outputs, and what else is rounded for a product). A code stands for code * inv[stored
+ * row] or, where inv is NULL, for code * step. */
 typedef struct {
     const real *f;
     const int8_t *q;
     const int16_t *h;
     const real *inv;
+    real step;
     size_t ld;
     int trans;
 } Mat;
@@ -420,6 +422,8 @@ static inline Mat mat_q(const int8_t *q, const real *inv, size_t ld) {
 static inline Mat mat_h(const int16_t *h, const real *inv, size_t ld) {
     return (Mat){.h = h, .inv = inv, .ld = ld};
 }
+static inline real mat_step(Mat x, size_t row) { return x.inv ? x.inv[row] : x.step; }
+
 static inline Mat transposed(Mat x) {
     x.trans = !x.trans;
     return x;
@@ -448,7 +452,7 @@ static inline int mat_code(Mat x, size_t i, size_t j) {
 static inline real mat_get(Mat x, size_t i, size_t j) {
     x = mat_at(x, i, j);
     if (x.f) return *x.f;
-    return (real)(x.q ? *x.q : *x.h) * *x.inv;
+    return (real)(x.q ? *x.q : *x.h) * mat_step(x, 0);
 }
 
 /* Codes (rows, cols) packed for the integer product, once per optimizer step. */
@@ -473,7 +477,7 @@ typedef struct {
     int k, n;
 } Panels;
 
-/* What codes may be so that `most` terms fit a sum: the largest of a and of b. */
+/* Largest codes of a and b such that `most` of their products fit an int32. */
 typedef struct {
     int a, b, most;
 } Terms;
@@ -612,8 +616,8 @@ enum {
     CHUNK = 42,      /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = 28, /* the same for the head, whose rows are V long */
     HEAD =
-        1024 /* tokens whose logits exist at one time; a multiple of KC, so that dE has the
-                        same blocks of sums as if all tokens were taken at once */
+        1024 /* tokens whose logits exist at one time; a multiple of the terms of a sum, so
+                        that dE has the same blocks as if all tokens were taken at once */
 };
 
 #define X(name) SYS_##name,

@@ -303,11 +303,14 @@ static int threads_for(double madds) {
  * VB: bytes of a vector; 16 are SSE2, NEON, or whatever the compiler makes of them.
  * ZIP: interleaves the lower (h = 0) or the upper (h = WORDS / 2) 32-bit lanes of a and
  * b. */
-#if defined(__AVX2__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "panels of codes are words: a big-endian machine needs others");
 
 /* gcc before 12 does not know clang's name for it. */
 #ifdef __clang__
@@ -421,7 +424,7 @@ INLINE vec exp_lanes(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = exp(x[i]);
     return x;
 #else
-    x = max_lanes(x, (vec){0} - 87.0f);
+    x = max_lanes((vec){0} - 87.0f, x); /* in this order: NaN stays NaN */
     const vec shifted = x * 1.44269504f + 12582912.0f;
     const vec k = shifted - 12582912.0f;
     const vec r = x - k * 0.693359375f + k * 2.12194440e-4f;
@@ -587,9 +590,10 @@ INLINE codes16 fractions_of(codes16 q, codes16 r) {
 }
 
 /* ==== 2. Matmul ===================================================================== */
-/* Nearly all time of a step is spent here. The model has products of two kinds: c = a b
- * in floating point, and y = x w^T of int8 codes, whose sums are exact integers. Each
- * comes in four pieces, in this order:
+/* Nearly all time of a step is spent here. The model has products of three kinds:
+ * c = a b in floating point; y = x w^T of int8 codes; and, for gradients, the head and
+ * Muon, products of codes of 16 bits. Sums of codes are exact. Each kind comes in four
+ * pieces, in this order:
  *
  *   naive    three loops: the definition, with which the tests compare the fast code.
  *   packing  copies an operand into panels that are then read from front to back.
@@ -666,10 +670,10 @@ INLINE vec load_halves(const int16_t *p, int have) {
 /* A vector of a stored row, as numbers. */
 INLINE vec load_stored(Mat x, size_t row, size_t col, int have) {
     if (x.f) return load_reals(x.f + row * x.ld + col, have);
-    if (x.h) return load_halves(x.h + row * x.ld + col, have) * x.inv[row];
+    if (x.h) return load_halves(x.h + row * x.ld + col, have) * mat_step(x, row);
     const qvec q = load_codes(x.q + row * x.ld + col, have);
     const wvec w = __builtin_convertvector(__builtin_convertvector(q, hvec), wvec);
-    return __builtin_convertvector(w, vec) * x.inv[row];
+    return __builtin_convertvector(w, vec) * mat_step(x, row);
 }
 
 INLINE const void *address_of(Mat x, size_t at) {
@@ -926,9 +930,8 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         w->panel = xcalloc((size_t)panels * words * NRI + WORDS, 4);
         *w = (IntWeights){w->panel, rows, cols, NULL};
     }
-    for (size_t i = 0; i < (size_t)rows * cols; i++)
-        if (KERNEL_BITS == 2 && (codes[i] < -1 || codes[i] > 1))
-            die("code %d: only -1, 0, 1 here", codes[i]);
+    for (size_t i = 0; KERNEL_BITS == 2 && i < (size_t)rows * cols; i++)
+        if (codes[i] < -1 || codes[i] > 1) die("code %d: only -1, 0, 1 here", codes[i]);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * rows * cols))
     for (int j = 0; j < panels; j++) {
@@ -1079,7 +1082,7 @@ static void stream_int(real *y, const int32_t *x, const IntWeights *w, int32_t s
 }
 
 /* ---- The driver of codes ---------------------------------------------------------- */
-/* Memory of this thread: `words` words of MR tokens, and what pack_codes spills. */
+/* Memory of this thread: `words` words of MR tokens, and what pack_words spills. */
 static int32_t *codes_room(int words) {
     static _Thread_local int32_t *room;
     static _Thread_local int size;
@@ -1094,13 +1097,13 @@ static int32_t *codes_room(int words) {
 /* y (rows) for one token x (cols), from the stream of 2-bit weights. */
 static void gemm_int_one(real *y, const int8_t *x, const IntWeights *w, real scale) {
     const int k = w->cols;
-    int32_t start = 0;
-    for (int q = 0; q < k; q++) start -= OFFSET * x[q];
+    uint32_t start = 0; /* may wrap: the sum that it starts does not */
+    for (int q = 0; q < k; q++) start -= (uint32_t)(OFFSET * x[q]);
 
     int32_t *copy = codes_room(CEIL(k, 4));
     memcpy(copy, x, k);
     memset((int8_t *)copy + k, 0, CEIL(k, 16) * 16 - k);
-    stream_int(y, copy, w, start, scale);
+    stream_int(y, copy, w, (int32_t)start, scale);
 }
 
 /* -OFFSET * sum(x), one per token of a panel of x. */
@@ -1148,24 +1151,31 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * fraction, in 1/32768, of the largest such factor. Sums are of int32, over blocks of as
  * many terms as cannot overflow; blocks are added in order, in floating point.
  *
- * The error: each number d of dY becomes d + e, where |e| <= 2^-16 of the largest d of
- * its token. With fractions, and F the largest |d| * factor of the block, d * factor is
- * wrong by at most 2^-14 F, 2^-12 F where codes are cut to 14 bits (dW of the head). dX
- * and dW are wrong by at most the sum of these times the other operand. (A product in
- * bf16 rounds each d by up to 2^-9 |d|, in fp32 by 2^-25 |d|.) */
+ * The error: each d of dY becomes d + e, |e| a little over half a step, 1.02 * 2^-16 of
+ * the largest |d| of its token (or of 1e-20). With fractions, let F be the largest of
+ * (a token's largest |d|) * factor over the terms of a sum, for dX: the token's largest
+ * |d| times the largest step of W. Then d * factor is wrong by less than 2^-14 F, and by
+ * 2^-12 F where codes are cut to 14 bits: dW of the head, whose inputs are rounded, too,
+ * by up to 2^-11.9 of their token's largest. dX and dW are wrong by at most the sum of
+ * these times the other operand. (bf16 rounds a number by up to 2^-8 of it, fp32 by
+ * 2^-24.) */
 
 enum { TOP16 = 32767 };
 
-/* ratio (n), 0..top: the fractions of the largest of `factor` (n). Returns what a code
- * multiplied by such a fraction stands for, as a multiple of the code. */
+/* ratio (n), 0..top, in 1/32768: the fractions of the largest of `factor` (n), none of them
+ * negative; a top below 32767 cuts the code to fewer bits, too. Returns what the product of
+ * a code and its fraction is to be multiplied by. */
 static real fractions(int16_t *ratio, const real *factor, int n, int top) {
     real largest = 0, zero = 0;
     for (int i = 0; i < n; i++) {
         zero += 0 * factor[i]; /* NaN if one is no number */
         largest = factor[i] > largest ? factor[i] : largest;
     }
-    const real inverse = largest > 0 && zero == 0 ? (real)top / largest : 0;
-    for (int i = 0; i < n; i++) ratio[i] = (int16_t)rint(factor[i] * inverse);
+    const int usable =
+        zero == 0 && largest > (real)1e-33; /* else inverse is none, either */
+    const real inverse = usable ? (real)top / largest : 0;
+    for (int i = 0; i < n; i++)
+        ratio[i] = (int16_t)(usable ? rint(factor[i] * inverse) : 0);
     return largest * ((real)32768 / (real)top) + zero;
 }
 
@@ -1356,16 +1366,18 @@ void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m) {
     }
 }
 
-/* Products of two operands in codes. What these may be, so that a sum takes `most` terms:
- *   inputs_8    a: gradients of 16 bits, b: inputs of 8 bits. Each stored row of both, a
- *               token, has a step of its own.
- *   inputs_16   both of 16 bits, with steps of their own: cut to 14 and to 12 bits.
- *   plain_12    both of 12 bits, with one step each. */
+/* Products of two operands in codes, b as it is stored. What codes may be, so that a sum
+ * takes `most` terms:
+ *   inputs_8    a, transposed: gradients of 16 bits; b: inputs of 8 bits. Each stored row
+ *               of both, a token, has a step of its own.
+ *   inputs_16   the same of 16 bits: cut to 14 and to 12 bits.
+ *   plain_12    both of 12 bits, with one step each (Mat.step). */
 static const Terms inputs_8 = {TOP16, 127, 512}, inputs_16 = {8191, 2048, 128},
                    plain_12 = {2047, 2047, 512};
 _Static_assert((int64_t)TOP16 * 127 * 512 <= INT32_MAX, "inputs_8");
 _Static_assert((int64_t)8191 * 2048 * 128 <= INT32_MAX, "inputs_16");
 _Static_assert((int64_t)2047 * 2047 * 512 <= INT32_MAX, "plain_12");
+_Static_assert(512 <= 2 * KC && HEAD % 512 == 0, "blocks of terms: see HEAD");
 
 /* For the k terms of a block: the fractions that go into a's codes. Returns the factor of
  * the sums. */
@@ -1388,7 +1400,7 @@ static void pack_panels_of_a(int32_t *panel, size_t step, Mat a, const int16_t *
                        2 * depth, MIN(have - i, MR));
 }
 
-/* One thread; panels and blocks as in gemm_serial. */
+/* One thread; panels as in gemm_serial, blocks of t->most terms. */
 void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n, int k,
                 int acc) {
     enum { A_STEP = MR * KC + WORDS, B_STEP = NRI * KC };
@@ -1397,20 +1409,20 @@ void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n,
     static const int16_t to_12_bits[2 * KC] = {[0 ... 2 * KC - 1] = 1 << 11};
     if (!room) room = xcalloc(A_SIZE + B_SIZE, 4);
     int32_t *b_panels = room, *a_panels = room + B_SIZE;
-    const int plain = t == &plain_12;
+    const int plain = t == &plain_12; /* no fractions */
     int16_t fraction[2 * KC];
     const int16_t *ratio = plain ? NULL : fraction;
-    const int16_t *cut = t == &inputs_16 ? to_12_bits : NULL;
+    const int16_t *b_ratio = t == &inputs_16 ? to_12_bits : NULL;
 
     for (int j = 0; j < n; j += NC)
         for (int k0 = 0; k0 < k; k0 += t->most) {
             const int cols = MIN(n - j, NC), depth = MIN(k - k0, t->most);
-            real scale[MR] = {*a.inv * *b.inv};
+            real scale[MR] = {a.step * b.step};
             if (!plain)
                 scale[0] = block_fractions(fraction, mat_at(a, 0, k0), mat_at(b, k0, 0),
                                            t, depth);
             for (int r = 1; r < MR; r++) scale[r] = scale[0];
-            pack_pairs_of_b(b_panels, B_STEP, mat_at(b, k0, j), cut, cols, depth);
+            pack_pairs_of_b(b_panels, B_STEP, mat_at(b, k0, j), b_ratio, cols, depth);
 
             for (int i = 0; i < m; i += MC) {
                 const int rows = MIN(m - i, MC);
@@ -1522,8 +1534,7 @@ static inline real absmax_of(const real *x, size_t n) {
     return top;
 }
 
-/* The sum of x*y.  x, y (K) */
-/* NaN where one is NaN: as integers, floats without their sign have the order of their
+/* The largest |x|, NaN where one is NaN: as integers, floats without their sign have the order of their
  * values, with infinity and NaN on top. */
 static inline real absmax_or_nan(const real *x, int n) {
 #ifdef GOLF_DOUBLE
@@ -1542,6 +1553,7 @@ static inline real absmax_or_nan(const real *x, int n) {
 #endif
 }
 
+/* The sum of x*y.  x, y (K) */
 static inline real inner(const real *x, const real *y, int K) {
     vec s = {0};
     for (int i = 0; i < K; i += LANES)
@@ -1610,8 +1622,8 @@ void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     FOR_ROWS(n, N, C) memcpy(e + at, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 
-/* forward: e[n] = E[token n], so dE[token n] += de[n]; a token may occur many times.
- * dE (V,C) <- de (N,C), tokens (N) */
+/* forward: e[n] = E[token n], so dE[token n] += de[n], or weight[n] * de[n]; a token may
+ * occur many times. dE (V,C) <- de (N,C), weight (N) or NULL, tokens (N) */
 void embed_backward(real *dE, const real *de, const real *weight, const int *tokens,
                     int N, int C) {
     enum { STRIPE = 16 };
@@ -2131,7 +2143,7 @@ void gate_backward(real *dy, real *dg, const real *dout, const real *y, const re
  * by which softmax may scale, as no l is larger. */
 static inline real softcap_gap(real z) {
     const real x = z * (2 / SOFTCAP), most = 80; /* e^80: the gap is 0 */
-    return 2 * SOFTCAP / (1 + fast_exp(x < most ? x : most));
+    return 2 * SOFTCAP / (1 + fast_exp(x > most ? most : x));
 }
 
 static inline real softcap(real z) { return SOFTCAP - softcap_gap(z); }
@@ -2171,14 +2183,11 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* Both at once, for a head in codes. dz is dloss * dcap / sum, but for the target's one,
- * with dcap = exp(l - 30) (1 - (l/30)^2) >= 0; it is rounded to codes of 16 bits:
- *     h = rint(32767 * dcap / largest),  step = dloss * largest / sum / 32767
- *     dz = step * h - (target_dz at the target, else 0)
- * h (N,V), step, target_dz, lse, loss (N) <- logits (N,V), which are lost, targets (N). */
+/* Logits l, at most LANES of them, to dcap in place (see loss_codes); adds exp(l - 30) to
+ * sums. */
 INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
     const vec x = load_reals(l, have) * (2 / SOFTCAP);
-    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes(x, (vec){0} + 80)));
+    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
     const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
     const vec dcap = e * part * (2 - part);
     store_reals(l, dcap, have);
@@ -2186,6 +2195,11 @@ INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
     *sums += first_lanes(e, have);
 }
 
+/* loss_forward and loss_backward at once, for a head in codes. dz is dloss * dcap / sum,
+ * less target_dz at the target, which stays a number; dcap = exp(l - 30) (1 - (l/30)^2) >= 0 is rounded to codes of 16 bits:
+ *     h = rint(32767 * dcap / largest),  step = dloss * largest / sum / 32767
+ *     dz = step * h - (target_dz at the target, else 0)
+ * h (N,V), step, target_dz, lse, loss (N) <- logits (N,V), which are lost, targets (N). */
 void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
                 real *logits, const int *targets, real dloss, int N, int V) {
     TIMED(LOSS);
@@ -2526,8 +2540,8 @@ void act_quant(Act *a, const real *x, int N, int K, int top) {
     }
 }
 
-/* Gradients of outputs as codes of 16 bits, one step per token: q = rint(x / step), step =
- * absmax / 32767. x (N,K), its rows ld apart -> q (N,K), step (N). A row in which a number
+/* Numbers as codes of -top..top, one step per row (a token; Muon: a matrix): q = rint(x /
+ * step), step = absmax / top, absmax at least 1e-20. x (N,K), its rows ld apart -> q (N,K), step (N). A row in which a number
  * is none, or infinite, has the step NaN: so has what is computed from it. */
 void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top) {
     TIMED(QUANT);
@@ -2999,12 +3013,10 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
     if (forward && narrow && !m->master) int_pack_stream(&w->codes);
 
-    if (back && t->copy_scales == 1)
-        weights_16_pack(&w->back_codes, mat_q(codes, NULL, K), rows, K, top_of(t),
-                        whole * *scale);
-    else if (back)
-        weights_16_pack(&w->back_codes, mat_q(codes, scale + first, K), rows, K,
-                        top_of(t), whole);
+    const int one = t->copy_scales == 1;
+    if (back)
+        weights_16_pack(&w->back_codes, mat_q(codes, one ? NULL : scale + first, K), rows,
+                        K, top_of(t), one ? whole * *scale : whole);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
     free(codes);
 }
@@ -3031,8 +3043,8 @@ static void pack_matrices(const Golf *m) {
         pack_matrix(m, i / m->copies, i % m->copies);
 }
 
-/* Are logits, and their backward, computed in integers? The stream is then rounded to 16
- * bits. */
+/* Are logits computed in integers, whatever --bwd says? The stream is then rounded to 16
+ * bits, in training and from the file. And their backward? */
 static int head_in_integers(const Golf *m) {
     const Tensor *t = m->tensor + T_embed;
     return sizeof(real) == 4 && !t->float_only && t->quant->domain == 0 && t->bits <= 8;
@@ -3162,13 +3174,14 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     }
 }
 
-/* dy (N,..) of projection k, rounded where its products are of integers. Behind
- * round_gradient gradient_of is the same for all tokens. */
+/* dy (N,..) of projection k as an operand: its codes r, which round_gradient has filled, or
+ * numbers, where its products are not of codes. */
 static Mat gradient_of(const Golf *m, int k, const real *dy, size_t ldy, Rounded r) {
     if (back_in_integers(m, m->tensor + k)) return mat_h(r.h, r.step, ldy);
     return mat(dy, ldy);
 }
 
+/* Fills r, for N tokens. */
 static Mat round_gradient(const Golf *m, int k, const real *dy, size_t ldy, Rounded r,
                           int N) {
     if (back_in_integers(m, m->tensor + k))
@@ -3555,8 +3568,8 @@ static void logits_forward(const Golf *m, real *l, const Flow *f, int n) {
 
 /* forward: l = z E^T, loss = softmax and cross-entropy of l. dz (n,E) = dl E, in codes, of
  * tokens whose gradients dl wait for logits_dw from `row` on. */
-static void head_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
-                       int row, int n, real dloss) {
+static void head_in_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
+                          int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
     const Rounded dl = rounded_at(&m->dlogits_h, row, V);
     real *target_dl = m->target_dl + row, *l = scratch((size_t)HEAD_CHUNK * V);
@@ -3571,8 +3584,8 @@ static void head_codes(const Golf *m, real *dz, const Flow *f, const int *target
 }
 
 /* The same in numbers, or with the loss of a system. */
-static void head_numbers(const Golf *m, real *dz, const Flow *f, const int *targets,
-                         int at, int row, int n, real dloss) {
+static void head_in_numbers(const Golf *m, real *dz, const Flow *f, const int *targets,
+                            int at, int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
     real *l = m->logits + (size_t)row * V;
 
@@ -3625,8 +3638,9 @@ static void head_chunk(Golf *m, const int *targets, int at, int row, int n, int 
     }
 
     real *dhn = f.dy, *dz = m->adapter ? f.dz : dhn;
-    if (head_back_in_integers(m) && !m->loss_of) head_codes(m, dz, &f, y, row, n, dloss);
-    else head_numbers(m, dz, &f, y, at, row, n, dloss);
+    if (head_back_in_integers(m) && !m->loss_of)
+        head_in_codes(m, dz, &f, y, row, n, dloss);
+    else head_in_numbers(m, dz, &f, y, at, row, n, dloss);
     if (m->adapter) m->adapter->narrow_backward(m, dhn, dz, n);
     rmsnorm_backward(f.dh, 0, NULL, dhn, last, f.r_out, m->ones, n, C);
 }
@@ -3817,13 +3831,12 @@ static void normalise(real *x, size_t n) {
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
  * orthogonal matrix nearest to the momentum U: all singular values become about 1. X is
  * the tall one of U and its transpose; five times X <- a X + X (b A + c A^2) with A =
- * X^T X, which acts on singular values alone, from U/|U|. They end between 0.7 and 1.2,
- * so products of 12 bits are exact enough. */
+ * X^T X, which acts on singular values alone, from U/|U|. Those above 0.003 end between
+ * 0.7 and 1.2: not exactly 1, hence products of 12 bits with one step for a matrix. */
 typedef struct {
     real *x, *y;   /* (rows,k) */
     real *a, *b;   /* (k,k) */
     int16_t *h[2]; /* (rows,k), (k,k) codes */
-    real step[2][1];
     int rows, k, in_codes;
 } Orthogonal;
 
@@ -3844,10 +3857,11 @@ static Orthogonal orthogonal_new(int rows, int cols, int in_codes) {
 }
 
 /* x (rows,k) as an operand, codes in buffer `which`. */
-static Mat orthogonal_operand(Orthogonal *o, const real *x, int rows, int which) {
+static Mat orthogonal_operand(const Orthogonal *o, const real *x, int rows, int which) {
     if (!o->in_codes) return mat(x, (size_t)o->k);
-    round_rows(o->h[which], o->step[which], x, 0, 1, rows * o->k, plain_12.a);
-    return mat_h(o->h[which], o->step[which], (size_t)o->k);
+    real step;
+    round_rows(o->h[which], &step, x, 0, 1, rows * o->k, plain_12.a);
+    return (Mat){.h = o->h[which], .step = step, .ld = (size_t)o->k};
 }
 
 /* to (m,k) = or += (acc) a b, n terms */

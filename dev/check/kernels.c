@@ -412,6 +412,12 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
     const int plain = t == &plain_12, bits = t == &inputs_8 ? 8 : 16;
     Mat a = coded_operand(m, k, trans, 16, plain ? t->a : TOP16, extreme);
     Mat b = coded_operand(k, n, 0, bits, t == &inputs_16 ? TOP16 : t->b, extreme);
+    const real *inv[] = {a.inv, b.inv};
+    if (plain) { /* one step */
+        a.step = *a.inv;
+        b.step = *b.inv;
+        a.inv = b.inv = NULL;
+    }
     const size_t ldc = (size_t)n + (size_t)dice(2) * 3;
     const size_t len = ((size_t)m - 1) * ldc + (size_t)n;
     real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
@@ -433,7 +439,7 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
         int16_t ratio[2 * KC];
         const Mat block = mat_at(a, 0, (size_t)k0);
         const int depth = MIN(k - k0, t->most);
-        real s = *a.inv * *b.inv;
+        real s = a.step * b.step;
         if (!plain) s = block_fractions(ratio, block, mat_at(b, (size_t)k0, 0), t, depth);
         set_all(scale, (size_t)m, s);
         gemm_codes_naive(want, ldc, block, plain ? NULL : ratio,
@@ -444,6 +450,8 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
           "gemm_codes %d %d %d, terms of %d and %d: not the exact sums", m, n, k, t->a,
           t->b);
     if (t == &inputs_16) free((void *)cut.h);
+    a.inv = inv[0];
+    b.inv = inv[1];
     coded_free(a);
     coded_free(b);
     free(c);
@@ -569,6 +577,21 @@ static void test_bounds(void) {
 }
 
 /* Softmax and loss with its gradient in codes, against the two in numbers. */
+static void test_loss_of_nan(void) {
+    enum { V = 40 };
+    const int target = 3;
+    real l[V], lse, loss, step, target_dz;
+    int16_t h[V];
+    for (int way = 0; way < 2; way++) {
+        set_all(l, V, 1);
+        l[7] = (real)NAN;
+        if (way) loss_codes(h, &step, &target_dz, &lse, &loss, l, &target, 1, 1, V);
+        else loss_forward(l, &lse, &loss, &target, 1, V);
+        CHECK(isnan(loss), "the loss of a logit that is none: %g", (double)loss);
+    }
+    CHECK(isnan(step), "its gradient is one");
+}
+
 static void test_loss_codes(void) {
     enum { N = 9, V = 77 };
     static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N];
@@ -705,6 +728,7 @@ int main(void) {
     run_test("gradients: rounding", test_round_rows);
     run_test("gradients: dX, dW within their bounds", test_bounds);
     run_test("gradients: of the loss", test_loss_codes);
+    run_test("gradients: of no number", test_loss_of_nan);
     run_test("coder", test_coder);
     run_test("coder: numbers", test_coder_numbers);
     run_test("coder: no gain", test_coder_gives_up);
