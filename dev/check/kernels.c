@@ -441,7 +441,7 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
         const int depth = MIN(k - k0, t->most);
         real s = a.step * b.step;
         if (!plain) s = block_fractions(ratio, block, mat_at(b, (size_t)k0, 0), t, depth);
-        set_all(scale, (size_t)m, s);
+        set_all(scale, (size_t)m, (double)s);
         gemm_codes_naive(want, ldc, block, plain ? NULL : ratio,
                          mat_at(cut, (size_t)k0, 0), scale, NULL, m, n, depth,
                          acc || k0 > 0);
@@ -480,7 +480,7 @@ static void fill_gradients(real *x, int n, int k) {
             x[i * k + j] = (real)(normal01(31, (uint64_t)(i * k + j)) * 1e-4);
     for (int i = 0; i < n; i += 5) x[i * k + i % k] = 1000;
     if (n > 1) set_all(x + k, (size_t)k, 0);
-    if (n > 2) set_all(x + 2 * k, (size_t)k, (real)1e-39);
+    if (n > 2) set_all(x + 2 * k, (size_t)k, 1e-39);
 }
 
 static double largest_of(const real *x, int n) {
