@@ -2146,8 +2146,6 @@ static inline real softcap_gap(real z) {
     return 2 * SOFTCAP / (1 + fast_exp(x > most ? most : x));
 }
 
-static inline real softcap(real z) { return SOFTCAP - softcap_gap(z); }
-
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
     TIMED(LOSS);

@@ -58,6 +58,8 @@ static void test_randomness(void) {
     CHECK(near(z1, 0, 0.015) && near(z2, 1, 0.02), "normal %g %g", z1, z2);
 }
 
+static real softcap(real z) { return SOFTCAP - softcap_gap(z); }
+
 static void test_exp(void) {
     double worst = 0, worst_cap = 0;
     for (double x = -87; x <= 88; x += 0.0137)
