@@ -953,13 +953,12 @@ typedef struct {
 } Codes;
 
 /* The first `have` numbers of p, at most WORDS; zeros behind them. */
-INLINE rvec load_words(const real *p, int have) {
+INLINE void load_words(rvec *v, const real *p, int have) {
 #ifdef GOLF_DOUBLE
-    rvec v = {0};
-    memcpy(&v, p, MIN(have, WORDS) * sizeof(real));
-    return v;
+    *v = (rvec){0};
+    memcpy(v, p, MIN(have, WORDS) * sizeof(real));
 #else
-    return load_reals(p, have);
+    *v = load_reals(p, have);
 #endif
 }
 
@@ -997,12 +996,16 @@ INLINE void tile_int(const int height, const int vectors, const int bits, real *
     UNROLL for (int half = 0; half < vectors; half++) {
         const int have = cols - half * WORDS;
         rvec column = (rvec){0} + 1;
-        if (t->column) column = load_words(t->column + half * WORDS, have);
+        if (t->column) load_words(&column, t->column + half * WORDS, have);
         UNROLL for (int i = 0; i < height; i++) {
             if (i >= rows) continue;
             real *out = y + i * ldy + half * WORDS;
             rvec v = __builtin_convertvector(s[i][half], rvec) * t->scale[i] * column;
-            if (t->add) v += load_words(out, have);
+            if (t->add) {
+                rvec before;
+                load_words(&before, out, have);
+                v += before;
+            }
             store_words(out, &v, have);
         }
     }
