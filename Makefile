@@ -138,10 +138,11 @@ report:
 plot:
 	@dev/plot.sh "$(RUN)"
 
-# The systems' finite differences, the same code thousands of times, take minutes here; float runs it all once.
+# The systems' finite differences and the trials of options, the same code thousands of times, take minutes
+# here; the others run it all once.
 asan:
 	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all' \
-	  TEST_PROGRAMS='$(filter-out %/systems_double,$(TEST_PROGRAMS))'
+	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
 C_FILES = train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))

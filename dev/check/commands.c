@@ -114,6 +114,7 @@ static const char *const errors[][2] = {
     {TINY "--cap=1000 --width=fit", "--cap=1000|no multiple of 8|needs|raise --cap"},
     {TINY "--cap=5000", "would have|--cap=5000|--width=fit"},
     {TINY "--width=36 --heads=4", "--width=36|--heads=4|head_dim 9|--rope|multiple of 2"},
+    {TINY "--width=24 --heads=4 --rope=half", "head_dim 6|--rope|multiple of 4"},
     {TINY "--width=34 --heads=4", "--width=34|--heads=4|multiple"},
     {TINY "--heads=4 --kv_heads=3", "--kv_heads=3|divisor|--heads=4"},
     {TINY "--batch=65536 --seq=65536", "--batch=65536|--seq=65536"},
