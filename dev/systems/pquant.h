@@ -603,7 +603,7 @@ static void test_small_mlps(void) {
     check_small_mlps("hi_route=token", cycle, cycle_turn);
     check_small_mlps("act=swiglu", cycle, cycle_turn);
     check_small_mlps("act=relu hi_route=token", cycle, cycle_turn);
-    check_small_mlps("hi_route=token wq=binary ffn_hi_bits=8", cycle, cycle_turn);
+    check_small_mlps("hi_route=token wq=int4 ffn_hi_bits=8", cycle, cycle_turn);
 }
 
 #define BALANCE_MODEL \
