@@ -941,6 +941,7 @@ static void test_large_batch(void) {
         for (size_t i = 0; i < m.n_params; i++) halves[i] += r.grad[i] / 2;
     }
     const double apart = distance(m.grad, halves, m.n_params);
+    /* In codes a half has fractions of its own: those of its largest step. */
     CHECK(near(loss, loss_halves, EPS) && apart < (DOUBLE ? EPS : 1e-4),
           "1,300 tokens against two halves: loss %.3g, gradients %.3g",
           loss - loss_halves, apart);

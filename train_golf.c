@@ -920,6 +920,11 @@ NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int byt
     pack_words(panel, MR, x, step, bytes, rows);
 }
 
+static void check_narrow(const int8_t *codes, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (codes[i] < -1 || codes[i] > 1) die("code %d: only -1, 0, 1 here", codes[i]);
+}
+
 /* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
  * a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
@@ -930,8 +935,7 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         w->panel = xcalloc((size_t)panels * words * NRI + WORDS, 4);
         *w = (IntWeights){w->panel, rows, cols, NULL};
     }
-    for (size_t i = 0; KERNEL_BITS == 2 && i < (size_t)rows * cols; i++)
-        if (codes[i] < -1 || codes[i] > 1) die("code %d: only -1, 0, 1 here", codes[i]);
+    if (KERNEL_BITS == 2) check_narrow(codes, (size_t)rows * cols);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * rows * cols))
     for (int j = 0; j < panels; j++) {
@@ -1236,8 +1240,8 @@ INLINE void pack_pairs(int32_t *panel, const int W, size_t step, Mat x,
                        const int16_t *ratio, int have, int depth) {
     for (int k = 0; k < depth; k += 2) {
         const int last = k + 1 == depth;
-        const int16_t first = ratio ? ratio[k] : 0,
-                      second = ratio && !last ? ratio[k + 1] : 0;
+        const int16_t first = ratio ? ratio[k] : 0;
+        const int16_t second = ratio && !last ? ratio[k + 1] : 0;
         const codes16 r0 = (codes16){0} + first, r1 = (codes16){0} + second;
         int32_t *line = panel + k / 2 * W;
         for (int p = 0; p < have; p += W) {
@@ -3015,9 +3019,9 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     if (forward && narrow && !m->master) int_pack_stream(&w->codes);
 
     const int one = t->copy_scales == 1;
+    const real *steps = one ? NULL : scale + first, step = one ? whole * *scale : whole;
     if (back)
-        weights_16_pack(&w->back_codes, mat_q(codes, one ? NULL : scale + first, K), rows,
-                        K, top_of(t), one ? whole * *scale : whole);
+        weights_16_pack(&w->back_codes, mat_q(codes, steps, K), rows, K, top_of(t), step);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
     free(codes);
 }
@@ -6684,7 +6688,7 @@ static const char *meaningless(const Config *c, const Config *preset, const char
 /* ---- How long a thread that waits for the others stays awake. OpenMP's runtimes let it
  * spin for many milliseconds. When other programs want the cores it then keeps a core from
  * the very thread that it waits for, and a step can take ten times as long. A tenth of a
- * millisecond outlasts the usual wait and costs nothing on a quiet machine; who waits
+ * millisecond outlasts the usual wait; who waits
  * longer sleeps, and leaves the core. A setting of the user's own stays, and spares the
  * second start below. */
 static int wait_is_chosen(void) {
@@ -6694,7 +6698,8 @@ static int wait_is_chosen(void) {
 
 #if defined _OPENMP && defined __clang__
 /* LLVM's runtime takes whole milliseconds, and one is too long: waiting threads sleep at
- * once. The default model loses nothing by it, a tiny one a third. */
+ * once. A tiny model lost 40 % by it, the default one nothing that showed, on a
+ * machine that was not quiet. */
 static void shorten_waits(char **argv) {
     (void)argv;
     kmp_set_blocktime(0);

@@ -182,7 +182,7 @@ bug loss-codes-without-softcap float kernels "of the loss" "$(in_ loss_lanes)s/ 
 bug target-without-dz float golf "in codes" "$(in_ head_in_codes)s/-= target_dl/-= 0 * target_dl/"
 bug target-without-dE float golf "in codes" "$(in_ logits_dw)s/= -m->target_dl/= 0 * m->target_dl/"
 bug gate-rounded-as-up float golf "in codes" "$(in_ mlp_dw)s/m->df_gate, F, m->df_gate_h/m->df_gate, F, m->df_h/"
-bug rows-of-one-scale float golf "in codes" "$(in_ pack_rows_of)s/scale + first, K/scale, K/; $(in_ weights_16_pack)s/b.inv \&\& !b.trans/0/"
+bug rows-of-one-scale float golf "in codes" "$(in_ pack_rows_of)s/NULL : scale + first/NULL : scale/; $(in_ weights_16_pack)s/b.inv \&\& !b.trans/0/"
 bug muon-of-the-wide-side double golf Muon "$(in_ muon_rows)s/tall = rows >= cols/tall = rows < cols/"
 bug muon-without-nesterov double golf Muon "$(in_ muon_rows)s/^ *mu \* moment\[n\] + (1 - mu) \* g;/moment[n];/"
 bug muon-with-an-epsilon float golf sizes "$(in_ normalise)s|1 / sqrt(squares)|1 / (sqrt(squares) + 1e-7)|"
