@@ -597,7 +597,7 @@ static void test_model_gradients(void) {
         "wscale=group unique=2 repeat=1",
         ("wq=none aq=none extra_norm=none gain=none gate=none mix=none qgain=none "
          "embed_bits=16"),
-        "seq=40 mlp=1 phase_embed=1", /* 80 tokens: two chunks, three of the head */
+        "seq=24 mlp=1 phase_embed=1", /* 48 tokens: two chunks, two of the head */
     };
     for (size_t a = 0; a < COUNT(arms); a++) check_gradients(arms[a], NULL);
 }

@@ -507,7 +507,7 @@ MAYBE double grad_error(real *w, const real *dw, size_t n, double (*loss)(void *
 
 typedef struct {
     Golf m;
-    int x[80], y[80], B, T;
+    int x[48], y[48], B, T;
 } Probe;
 
 /* A system may move masters when they are quantized; here they stay where the caller put
@@ -563,7 +563,7 @@ static void check_straight_through(Probe *p, const char *arm) {
  * what a system does to the model first, or NULL. Doubles only. */
 MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
     char text[512];
-    Probe p = {.B = 2, .T = strstr(arm, "seq=40") ? 40 : 7};
+    Probe p = {.B = 2, .T = strstr(arm, "seq=24") ? 24 : 7};
     const int N = p.B * p.T;
     Golf *m = &p.m;
     snprintf(text, sizeof text, "vocab=11 width=8 heads=2 mlp=2 seq=8 %s%s",

@@ -131,7 +131,7 @@ check "TMPDIR with a space: what make found" has "$found"
 (TMPDIR="$tmp/a b" && export TMPDIR && get_texts "TMPDIR with a space" && echo "$passed $failed" > "$tmp/count") # in a shell of its own
 read -r passed failed < "$tmp/count"
 check "TMPDIR with a space: a test program" sh -c "make -s CC='$CC' build/tests/commands_float &&
-    TMPDIR='$tmp/a b' dev/check/run.sh build/tests/commands_float > '$tmp/out' 2>&1"
+    TMPDIR='$tmp/a b' build/tests/commands_float > '$tmp/out' 2>&1"
 if mount -t tmpfs -o noexec,size=20m tmpfs "$tmp/noexec" 2> /dev/null; then
     TMPDIR=$tmp/noexec facts
     check "TMPDIR without programs: what make found" has "$found"

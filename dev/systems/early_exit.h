@@ -315,7 +315,7 @@ static const System early_exit_system = {.name = "early_exit",
 static void hold_last(Golf *m, size_t N) {
     Exits *e = m->own[SYS_early_exit];
     const int *x = tokens_below(11, N, 80), *y = tokens_below(11, N, 81);
-    const int T = N % 7 ? 40 : 7; /* as check_gradients has them */
+    const int T = N % 7 ? 24 : 7; /* as check_gradients has them */
     if (!e->last) return;
     golf_forward(m, x, y, (int)N / T, T);
     e->hold = 1;
@@ -592,7 +592,7 @@ static const SystemTests early_exit_tests = {
         (const char *const[]){"exit_loss=0.1 repeat=3",
                               "exit_loss=0.7 unique=2 repeat=2 prelude=1",
                               "exit_loss=0.5 exit_kd=0.6 repeat=3",
-                              "exit_loss=0.3 exit_kd=1 seq=40 mlp=1 wq=none aq=none",
+                              "exit_loss=0.3 exit_kd=1 seq=24 mlp=1 wq=none aq=none",
                               NULL},
     .ready = hold_last,
     .files = (const char *const[]){"exit_loss=0.1 repeat=3",

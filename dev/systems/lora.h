@@ -509,7 +509,7 @@ static const SystemTests lora_tests = {
             "lora=3", "lora=3 repeat=3", "lora=2 lora_on=ffn lora_bits=16 unique=2",
             "lora=1 lora_on=attn unique=2 repeat=1",
             "lora=3 extra_norm=each aq=none repeat=1 prelude=1",
-            "lora=2 extra_norm=each kv_heads=1", "lora=2 seq=40 mlp=1",
+            "lora=2 extra_norm=each kv_heads=1", "lora=2 seq=24 mlp=1",
             "lora=2 phase=0 repeat=3 unique=2", "lora=2 lora_ranks=wqkv:3,wdown:1,wo:0",
             "lora=2 act=swiglu lora_on=ffn", NULL},
     .files = (const char *const[]){"lora=4", "lora=3 phase=0 unique=2 repeat=3",

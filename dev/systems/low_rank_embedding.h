@@ -141,7 +141,7 @@ static void test_width(void) {
 static const SystemTests low_rank_embedding_tests = {
     .gradients = (const char *const[]){"embed_rank=5",
                                        "embed_rank=3 embed_bits=16 aq=none repeat=3",
-                                       "embed_rank=12 seq=40 mlp=1",
+                                       "embed_rank=13 seq=24 mlp=1",
                                        "embed_rank=4 unique=2 mix=none", NULL},
     .files = (const char *const[]){"embed_rank=12", "embed_rank=40 embed_bits=8", NULL},
     .errors = (const char *const[][2]){{"--embed_rank=x", "--embed_rank|0 to 16384"},

@@ -1585,7 +1585,7 @@ static const SystemTests moeut_tests = {
         (const char *const[]){
             "experts=4 topk=2 expert_size=8",
             "experts=4 expert_size=8 prelude=1 coda=1 moe_entropy=0.5 attn_experts=2",
-            "experts=5 expert_size=8 wq=none seq=40 repeat=1",
+            "experts=5 expert_size=8 wq=none seq=24 repeat=1",
             "experts=4 topk=1 expert_size=8 unique=2 moe_bias=1 moe_entropy=0.5",
             "experts=3 topk=3 expert_size=16 repeat=3 extra_norm=each aq=none moe_bias=1",
             "attn_experts=3 moe_entropy=0.3",

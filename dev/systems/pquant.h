@@ -774,7 +774,7 @@ static const SystemTests pquant_tests = {
                               "ffn_hi=4 ffn_hi_bits=16 aq=none", "ffn_hi=4 aq=int4",
                               "ffn_hi=4 act=swiglu",
                               "ffn_hi=3 hi_experts=3 hi_route=token act=swiglu unique=2",
-                              "ffn_hi=3 hi_experts=2 hi_route=token phase=0 seq=40 mlp=1",
+                              "ffn_hi=3 hi_experts=2 hi_route=token phase=0 seq=24 mlp=1",
                               "ffn_hi=3 hi_experts=3 hi_route=token hi_balance=2",
                               "ffn_hi=4 hi_experts=2 hi_route=token hi_balance=1 repeat=3",
                               "ffn_hi=4 hi_experts=4 hi_route=token hi_balance=0 aq=none",

@@ -154,7 +154,7 @@ static void give_teacher(Golf *m, const char *text, size_t N) {
 }
 
 static void give_small_teacher(Golf *m, size_t N) {
-    give_teacher(m, "vocab=11 width=16 heads=2 mlp=1 seq=40 repeat=1", N);
+    give_teacher(m, "vocab=11 width=16 heads=2 mlp=1 seq=24 repeat=1", N);
 }
 
 static void shake(Golf *m, double size, uint64_t key) {
@@ -341,7 +341,7 @@ static void test_teacher_in_minutes(void) {
 static const SystemTests teacher_tests = {
     .gradients =
         (const char *const[]){"kd=0.3 teacher=x", "kd=1 teacher=x wq=none aq=none",
-                              "kd=0.6 teacher=x repeat=3 seq=40 mlp=1", NULL},
+                              "kd=0.6 teacher=x repeat=3 seq=24 mlp=1", NULL},
     .ready = give_small_teacher,
     .files = (const char *const[]){"teacher=x kd=0.7", NULL},
     .errors = (const char *const[][2]){{"--kd=0.3", "--kd|--teacher"},
