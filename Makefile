@@ -6,7 +6,8 @@
 # make without    for each system: its line deleted, then make test
 # make commands   every command of the READMEs as written, after make baseline (an hour)
 # make study N=1  one of dev/studies                   make report     their tables and figures again
-# make quantizers, make sharing: all systems at one size; these and study: SEEDS=3 ARMS="a b" QUICK=1
+# make quantizers, make sharing, make papers: all systems at one size, as the papers have them; these and
+#                 study: SEEDS=3 ARMS="a b" QUICK=1
 # make plot RUN=runs/mine     its curves, with gnuplot
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
@@ -132,7 +133,7 @@ baseline: train_golf
 study: train_golf
 	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
 
-quantizers sharing: train_golf
+quantizers sharing papers: train_golf
 	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/$@
 
 report:
@@ -164,4 +165,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: always test test-bugs check golden alone without commands baseline study quantizers sharing report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without commands baseline study quantizers sharing papers report plot asan format info help clean
