@@ -2188,11 +2188,15 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* Logits l, at most LANES of them, to dcap in place (see loss_codes); adds exp(l - 30) to
- * sums. */
+/* softcap_gap of a vector of logits, at most LANES, in place. */
+INLINE void gap_lanes(real *l, int have) {
+    const vec x = min_lanes((vec){0} + 80, load_reals(l, have) * (2 / SOFTCAP));
+    store_reals(l, 2 * SOFTCAP / (1 + exp_lanes(x)), have);
+}
+
+/* From gaps l to dcap in place (see loss_codes); adds exp(l - 30) to sums. */
 INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
-    const vec x = load_reals(l, have) * (2 / SOFTCAP);
-    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
+    const vec gap = load_reals(l, have);
     const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
     const vec dcap = e * part * (2 - part);
     store_reals(l, dcap, have);
@@ -2213,6 +2217,7 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
         const real target_gap = softcap_gap(l[targets[n]]);
 
         vec sums = {0}, most = {0};
+        for (int i = 0; i < V; i += LANES) gap_lanes(l + i, V - i);
         for (int i = 0; i < V; i += LANES) loss_lanes(l + i, V - i, &sums, &most);
         const real sum = sum_lanes(sums),
                    largest = larger(max_of_lanes(most), (real)1e-30);
