@@ -891,33 +891,52 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
  * exact. NRI: columns of a tile, outputs of the projection. */
 enum { NRI = 2 * WORDS };
 
+/* The first `have` bytes of p, at most a vector; zeros behind them. */
+INLINE ivec load_bytes(const char *p, int have) {
+    if (have >= VB) return *(const uivec *)p;
+#ifdef __AVX512BW__
+    return (ivec)_mm512_maskz_loadu_epi8(((__mmask64)1 << have) - 1, p);
+#else
+    ivec v = {0};
+    memcpy(&v, p, have);
+    return v;
+#endif
+}
+
+/* WORDS rows of bytes, `step` bytes apart, of which `have` are left: of each the next WORDS
+ * words, transposed. Rows behind number `last` do not exist: the last stands for them. */
+INLINE void load_words_transposed(ivec *t, const char *x, size_t step, int last, int have) {
+    if (have >= VB) {
+        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, VB);
+    } else {
+        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, have);
+    }
+    transpose(t);
+}
+
 /* Rows of `bytes` bytes, `step` bytes apart, at most W of them, to panel[word * W + i] =
- * the next 4 bytes of row i, and zeros where there is none. A transpose of words, in
- * squares. Stores are whole vectors: what they spill over the end of a line is the start
- * of the next one, which is stored later; hence i runs down, and the panel has WORDS more
- * words. */
+ * the next 4 bytes of row i, zeros behind the last. What stands for a row that does not
+ * exist is never used. Stores are whole vectors: what they spill over the end of a line is
+ * the start of the next one, which is stored later; hence i runs down, and the panel has
+ * WORDS more words. */
 INLINE void pack_words(int32_t *panel, const int W, const void *x, size_t step, int bytes,
-                       int rows) {
-    for (int word = 0; word < CEIL(bytes, 4); word += WORDS)
+                       const int rows) {
+    for (int word = 0; word < CEIL(bytes, 4); word += WORDS) {
+        const int left = bytes - word * 4;
         for (int i = (W - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
-            const int left = bytes - word * 4;
+            const char *in = (const char *)x + MIN(i, rows - 1) * step + word * 4;
             ivec t[WORDS];
-            for (int r = 0; r < WORDS; r++) {
-                const char *in = (const char *)x + (size_t)(i + r) * step + word * 4;
-                t[r] = (ivec){0};
-                if (i + r >= MIN(rows, W)) continue;
-                if (left >= VB) memcpy(&t[r], in, VB);
-                else memcpy(&t[r], in, left);
-            }
-            transpose(t);
-            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
-                *(uivec *)(panel + (word + r) * W + i) = t[r];
+            load_words_transposed(t, in, step, MAX(0, MIN(rows, W) - 1 - i), left);
+            UNROLL for (int r = 0; r < WORDS; r++)
+                if (r * 4 < left) *(uivec *)(panel + (word + r) * W + i) = t[r];
         }
+    }
 }
 
 NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int bytes,
                              int rows) {
-    pack_words(panel, MR, x, step, bytes, rows);
+    if (rows >= MR) pack_words(panel, MR, x, step, bytes, MR);
+    else pack_words(panel, MR, x, step, bytes, rows);
 }
 
 static void check_narrow(const int8_t *codes, size_t n) {
