@@ -993,6 +993,23 @@ INLINE void store_words(real *p, const rvec *v, int have) {
 #endif
 }
 
+/* Sums s[][half] to where they belong. column, add: of a tile of codes. */
+INLINE void put_sums(const int height, real *out, size_t ldy, ivec (*s)[2], int half,
+                     const real *scale, const real *column, const int add, int rows,
+                     int have) {
+    rvec factor, before;
+    if (column) load_words(&factor, column, have);
+    UNROLL for (int i = 0; i < height; i++) {
+        if (i >= rows) break;
+        rvec v = __builtin_convertvector(s[i][half], rvec) * scale[i];
+        if (column) v *= factor;
+        if (add) load_words(&before, out, have);
+        if (add) v += before;
+        store_words(out, &v, have);
+        out += ldy;
+    }
+}
+
 /* bits: of a code, 8 or 16. height as above. */
 INLINE void tile_int(const int height, const int vectors, const int bits, real *y,
                      size_t ldy, const Codes *t, int rows, int cols) {
@@ -1017,20 +1034,14 @@ INLINE void tile_int(const int height, const int vectors, const int bits, real *
     }
 
     UNROLL for (int half = 0; half < vectors; half++) {
-        const int have = cols - half * WORDS;
-        rvec column = (rvec){0} + 1;
-        if (t->column) load_words(&column, t->column + half * WORDS, have);
-        UNROLL for (int i = 0; i < height; i++) {
-            if (i >= rows) continue;
-            real *out = y + i * ldy + half * WORDS;
-            rvec v = __builtin_convertvector(s[i][half], rvec) * t->scale[i] * column;
-            if (t->add) {
-                rvec before;
-                load_words(&before, out, have);
-                v += before;
-            }
-            store_words(out, &v, have);
-        }
+        const int first = half * WORDS, have = cols - first;
+        real *out = y + first;
+        if (t->column)
+            put_sums(height, out, ldy, s, half, t->scale, t->column + first, t->add, rows,
+                     have);
+        else if (t->add)
+            put_sums(height, out, ldy, s, half, t->scale, NULL, 1, rows, have);
+        else put_sums(height, out, ldy, s, half, t->scale, NULL, 0, rows, have);
     }
 }
 
