@@ -700,21 +700,32 @@ INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
     }
 }
 
+/* The next `have` numbers of LANES stored rows, transposed. Rows behind number `last` do not
+ * exist: the last stands for them. */
+INLINE void load_transposed(ivec *t, Mat x, size_t row, int last, size_t col, int have) {
+    if (have >= LANES) {
+        UNROLL for (int r = 0; r < LANES; r++)
+            t[r] = (ivec)load_stored(x, row + MIN(r, last), col, LANES);
+    } else {
+        UNROLL for (int r = 0; r < LANES; r++)
+            t[r] = (ivec)load_stored(x, row + MIN(r, last), col, have);
+    }
+    transpose_reals(t);
+}
+
 /* Packs stored rows that run down the depth, x (have,depth): the copy is a transpose,
  * LANES x LANES at a time. */
 INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth) {
     for (int p = 0; p < have; p += W) {
-        for (int k = 0; k < depth; k += LANES)
-            for (int i = 0; i < W; i += LANES) {
+        const int last = MIN(W, have - p) - 1;
+        for (int i = 0; i < W; i += LANES)
+            for (int k = 0; k < depth; k += LANES) {
                 ivec t[LANES];
-                for (int r = 0; r < LANES; r++) {
-                    const int exists = i + r < MIN(W, have - p);
-                    t[r] = exists ? (ivec)load_stored(x, p + i + r, k, depth - k)
-                                  : (ivec){0};
-                }
-                transpose_reals(t);
-                for (int r = 0; r < MIN(LANES, depth - k); r++)
-                    *(vec *)(panel + (k + r) * WIDE(W) + i) = (vec)t[r];
+                const int row = MIN(i, last);
+                load_transposed(t, x, p + row, last - row, k, depth - k);
+                UNROLL for (int r = 0; r < LANES; r++)
+                    if (r < depth - k)
+                        *(vec *)(panel + (k + r) * WIDE(W) + i) = (vec)t[r];
             }
         panel += STRIDE(W, depth);
     }
@@ -723,13 +734,15 @@ INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth
 /* a(m,k) into panels of MR rows. */
 NOINLINE void pack_a(real *to, Mat a, int m, int k) {
     if (a.trans) pack_rows(to, MR, a, m, k);
+    else if (a.f) pack_transposed(to, MR, mat(a.f, a.ld), m, k);
     else pack_transposed(to, MR, a, m, k);
 }
 
 /* b(k,n) into panels of NR columns. */
 NOINLINE void pack_b(real *to, Mat b, int n, int k) {
-    if (b.trans) pack_transposed(to, NR, b, n, k);
-    else pack_rows(to, NR, b, n, k);
+    if (!b.trans) pack_rows(to, NR, b, n, k);
+    else if (b.f) pack_transposed(to, NR, mat(b.f, b.ld), n, k);
+    else pack_transposed(to, NR, b, n, k);
 }
 
 /* ---- The tile --------------------------------------------------------------------- */
@@ -993,16 +1006,14 @@ INLINE void store_words(real *p, const rvec *v, int have) {
 #endif
 }
 
-/* Sums s[][half] to where they belong. column, add: of a tile of codes. */
+/* Sums s[][half] to where they belong: times scale and, unless NULL, times factor. */
 INLINE void put_sums(const int height, real *out, size_t ldy, ivec (*s)[2], int half,
-                     const real *scale, const real *column, const int add, int rows,
+                     const real *scale, const rvec *factor, const int add, int rows,
                      int have) {
-    rvec factor, before;
-    if (column) load_words(&factor, column, have);
     UNROLL for (int i = 0; i < height; i++) {
         if (i >= rows) break;
-        rvec v = __builtin_convertvector(s[i][half], rvec) * scale[i];
-        if (column) v *= factor;
+        rvec before, v = __builtin_convertvector(s[i][half], rvec) * scale[i];
+        if (factor) v *= *factor;
         if (add) load_words(&before, out, have);
         if (add) v += before;
         store_words(out, &v, have);
@@ -1034,13 +1045,13 @@ INLINE void tile_int(const int height, const int vectors, const int bits, real *
     }
 
     UNROLL for (int half = 0; half < vectors; half++) {
-        const int first = half * WORDS, have = cols - first;
-        real *out = y + first;
-        if (t->column)
-            put_sums(height, out, ldy, s, half, t->scale, t->column + first, t->add, rows,
-                     have);
-        else if (t->add)
-            put_sums(height, out, ldy, s, half, t->scale, NULL, 1, rows, have);
+        const int have = cols - half * WORDS;
+        real *out = y + half * WORDS;
+        rvec column = (rvec){0} + 1;
+        if (t->column) load_words(&column, t->column + half * WORDS, have);
+        if (t->add) put_sums(height, out, ldy, s, half, t->scale, &column, 1, rows, have);
+        else if (t->column)
+            put_sums(height, out, ldy, s, half, t->scale, &column, 0, rows, have);
         else put_sums(height, out, ldy, s, half, t->scale, NULL, 0, rows, have);
     }
 }
@@ -3453,8 +3464,9 @@ static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
     const PhaseBuffers s = k->s;
-    const Flow f = k->f;
+    Flow f = k->f;
 
+    if (back_in_integers(m, m->tensor + T_wup)) f.df = room + CHUNK * MAX(C,F);
     project_dx(m, f.df, round_gradient(m, T_wdown, f.dy, C, f.dy_h, n), &s.in_down,
                T_wdown, k->p, 0, n);
     if (c->extra_norm) {
@@ -3489,7 +3501,7 @@ static void mlp_backward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n;
     const size_t wide = (size_t)CHUNK * (size_t)MAX(C, hidden_width(c));
-    real *du = scratch(2 * wide), *room = du + wide;
+    real *du = scratch(3 * wide), *room = du + wide;
 
     gate_backward(k->f.dy, dvec_of(m, T_gate_mlp, k), k->f.dh, k->s.y,
                   vec_of(m, T_gate_mlp, k), n, C);
