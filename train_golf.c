@@ -1500,16 +1500,17 @@ static int cut(const Gemm *g, double most, int *mb, int *nb) {
     return CEIL(g->m, rows) * CEIL(g->n, cols);
 }
 
-/* Computes one task; they are numbered through all products g, row by row in each. */
-static void gemm_task(const Gemm *g, double most, int task) {
+/* Computes one task; they are numbered through all products, row by row in each. */
+static void gemm_task(const Gemm **order, double most, int task) {
     int mb, nb;
-    int tasks = cut(g, most, &mb, &nb);
+    int tasks = cut(*order, most, &mb, &nb);
     while (task >= tasks) {
         task -= tasks;
-        g++;
-        tasks = cut(g, most, &mb, &nb);
+        order++;
+        tasks = cut(*order, most, &mb, &nb);
     }
 
+    const Gemm *g = *order;
     const int across = CEIL(g->n, nb);
     const int i = task / across * mb, j = task % across * nb;
     real *c = g->c + i * g->ldc + j;
@@ -1519,20 +1520,35 @@ static void gemm_task(const Gemm *g, double most, int task) {
     else gemm_serial(c, g->ldc, a, b, NULL, rows, cols, g->k, g->acc);
 }
 
+/* Those with the largest tasks first: the last to be done should be small. Returns the
+ * number of all tasks. */
+static int sort_by_task(const Gemm **order, const Gemm *g, int count, double most) {
+    double size[count];
+    int tasks = 0;
+    for (int i = 0; i < count; i++) {
+        int mb, nb, at = i;
+        tasks += cut(g + i, most, &mb, &nb);
+        const double madds = (double)mb * nb * g[i].k;
+        for (; at > 0 && size[at - 1] < madds; at--) {
+            size[at] = size[at - 1];
+            order[at] = order[at - 1];
+        }
+        size[at] = madds;
+        order[at] = g + i;
+    }
+    return tasks;
+}
+
 void gemm_all(const Gemm *g, int count) {
     double madds = 0;
     for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
     const int threads = threads_for(madds);
     const double most = threads > 1 ? madds / (2 * threads) : madds;
-
-    int tasks = 0;
-    for (int i = 0; i < count; i++) {
-        int mb, nb;
-        tasks += cut(g + i, most, &mb, &nb);
-    }
+    const Gemm *order[count];
+    const int tasks = sort_by_task(order, g, count, most);
 
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int task = 0; task < tasks; task++) gemm_task(g, most, task);
+    for (int task = 0; task < tasks; task++) gemm_task(order, most, task);
 }
 
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
