@@ -703,12 +703,8 @@ INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
 /* The next `have` numbers of LANES stored rows, transposed. Rows behind number `last` do not
  * exist: the last stands for them. */
 INLINE void load_transposed(ivec *t, Mat x, size_t row, int last, size_t col, int have) {
-    if (have >= LANES) {
-        UNROLL for (int r = 0; r < LANES; r++)
-            t[r] = (ivec)load_stored(x, row + MIN(r, last), col, LANES);
-    } else {
-        UNROLL for (int r = 0; r < LANES; r++)
-            t[r] = (ivec)load_stored(x, row + MIN(r, last), col, have);
+    UNROLL for (int r = 0; r < LANES; r++) {
+        t[r] = (ivec)load_stored(x, row + MIN(r, last), col, have);
     }
     transpose_reals(t);
 }
@@ -723,9 +719,10 @@ INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth
                 ivec t[LANES];
                 const int row = MIN(i, last);
                 load_transposed(t, x, p + row, last - row, k, depth - k);
-                UNROLL for (int r = 0; r < LANES; r++)
+                UNROLL for (int r = 0; r < LANES; r++) {
                     if (r < depth - k)
                         *(vec *)(panel + (k + r) * WIDE(W) + i) = (vec)t[r];
+                }
             }
         panel += STRIDE(W, depth);
     }
@@ -918,11 +915,10 @@ INLINE ivec load_bytes(const char *p, int have) {
 
 /* WORDS rows of bytes, `step` bytes apart, of which `have` are left: of each the next WORDS
  * words, transposed. Rows behind number `last` do not exist: the last stands for them. */
-INLINE void load_words_transposed(ivec *t, const char *x, size_t step, int last, int have) {
-    if (have >= VB) {
-        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, VB);
-    } else {
-        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, have);
+INLINE void load_words_transposed(ivec *t, const char *x, size_t step, int last,
+                                  int have) {
+    UNROLL for (int r = 0; r < WORDS; r++) {
+        t[r] = load_bytes(x + MIN(r, last) * step, have);
     }
     transpose(t);
 }
@@ -940,8 +936,9 @@ INLINE void pack_words(int32_t *panel, const int W, const void *x, size_t step, 
             const char *in = (const char *)x + MIN(i, rows - 1) * step + word * 4;
             ivec t[WORDS];
             load_words_transposed(t, in, step, MAX(0, MIN(rows, W) - 1 - i), left);
-            UNROLL for (int r = 0; r < WORDS; r++)
+            UNROLL for (int r = 0; r < WORDS; r++) {
                 if (r * 4 < left) *(uivec *)(panel + (word + r) * W + i) = t[r];
+            }
         }
     }
 }
@@ -1332,16 +1329,14 @@ void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
     if (!w->panel || w->k != k || w->n != n) {
         weights_16_free(w);
-        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
-                         .ratio = xcalloc(k, sizeof *w->ratio),
-                         .k = k,
-                         .n = n};
+        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4), .k = k, .n = n};
     }
     w->terms = INT32_MAX / TOP16 / top / 2 * 2;
     w->column = b.trans ? b.inv : NULL;
-    w->has_ratio = b.inv && !b.trans;
     w->scale = scale;
-    if (w->has_ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
+    free(w->ratio);
+    w->ratio = b.inv && !b.trans ? xcalloc(k, sizeof *w->ratio) : NULL;
+    if (w->ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
     for (int j = 0; j < n; j += NRI) {
@@ -1378,7 +1373,7 @@ static void sweep_16(real *c, size_t ldc, const int32_t *a, size_t a_step,
 /* a (rows,k) to a panel, with the fractions of w. The panel has room for a copy. */
 static void pack_a_16(int32_t *panel, Mat a, const Weights16 *w, int rows) {
     const int k = w->k;
-    if (!w->has_ratio) {
+    if (!w->ratio) {
         pack_rows_of_a(panel, a.h, a.ld * sizeof *a.h, 2 * k, rows);
         return;
     }
@@ -3475,14 +3470,15 @@ static void mlp_forward(Golf *m, const Chunk *k) {
                  m->config.width);
 }
 
-/* From d(y) in f.dy: d(f) in f.df, and d(u) in du. */
+/* From d(y) in f.dy: d(f) in f.df, or as codes alone, and d(u) in du. room: 2 CHUNK rows, each
+ * of C or F. */
 static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
     const PhaseBuffers s = k->s;
     Flow f = k->f;
 
-    if (back_in_integers(m, m->tensor + T_wup)) f.df = room + CHUNK * MAX(C,F);
+    if (back_in_integers(m, m->tensor + T_wup)) f.df = room + (size_t)CHUNK * MAX(C, F);
     project_dx(m, f.df, round_gradient(m, T_wdown, f.dy, C, f.dy_h, n), &s.in_down,
                T_wdown, k->p, 0, n);
     if (c->extra_norm) {
