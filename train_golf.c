@@ -1327,15 +1327,17 @@ static void pack_columns_of_b(int32_t *panel, Mat b, int have, int depth) {
  * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
-    if (!w->panel || w->k != k || w->n != n) {
+    const int by_row = b.inv && !b.trans; /* a step for each term */
+    if (!w->panel || w->k != k || w->n != n || !w->ratio == by_row) {
         weights_16_free(w);
-        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4), .k = k, .n = n};
+        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
+                         .ratio = by_row ? xcalloc(k, sizeof *w->ratio) : NULL,
+                         .k = k,
+                         .n = n};
     }
     w->terms = INT32_MAX / TOP16 / top / 2 * 2;
     w->column = b.trans ? b.inv : NULL;
     w->scale = scale;
-    free(w->ratio);
-    w->ratio = b.inv && !b.trans ? xcalloc(k, sizeof *w->ratio) : NULL;
     if (w->ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
