@@ -5844,7 +5844,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
         "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
         "       ./train_golf info    MODEL.golf\n"
-        "       ./train_golf bench   [step|file|scaling] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+        "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf help    every option with its range\n",
         f);
@@ -6412,6 +6412,14 @@ static void check_meanings(const Config *c, const char *preset) {
             option_text(c, option_named(name), text), why);
 }
 
+static void check_cap(const Config *c) {
+    const size_t most = artifact_bytes(c);
+    if (most > most_bytes(c))
+        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
+            "finds the widest that fits) or raise --cap",
+            most, c->cap, c->squeeze);
+}
+
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
@@ -6429,11 +6437,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
     config_check(c);
     const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
     if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
-    const size_t most = artifact_bytes(c);
-    if (most > most_bytes(c))
-        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
-            "finds the widest that fits) or raise --cap",
-            most, c->cap, c->squeeze);
+    check_cap(c);
     return tok;
 }
 
