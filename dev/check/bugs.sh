@@ -195,6 +195,13 @@ bug divergence-unnoticed float golf learning "$(in_ stop_if_diverged)s/isfinite(
 bug huge-gradient-unnoticed float golf learning "$(in_ stop_if_diverged)s/norm \* scale < 1e18/isfinite(norm)/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
 bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
+bug rows-of-two-threads float golf threads "$(in_ embed_backward)s/% owners != owner/% owners < owner/"
+bug large-tensors-are-forgotten float golf "every copy" "$(in_ golf_quantize)s/if (goes_beside(t)) continue/if (1) continue/"
+bug large-weights-are-forgotten float golf "every copy" "$(in_ golf_use)s/if (t->copy_n < LARGE) continue/if (1) continue/"
+bug codes-of-small-tensors-do-not-count float golf "every copy" "$(in_ golf_quantize)s/if (goes_beside(t)) flips += /if (goes_beside(t)) /"
+bug step-of-one-block float kernels operand "$(in_ orthogonal_operand)s/absmax_or_nan(most, BLOCKS)/most[0]/"
+bug packed-depth-at-the-start float kernels "16 bits" "$(in_ weights_16_pack)s| + (size_t)k0 / 2 \* NRI||"
+bug first-stripe-of-sums-is-lost double golf gradients "$(in_ add_chunks)s/size_t start = 0/size_t start = STRIPE/"
 bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
 # bits per byte, sampling
 bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
