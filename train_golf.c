@@ -3030,12 +3030,11 @@ static int back_in_integers(const Golf *m, const Tensor *t) {
     return t->quant->domain == 0 && t->bits <= 8 && t->group == t->line;
 }
 
-/* Codes of rows of t, with a half grid 2 code + 1, to be freed. */
+/* Of a half grid the codes of rows of t as integers, 2 code + 1, to be freed. */
 static int8_t *whole_codes(const Golf *m, const Tensor *t, size_t at, int rows) {
     const size_t n = (size_t)rows * (size_t)t->cols;
-    int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
-    if (t->half)
-        for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(2 * codes[i] + 1);
+    int8_t *codes = xcalloc(n, 1);
+    for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(2 * m->code[at + i] + 1);
     return codes;
 }
 
@@ -3047,7 +3046,8 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     const int wanted = m->train || t->both_ways, back = wanted && back_in_integers(m, t);
     const size_t at = t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
     const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
-    int8_t *codes = forward || back ? whole_codes(m, t, at, rows) : NULL;
+    int8_t *whole_code = t->half ? whole_codes(m, t, at, rows) : NULL;
+    const int8_t *codes = whole_code ? whole_code : m->code + at;
 
     if (forward) int_pack(&w->codes, codes, rows, K);
     else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
@@ -3058,7 +3058,7 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     if (back)
         weights_16_pack(&w->back_codes, mat_q(codes, steps, K), rows, K, top_of(t), step);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
-    free(codes);
+    free(whole_code);
 }
 
 /* Copy j of tensor k. */
