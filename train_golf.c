@@ -4030,9 +4030,10 @@ void golf_muon(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
-    const int matrices = N_TENSORS * m->copies;
+    const int matrices = N_TENSORS * m->copies, side_by_side = !muon_one_by_one(m);
+    (void)side_by_side; /* without OpenMP */
     /* The last, which are large, first: else one of them may be all that is left to do. */
-#pragma omp parallel for schedule(dynamic) if (!muon_one_by_one(m))
+#pragma omp parallel for schedule(dynamic) if (side_by_side)
     for (int n = 0; n < matrices; n++) {
         const int i = matrices - 1 - n;
         const Tensor *t = m->tensor + i / m->copies;
