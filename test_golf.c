@@ -1570,27 +1570,62 @@ static void test_learning(void) {
     golf_free(&m);
 }
 
-/* The same bits whatever the number of threads. */
+/* The same bits whatever the number of threads. In the last arm all of them work at one matrix of
+ * Muon's, from four on, and at the sums of the chunks. */
 static void test_threads(void) {
-    const char *const optimizers[] = {"adamw", "muon"};
-    for (int o = 0; o < 2; o++) {
+    const char *const arms[] = {
+        "width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 batch=8 optimizer=adamw",
+        "width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 batch=8 optimizer=muon",
+        "width=264 heads=4 mlp=4 seq=64 unique=1 repeat=1 batch=12 optimizer=muon"};
+    for (size_t a = 0; a < COUNT(arms); a++) {
         char text[256];
         const real *one = NULL;
-        snprintf(text, sizeof text,
-                 "vocab=266 width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 "
-                 "batch=8 steps=10 optimizer=%s",
-                 optimizers[o]);
-        for (int t = 1; t <= 3; t++) {
+        snprintf(text, sizeof text, "vocab=266 steps=10 %s", arms[a]);
+        for (int t = 1; t <= 4; t++) {
             Golf m;
             threads(t);
             new_model(&m, text, 1024);
             run_steps(&m, 0, 2);
             if (t == 1) one = copied(m.master, m.n_params);
-            CHECK(same_reals(one, m.master, m.n_params), "%d threads: other weights", t);
+            CHECK(same_reals(one, m.master, m.n_params), "%s: %d threads: other weights",
+                  text, t);
+            CHECK(omp_get_max_threads() < t || muon_one_by_one(&m) == (a == 2 && t == 4),
+                  "%s: %d threads", text, t);
             golf_free(&m);
         }
     }
     threads(1);
+}
+
+/* Small and large tensors are quantized apart: every copy of each is, by its own rule. */
+static void test_every_copy(void) {
+    Golf m;
+    new_model(&m, "vocab=266 width=264 heads=4 mlp=4 unique=2 repeat=1 phase_embed=1",
+              64);
+    for (size_t i = 0; i < m.n_params; i++) m.master[i] += (real)0.01 * noise(1, i);
+    int8_t *code = xcalloc(m.n_params, 1);
+    real *scale = reals(m.n_scales, 0), *eff = reals(m.n_params, 0);
+    uint64_t flips = 0;
+    EACH_TENSOR(t, &m) {
+        for (int j = 0; is_stored(t) && j < t->stored_copies; j++) {
+            const size_t at = t->at + (size_t)j * t->copy_n;
+            real *s = scale + (scale_of(&m, t, j) - m.scale);
+            t->quant->quantize(code + at, s, NULL, m.master + at, t);
+            t->quant->dequantize(eff + at, code + at, s, t);
+            for (size_t i = at; i < at + t->copy_n; i++)
+                flips += t->role == PROJ && m.code[i] != code[i];
+        }
+    }
+    m.flips = 0;
+    golf_quantize(&m);
+    CHECK(m.tensor[T_wup].copy_n >= LARGE && m.tensor[T_wqkv].copy_n < LARGE, "sizes");
+    CHECK(!memcmp(code, m.code, m.n_params), "a code is not its rule's");
+    CHECK(same_reals(scale, m.scale, m.n_scales), "a scale is not its rule's");
+    CHECK(same_reals(eff, m.eff, m.n_params), "a weight is not its code");
+    CHECK(flips > 0 && m.flips == flips, "%llu new codes of %llu",
+          (unsigned long long)m.flips, (unsigned long long)flips);
+    golf_free(&m);
+    free(code);
 }
 
 /* Three steps, a checkpoint, three steps are six. */
@@ -1854,6 +1889,7 @@ int main(void) {
     run_test("schedules", test_schedules);
     run_test("learning by heart", test_learning);
     run_test("threads", test_threads);
+    run_test("quantize: every copy", test_every_copy);
     run_test("resume", test_resume);
     run_test("export", test_export);
     run_test("bits per byte", test_bpb);

@@ -68,6 +68,16 @@ _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
 
 enum { CACHE_LINE = 64, HUGE_PAGE = 1 << 21 };
 
+/* Zeros. Of much memory each thread clears a part, as the loops over large arrays are shared: a
+ * page of memory lies near the core that touches it first. */
+static void *clear(char *p, size_t bytes) {
+    if (bytes < 2 * HUGE_PAGE) return memset(p, 0, bytes);
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < bytes; at += HUGE_PAGE)
+        memset(p + at, 0, bytes - at < HUGE_PAGE ? bytes - at : HUGE_PAGE);
+    return p;
+}
+
 void *xcalloc(size_t n, size_t size) {
     if (size && n > SIZE_MAX / 2 / size)
         die("%zu x %zu bytes: more than memory can address", n, size);
@@ -82,7 +92,7 @@ void *xcalloc(size_t n, size_t size) {
     /* Pages of 2 MB: fewer misses of the page table's cache. */
     if (align == HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE);
 #endif
-    return memset(p, 0, bytes);
+    return clear(p, bytes);
 }
 
 /* ---- Files ------------------------------------------------------------------------ */
@@ -1323,6 +1333,9 @@ static void pack_columns_of_b(int32_t *panel, Mat b, int have, int depth) {
     free(copy);
 }
 
+/* Rows of b that are packed at a time: the head's has V of them and few columns. */
+enum { PACK_DEPTH = 512 };
+
 /* b(k,n), codes up to top, as the second factor of gemm_16: once per optimizer step. They
  * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
@@ -1340,12 +1353,14 @@ void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     w->scale = scale;
     if (w->ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
 
+    const int deep = b.trans ? k : MIN(k, PACK_DEPTH), blocks = CEIL(k, deep);
 #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
-    for (int j = 0; j < n; j += NRI) {
-        int32_t *panel = w->panel + j * words;
-        const int cols = MIN(n - j, NRI);
+    for (int task = 0; task < CEIL(n, NRI) * blocks; task++) {
+        const int j = task / blocks * NRI, k0 = task % blocks * deep;
+        const int cols = MIN(n - j, NRI), depth = MIN(k - k0, deep);
+        int32_t *panel = w->panel + j * words + (size_t)k0 / 2 * NRI;
         if (b.trans) pack_columns_of_b(panel, mat_at(b, 0, j), cols, k);
-        else pack_pairs_of_b(panel, 0, mat_at(b, 0, j), NULL, cols, k);
+        else pack_pairs_of_b(panel, 0, mat_at(b, k0, j), NULL, cols, depth);
     }
 }
 
@@ -1687,20 +1702,21 @@ void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
  * occur many times. dE (V,C) <- de (N,C), weight (N) or NULL, tokens (N) */
 void embed_backward(real *dE, const real *de, const real *weight, const int *tokens,
                     int N, int C) {
-    enum { STRIPE = 16 };
     TIMED(NORMS);
+    /* Rows are far apart: a number costs many multiply-adds. */
+    const int owners = threads_for(20.0 * N * C);
 
-    /* A thread owns a stripe of columns and takes all tokens in order, so no two threads
-     * meet in a row and the order of additions does not depend on their number. */
-    PARALLEL((double)N * C)
-    for (int start = 0; start < C; start += STRIPE) {
-        const int end = MIN(C, start + STRIPE);
+    /* A thread owns pairs of rows, which in pairs are whole cache lines, and takes their
+     * tokens in order: no two threads meet in a row, and the order of additions does not
+     * depend on their number. */
+#pragma omp parallel for num_threads(owners)
+    for (int owner = 0; owner < owners; owner++)
         FOR_ROWS(n, N, C) {
+            if (tokens[n] / 2 % owners != owner) continue;
             real *row = dE + (size_t)tokens[n] * C;
             const real w = weight ? weight[n] : 1;
-            for (int i = start; i < end; i++) row[i] += w * de[at + i];
+            FOR_COLUMNS(i, C) row[i] += w * de[at + i];
         }
-    }
 }
 
 /* ----------------------------------------------------------------------- Input injection
@@ -2604,6 +2620,19 @@ void act_quant(Act *a, const real *x, int N, int K, int top) {
     }
 }
 
+/* The step of codes -top..top for numbers up to `most`; *inverse: what they are multiplied by. */
+static real round_step(real most, int top, real *inverse) {
+    const real absmax = larger((real)1e-20, most);
+    *inverse = most < (real)INFINITY ? (real)top / absmax : 0;
+    return most < (real)INFINITY ? absmax / (real)top : (real)NAN;
+}
+
+/* q (K) = rint(x * inverse) */
+INLINE void round_by(int16_t *q, const real *x, int K, real inverse) {
+    for (int i = 0; i < K; i += LANES)
+        store_halves(q + i, rint_lanes(load_reals(x + i, K - i) * inverse), K - i);
+}
+
 /* Numbers as codes of -top..top, one step per row (a token; Muon: a matrix): q = rint(x /
  * step), step = absmax / top, absmax at least 1e-20. x (N,K), its rows ld apart -> q (N,K), step (N). A row in which a number
  * is none, or infinite, has the step NaN: so has what is computed from it. */
@@ -2611,11 +2640,9 @@ void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, 
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         const real *row = x + n * ld;
-        const real most = absmax_or_nan(row, K), absmax = larger((real)1e-20, most);
-        const real s = most < (real)INFINITY ? (real)top / absmax : 0;
-        step[n] = most < (real)INFINITY ? absmax / (real)top : (real)NAN;
-        for (int i = 0; i < K; i += LANES)
-            store_halves(q + at + i, rint_lanes(load_reals(row + i, K - i) * s), K - i);
+        real inverse;
+        step[n] = round_step(absmax_or_nan(row, K), top, &inverse);
+        round_by(q + at, row, K, inverse);
     }
 }
 
@@ -3000,12 +3027,20 @@ static real *dvec_of(const Golf *m, int tensor, const Chunk *k) {
 }
 
 static void add_chunks(Golf *m, int p) {
+    enum { STRIPE = 4 * CACHE_LINE };
     TIMED(NORMS);
-    real *sum = m->dinterface + p * m->n_interface;
-    for (size_t j = 0; j < m->rows_partial; j++)
-        for (size_t i = 0; i < m->n_interface; i++)
-            sum[i] += m->partial[j * m->n_interface + i];
-    memset(m->partial, 0, m->rows_partial * m->n_interface * sizeof(real));
+    const size_t n = m->n_interface;
+    real *sum = m->dinterface + p * n;
+
+    PARALLEL(m->rows_partial * n)
+    for (size_t start = 0; start < n; start += STRIPE) {
+        const size_t cols = MIN(n - start, STRIPE);
+        for (size_t j = 0; j < m->rows_partial; j++) {
+            real *row = m->partial + j * n + start;
+            FOR_COLUMNS(i, (int)cols) sum[start + i] += row[i];
+            memset(row, 0, cols * sizeof(real));
+        }
+    }
 }
 
 /* ---- Weights: once per optimizer step, masters -> codes and scales -> eff -> panels.
@@ -3054,12 +3089,11 @@ static int back_in_integers(const Golf *m, const Tensor *t) {
     return t->quant->domain == 0 && t->bits <= 8 && t->group == t->line;
 }
 
-/* Codes of rows of t, with a half grid 2 code + 1, to be freed. */
+/* Of a half grid the codes of rows of t as integers, 2 code + 1, to be freed. */
 static int8_t *whole_codes(const Golf *m, const Tensor *t, size_t at, int rows) {
     const size_t n = (size_t)rows * (size_t)t->cols;
-    int8_t *codes = memcpy(xcalloc(n, 1), m->code + at, n);
-    if (t->half)
-        for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(2 * codes[i] + 1);
+    int8_t *codes = xcalloc(n, 1);
+    for (size_t i = 0; i < n; i++) codes[i] = (int8_t)(2 * m->code[at + i] + 1);
     return codes;
 }
 
@@ -3071,7 +3105,8 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     const int wanted = m->train || t->both_ways, back = wanted && back_in_integers(m, t);
     const size_t at = t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
     const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
-    int8_t *codes = forward || back ? whole_codes(m, t, at, rows) : NULL;
+    int8_t *whole_code = t->half ? whole_codes(m, t, at, rows) : NULL;
+    const int8_t *codes = whole_code ? whole_code : m->code + at;
 
     if (forward) int_pack(&w->codes, codes, rows, K);
     else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
@@ -3082,7 +3117,7 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     if (back)
         weights_16_pack(&w->back_codes, mat_q(codes, steps, K), rows, K, top_of(t), step);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
-    free(codes);
+    free(whole_code);
 }
 
 /* Copy j of tensor k. */
@@ -3096,13 +3131,16 @@ static void pack_matrix(const Golf *m, int k, int j) {
     }
 }
 
+/* From so many numbers on, all threads work at one matrix. */
+enum { LARGE = 1 << 18 };
+
 /* Small matrices side by side, large ones with all threads at each. */
 static void pack_matrices(const Golf *m) {
     size_t largest = 0;
     EACH_TENSOR(t, m) {
         if (is_matrix(t)) largest = MAX(largest, t->copy_n);
     }
-#pragma omp parallel for schedule(dynamic) if (largest < 1 << 18)
+#pragma omp parallel for schedule(dynamic) if (largest < LARGE)
     for (int i = 0; i < N_TENSORS * m->copies; i++)
         pack_matrix(m, i / m->copies, i % m->copies);
 }
@@ -3155,13 +3193,21 @@ static void masters_backward(Golf *m, real *g) {
     }
 }
 
+static void dequantize_copy(Golf *m, const Tensor *t, int j) {
+    const size_t at = t->at + (size_t)j * t->copy_n;
+    if (!is_stored(t) || j >= t->stored_copies) return;
+    t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
+}
+
 void golf_use(Golf *m) {
+#pragma omp parallel for schedule(dynamic) if (m->n_params > SMALL)
+    for (int i = 0; i < N_TENSORS * m->copies; i++) {
+        const Tensor *t = m->tensor + i / m->copies;
+        if (t->copy_n < LARGE) dequantize_copy(m, t, i % m->copies);
+    }
     EACH_TENSOR(t, m) {
-        if (!is_stored(t)) continue;
-        for (int j = 0; j < t->stored_copies; j++) {
-            const size_t at = t->at + (size_t)j * t->copy_n;
-            t->quant->dequantize(m->eff + at, m->code + at, scale_of(m, t, j), t);
-        }
+        if (t->copy_n < LARGE) continue;
+        for (int j = 0; j < t->stored_copies; j++) dequantize_copy(m, t, j);
     }
     EACH_SYSTEM(s, m) {
         if ((*s)->soften && m->master) (*s)->soften(m);
@@ -3172,28 +3218,43 @@ void golf_use(Golf *m) {
     golf_pack(m);
 }
 
-static uint64_t codes_changed(const Golf *m, const Tensor *t) {
+static uint64_t codes_changed(const Golf *m, size_t at, size_t n) {
     uint64_t count = 0;
-    PRAGMA(omp parallel for reduction(+ : count) if ((double)t->n > SMALL))
-    for (size_t i = t->at; i < t->at + t->n; i++) count += m->before[i] != m->code[i];
+    PRAGMA(omp parallel for reduction(+ : count) if ((double)n > SMALL))
+    for (size_t i = at; i < at + n; i++) count += m->before[i] != m->code[i];
     return count;
 }
 
+/* Copy j of tensor t: codes and scales; of a projection, how many codes are new. */
+static uint64_t quantize_copy(Golf *m, const Tensor *t, int j) {
+    const size_t at = t->at + (size_t)j * t->copy_n;
+    if (!is_stored(t) || j >= t->stored_copies) return 0;
+    t->quant->quantize(m->code + at, scale_of(m, t, j), t->passes ? m->mask + at : NULL,
+                       m->master + at, t);
+    return t->role == PROJ ? codes_changed(m, at, t->copy_n) : 0;
+}
+
+/* May its copies be quantized beside others? Large ones are not, and who uses the scales of
+ * another comes after that. */
+static int goes_beside(const Tensor *t) { return t->copy_n < LARGE && !t->shares; }
+
 void golf_quantize(Golf *m) {
     TIMED(QUANT);
+    uint64_t flips = 0;
     FOR_RANGE(i, 0, m->n_params) m->before[i] = m->code[i];
     EACH_SYSTEM(s, m) {
         if ((*s)->masters) (*s)->masters(m, m->master);
     }
-    EACH_TENSOR(t, m) {
-        if (!is_stored(t)) continue;
-        for (int j = 0; j < t->stored_copies; j++) {
-            const size_t at = t->at + (size_t)j * t->copy_n;
-            t->quant->quantize(m->code + at, scale_of(m, t, j),
-                               t->passes ? m->mask + at : NULL, m->master + at, t);
-        }
-        if (t->role == PROJ && m->quantized) m->flips += codes_changed(m, t);
+#pragma omp parallel for schedule(dynamic) reduction(+ : flips) if (m->n_params > SMALL)
+    for (int i = 0; i < N_TENSORS * m->copies; i++) {
+        const Tensor *t = m->tensor + i / m->copies;
+        if (goes_beside(t)) flips += quantize_copy(m, t, i % m->copies);
     }
+    EACH_TENSOR(t, m) {
+        if (goes_beside(t)) continue;
+        for (int j = 0; j < t->stored_copies; j++) flips += quantize_copy(m, t, j);
+    }
+    if (m->quantized) m->flips += flips;
     m->quantized = 1;
     golf_use(m);
 }
@@ -3787,7 +3848,7 @@ void golf_backward(Golf *m, const int *tokens, int B, int T) {
     const int N = B * T, C = m->config.width;
     const Tensor *embed = m->tensor + T_embed;
     memset(m->dinterface, 0, m->phases * m->n_interface * sizeof(real));
-    memset(m->dx0, 0, (size_t)N * (size_t)C * sizeof(real));
+    FOR_RANGE(i, 0, (size_t)N * (size_t)C) m->dx0[i] = 0;
     for (int i = m->n_visits - 1; i >= m->learn_from; i--) {
         const int p = m->visits[i];
         /* with recompute the buffers that phases share hold the last one */
@@ -3891,7 +3952,7 @@ static void normalise(real *x, size_t n) {
 #pragma omp simd reduction(+ : squares)
     for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
     const double inverse = squares > 0 ? 1 / sqrt(squares) : 0;
-    for (size_t i = 0; i < n; i++) x[i] = (real)((double)x[i] * inverse);
+    FOR_RANGE(i, 0, n) x[i] = (real)((double)x[i] * inverse);
 }
 
 /* Muon (K. Jordan, 2024): W -= lr * sqrt(max(1, rows/cols)) * O, where O is close to the
@@ -3922,12 +3983,23 @@ static Orthogonal orthogonal_new(int rows, int cols, int in_codes) {
                         .in_codes = in_codes};
 }
 
-/* x (rows,k) as an operand, codes in buffer `which`. */
+/* x (rows,k) as an operand, codes in buffer `which`: round_rows with one row, on all threads. */
 static Mat orthogonal_operand(const Orthogonal *o, const real *x, int rows, int which) {
+    enum { BLOCKS = 64 };
     if (!o->in_codes) return mat(x, (size_t)o->k);
-    real step;
-    round_rows(o->h[which], &step, x, 0, 1, rows * o->k, plain_12.a);
-    return (Mat){.h = o->h[which], .step = step, .ld = (size_t)o->k};
+    TIMED(QUANT);
+    const int n = rows * o->k, block = CEIL(n, BLOCKS * LANES) * LANES;
+    int16_t *h = o->h[which];
+    real most[BLOCKS] = {0}, inverse;
+
+    PARALLEL(n)
+    for (int at = 0; at < n; at += block)
+        most[at / block] = absmax_or_nan(x + at, MIN(n - at, block));
+    const real step = round_step(absmax_or_nan(most, BLOCKS), plain_12.a, &inverse);
+    PARALLEL(n)
+    for (int at = 0; at < n; at += block)
+        round_by(h + at, x + at, MIN(n - at, block), inverse);
+    return (Mat){.h = h, .step = step, .ld = (size_t)o->k};
 }
 
 /* to (m,k) = or += (acc) a b, n terms */
@@ -3949,10 +4021,11 @@ static void orthogonal(Orthogonal *o) {
         orthogonal_product(o, o->a, transposed(x), x, k, rows, 0);
         const Mat a = orthogonal_operand(o, o->a, k, 1); /* symmetric */
         orthogonal_product(o, o->b, transposed(a), a, k, k, 0);
+        PARALLEL((double)k * k)
         for (int i = 0; i < k * k; i++)
             o->b[i] = (real)-4.7750 * o->a[i] + (real)2.0315 * o->b[i];
 
-        for (size_t i = 0; i < n; i++) o->y[i] = (real)3.4445 * o->x[i];
+        FOR_RANGE(i, 0, n) o->y[i] = (real)3.4445 * o->x[i];
         const Mat b = orthogonal_operand(o, o->b, k, 1);
         orthogonal_product(o, o->y, x, b, rows, k, 1);
         real *swap = o->x;
@@ -3973,7 +4046,8 @@ static void muon_rows(Golf *m, const Tensor *t, size_t at, int first, int rows,
     real *moment = m->moment1 + from, *w = m->master + from;
     Orthogonal o = orthogonal_new(rows, cols, m->config.bwd == BWD_INT16);
 
-    for (int i = 0; i < rows; i++) /* Nesterov's momentum, as an average */
+    PARALLEL((double)rows * cols) /* Nesterov's momentum, as an average */
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < cols; j++) {
             const size_t n = (size_t)i * (size_t)cols + (size_t)j;
             const real g = grad[n] * grad_scale;
@@ -3982,6 +4056,7 @@ static void muon_rows(Golf *m, const Tensor *t, size_t at, int first, int rows,
                 mu * moment[n] + (1 - mu) * g;
         }
     orthogonal(&o);
+    PARALLEL((double)rows * cols)
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < cols; j++) {
             const size_t n = (size_t)i * (size_t)cols + (size_t)j;
@@ -4000,14 +4075,26 @@ static void muon_matrix(Golf *m, const Tensor *t, int copy, double rate, double 
                   start[part + 1] - start[part], rate, keep, grad_scale);
 }
 
+/* Would a thread per matrix leave others idle, because one is more than a thread's share? Small
+ * matrices do not pay for waking all threads for each of their products. */
+static int muon_one_by_one(const Golf *m) {
+    double largest = 0, all = 0;
+    EACH_TENSOR(t, m) {
+        if (!is_for_muon(&m->config, t)) continue;
+        largest = fmax(largest, (double)t->copy_n);
+        all += (double)t->n;
+    }
+    return largest >= LARGE && largest * omp_get_max_threads() > all;
+}
+
 void golf_muon(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const double rate = c->lr_muon * lr_factor(c, step), keep = 1 - rate * wd_at(c, step);
-    const int matrices = N_TENSORS * m->copies;
-    /* A matrix per thread, the last, which are large, first: else one of them may be all
-     * that is left to do. */
-#pragma omp parallel for schedule(dynamic)
+    const int matrices = N_TENSORS * m->copies, side_by_side = !muon_one_by_one(m);
+    (void)side_by_side; /* without OpenMP */
+    /* The last, which are large, first: else one of them may be all that is left to do. */
+#pragma omp parallel for schedule(dynamic) if (side_by_side)
     for (int n = 0; n < matrices; n++) {
         const int i = matrices - 1 - n;
         const Tensor *t = m->tensor + i / m->copies;
@@ -5905,7 +5992,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
         "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
         "       ./train_golf info    MODEL.golf\n"
-        "       ./train_golf bench   [step|file|scaling] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
+        "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf help    every option with its range\n",
         f);
@@ -6473,6 +6560,14 @@ static void check_meanings(const Config *c, const char *preset) {
             option_text(c, option_named(name), text), why);
 }
 
+static void check_cap(const Config *c) {
+    const size_t most = artifact_bytes(c);
+    if (most > most_bytes(c))
+        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
+            "finds the widest that fits) or raise --cap",
+            most, c->cap, c->squeeze);
+}
+
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
@@ -6490,11 +6585,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
     config_check(c);
     const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
     if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
-    const size_t most = artifact_bytes(c);
-    if (most > most_bytes(c))
-        die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
-            "finds the widest that fits) or raise --cap",
-            most, c->cap, c->squeeze);
+    check_cap(c);
     return tok;
 }
 

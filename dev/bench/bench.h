@@ -3,7 +3,7 @@
  * What the machine can do, what the kernels make of it, where a training step spends its
  * time. A timing is paired with a probe of the fp32 peak right before it: this machine at
  * that moment. The figures are medians of BENCH_RUNS. */
-enum { BENCH_RUNS = 9, PROBE_SUMS = 2 * 14, PROBE_ROUNDS = 200000 };
+enum { BENCH_RUNS = 9, WARM_UP = 2, PROBE_SUMS = 2 * 14, PROBE_ROUNDS = 200000 };
 
 static int by_value(const void *a, const void *b) { /* for qsort */
     const double x = *(const double *)a, y = *(const double *)b;
@@ -188,19 +188,20 @@ typedef struct {
     double all[BENCH_RUNS], share[BENCH_RUNS], part[PARTS][BENCH_RUNS];
 } StepTimes;
 
-static void time_steps(Golf *m, StepTimes *s) {
+/* Medians need `runs` of them, at most BENCH_RUNS. */
+static void time_steps(Golf *m, StepTimes *s, int runs) {
     const Config *c = &m->config;
     const double flops = flops_per_token(c) * (double)m->N;
     int *x = xcalloc(2 * m->N, sizeof(int)), *y = x + m->N;
     double norm;
-    for (int run = -2; run < BENCH_RUNS; run++) { /* two steps to find memory and clock */
+    for (int run = -WARM_UP; run < runs; run++) { /* to find memory and clock */
         for (size_t i = 0; i < 2 * m->N; i++)
             x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
         const double peak = fp32_peak(), t = now();
         part_since = t;
         memset(part_seconds, 0, sizeof part_seconds);
         part_timing = 1;
-        golf_step(m, x, y, run + 2, &norm);
+        golf_step(m, x, y, run + WARM_UP, &norm);
         part_timing = 0;
         if (run < 0) continue;
         s->all[run] = now() - t;
@@ -222,7 +223,7 @@ static void bench_step(const Config *c) {
     StepTimes s;
     golf_init(&m, c, 1);
     golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
-    time_steps(&m, &s);
+    time_steps(&m, &s, BENCH_RUNS);
     const double ms = 1e3 * median(s.all, BENCH_RUNS);
     printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
            1e3 * (double)m.N / ms);
@@ -258,7 +259,7 @@ static void bench_scaling(const Config *c) {
     for (int i = 0; i < count; i++) {
         StepTimes s;
         omp_set_num_threads(threads[i]);
-        time_steps(&m, &s);
+        time_steps(&m, &s, BENCH_RUNS);
         step[i] = 1e3 * median(s.all, BENCH_RUNS);
         for (int p = 0; p < PARTS; p++) part[p][i] = 1e3 * median(s.part[p], BENCH_RUNS);
         printf(" %8d", threads[i]);
@@ -281,6 +282,138 @@ static void bench_scaling(const Config *c) {
         "\n(waiting: what a thread's share of the work on one thread does not explain, so memory "
         "and clock are in it)");
     golf_free(&m);
+}
+
+/* ---- Shapes for the same bytes: what train would take, and wider and narrower ones whose hidden
+ * width takes what is left of the cap, with the heads asked for and with sizes that are whole
+ * vectors. */
+enum { SHAPES_MOST = 64, SHAPE_STEPS = 5, SHAPES_SECONDS = 60, SHAPES_ACROSS = 12 };
+
+typedef struct {
+    int width, heads, hidden;
+} Shape;
+
+typedef struct {
+    Shape list[SHAPES_MOST]; /* the first is what train would take */
+    int count;
+} Shapes;
+
+static void shape_apply(Config *c, const Shape *s) {
+    c->width = s->width;
+    c->heads = s->heads;
+    c->hidden = s->hidden;
+}
+
+static int is_listed(const Shapes *all, const Config *c) {
+    for (const Shape *s = all->list; s < all->list + all->count; s++) {
+        const int same = s->width == c->width && s->heads == c->heads;
+        if (same && s->hidden == hidden_width(c)) return 1;
+    }
+    return 0;
+}
+
+/* Adds c, unless it cannot be, does not fit, or is there. A hidden width of 0 is chosen: the
+ * largest multiple of `step`, at least C, that fits. */
+static void shapes_add(Shapes *to, Config c, int step) {
+    if (to->count == SHAPES_MOST || is_refused(config_check, &c)) return;
+    if (!c.hidden && hidden_counts(&c)) {
+        c.hidden = fit_option(&c, &c.hidden, CEIL(c.width, step) * step, 1 << 20, step);
+        if (!c.hidden) return;
+    }
+    if (artifact_bytes(&c) > most_bytes(&c) || is_listed(to, &c)) return;
+    to->list[to->count++] = (Shape){c.width, c.heads, hidden_width(&c)};
+}
+
+/* Heads whose head_dim is whole tiles and nearest to D; 0: there are none. */
+static int heads_that_fill(const Config *c, int D) {
+    int best = 0;
+    for (int dim = NR; dim <= c->width; dim += NR) {
+        if (c->width % dim) continue;
+        if (best && abs(dim - D) >= abs(c->width / best - D)) continue;
+        best = c->width / dim;
+    }
+    return best;
+}
+
+/* asked: as the user has it, its width and hidden width maybe still to be chosen. */
+static void shapes_under_cap(Shapes *all, const Config *asked) {
+    Config c = *asked, start = *asked;
+    all->count = 0;
+    if (!start.width) fit_width(&start);
+    config_check(&start);
+    check_cap(&start);
+    const int D = head_dim(&start), least = start.width * 3 / 4;
+    const int most = MIN(start.width * 3 / 2, 16384);
+    all->list[all->count++] = (Shape){start.width, start.heads, hidden_width(&start)};
+
+    const int any = width_step(&start);
+    int whole = any, step = any;
+    while (whole % LANES) whole *= 2;
+    while ((most - least) / step >= SHAPES_ACROSS) step *= 2;
+    for (c.width = CEIL(least, step) * step; c.width <= most; c.width += step) {
+        c.heads = asked->heads;
+        shapes_add(all, c, any);
+        c.heads = heads_that_fill(&c, D);
+        if (c.heads) shapes_add(all, c, whole);
+    }
+}
+
+/* Which sizes leave no lane of the kernels idle: C and F are columns of products, of which a
+ * narrow edge takes a vector, half a tile; RoPE and the norms take both halves of a head in
+ * vectors. */
+static const char *filled_by(const Config *c) {
+    static char text[8];
+    snprintf(text, sizeof text, "%c %c %c", c->width % LANES ? '-' : 'C',
+             hidden_width(c) % LANES ? '-' : 'F', head_dim(c) % NR ? '-' : 'D');
+    return text;
+}
+
+/* Tokens/s and the rest of a line. Steps that take seconds differ little: one is enough. */
+static void time_shape(const Config *c) {
+    Golf m;
+    StepTimes s;
+    int steps = 1;
+    golf_init(&m, c, 1);
+    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    time_steps(&m, &s, steps);
+    if (s.all[0] < 0.5) {
+        steps = SHAPE_STEPS;
+        time_steps(&m, &s, steps);
+    }
+    const double rate = (double)m.N / median(s.all, steps);
+    printf("%9.0f %8.1f %7.0f%%", rate, 1e-9 * rate * flops_per_token(c),
+           median(s.share, steps));
+    golf_free(&m);
+}
+
+/* A shape is timed unless, taking as long as the longest before it, it would end after
+ * SHAPES_SECONDS. They have about the same weights. */
+static void bench_shapes(const Config *asked) {
+    const double start = now();
+    double longest = 0;
+    Shapes all;
+    puts("");
+    fflush(stdout); /* to look for shapes of many megabytes takes seconds */
+    shapes_under_cap(&all, asked);
+    printf("\n%5s %4s %4s %6s %10s %7s %9s %8s %8s  fills\n", "C", "H", "D", "F", "bytes",
+           "MFLOP", "tokens/s", "GFLOP/s", "of peak");
+    for (int i = 0; i < all.count; i++) {
+        Config c = *asked;
+        const double t = now();
+        shape_apply(&c, all.list + i);
+        printf("%5d %4d %4d %6d %10zu %7.2f ", c.width, c.heads, head_dim(&c), c.hidden,
+               artifact_bytes(&c), 1e-6 * flops_per_token(&c));
+        if (t - start + longest > SHAPES_SECONDS) printf("%9s %8s %8s", "-", "-", "-");
+        else time_shape(&c);
+        printf("  %s%s\n", filled_by(&c), i ? "" : "  <- what train takes");
+        fflush(stdout);
+        longest = fmax(longest, now() - t);
+    }
+    printf(
+        "(bytes: packed, at most %zu, of cap / squeeze; MFLOP: of the model, a token; fills: sizes that "
+        "are\nwhole vectors, C and F of %d, head_dim D of %d; -: not timed, %d s were over; bpb is not "
+        "known here)\n",
+        most_bytes(asked), (int)LANES, (int)NR, SHAPES_SECONDS);
 }
 
 /* ---- The artifact of a fresh model: its bytes, how long it takes to write and to read. */
@@ -360,18 +493,24 @@ static void bench_all_products(const Config *c) {
     }
 }
 
+static int bench_is(const char *what, const char *word) {
+    return what && !strcmp(what, word);
+}
+
 int bench_main(const char *what, int argc, char **argv) {
     Config config, *c = &config;
     const char *preset = parse_options(c, argc, argv, MODEL | TRAIN | FIXED);
-    const int file = what && !strcmp(what, "file");
-    const int scaling = what && !strcmp(what, "scaling");
-    if (what && strcmp(what, "step") && !file && !scaling)
-        die("bench: expected nothing, 'step', 'file' or 'scaling', found '%s'", what);
+    const Config asked = config;
+    const int file = bench_is(what, "file"), scaling = bench_is(what, "scaling");
+    const int shapes = bench_is(what, "shapes");
+    if (what && !bench_is(what, "step") && !file && !scaling && !shapes)
+        die("bench: expected nothing, 'step', 'file', 'scaling' or 'shapes', found '%s'",
+            what);
     if (!c->width) fit_width(c);
     config_check(c);
     check_meanings(c, preset);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
-           BENCH_RUNS);
+           shapes ? SHAPE_STEPS : BENCH_RUNS);
     if (!what) {
         bench_machine();
         bench_all_products(c);
@@ -385,6 +524,10 @@ int bench_main(const char *what, int argc, char **argv) {
     }
     if (scaling) {
         bench_scaling(c);
+        return 0;
+    }
+    if (shapes) {
+        bench_shapes(&asked);
         return 0;
     }
     bench_step(c);

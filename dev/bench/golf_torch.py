@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """golf_torch.py THREADS STEPS [key=value ...]: the model of train_golf.c as one would write it in
-PyTorch, for a comparison of speed: fp32 matmuls, ternary weights and int8 activations by fake
+PyTorch, for a comparison of speed: fp32 matmuls (mode=bf16: autocast's), ternary weights and int8 activations by fake
 quantization (once per step for the weights, as the C program does), AdamW, random tokens. Prints the
 median tokens/s of STEPS steps after 3 to warm up. Keys: width heads mlp repeat seq batch vocab
-wq (ternary|none) aq (int8|none). Needs python3-torch."""
+wq (ternary|none) aq (int8|none) mode (fp32|bf16). Needs python3-torch."""
 import math, statistics, sys, time
 import torch
 import torch.nn.functional as F
 
-cfg = dict(width=256, heads=4, mlp=4, repeat=4, seq=256, batch=16, vocab=1024, wq="ternary", aq="int8")
+cfg = dict(width=256, heads=4, mlp=4, repeat=4, seq=256, batch=16, vocab=1024, wq="ternary", aq="int8", mode="fp32")
 for word in sys.argv[3:]:
     key, value = word.split("=")
     assert key in cfg, key
     cfg[key] = type(cfg[key])(value)
+assert cfg["mode"] in ("fp32", "bf16"), "mode=fp32 or bf16, not " + cfg["mode"]
 C, H, T, B, V, P = (cfg[k] for k in ("width", "heads", "seq", "batch", "vocab", "repeat"))
 D, HID = C // H, cfg["mlp"] * C
 torch.set_num_threads(int(sys.argv[1]))
@@ -84,7 +85,8 @@ times = []
 for i in range(3 + int(sys.argv[2])):
     x, y = torch.randint(V, (2, B, T))
     t = time.perf_counter()
-    loss = step(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cfg["mode"] == "bf16"):
+        loss = step(x, y)
     opt.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(params, 1)

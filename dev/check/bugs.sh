@@ -23,7 +23,7 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/prepare.c
+    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
@@ -195,6 +195,13 @@ bug divergence-unnoticed float golf learning "$(in_ stop_if_diverged)s/isfinite(
 bug huge-gradient-unnoticed float golf learning "$(in_ stop_if_diverged)s/norm \* scale < 1e18/isfinite(norm)/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
 bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
+bug rows-of-two-threads float golf threads "$(in_ embed_backward)s/% owners != owner/% owners < owner/"
+bug large-tensors-are-forgotten float golf "every copy" "$(in_ golf_quantize)s/if (goes_beside(t)) continue/if (1) continue/"
+bug large-weights-are-forgotten float golf "every copy" "$(in_ golf_use)s/if (t->copy_n < LARGE) continue/if (1) continue/"
+bug codes-of-small-tensors-do-not-count float golf "every copy" "$(in_ golf_quantize)s/if (goes_beside(t)) flips += /if (goes_beside(t)) /"
+bug step-of-one-block float kernels operand "$(in_ orthogonal_operand)s/absmax_or_nan(most, BLOCKS)/most[0]/"
+bug packed-depth-at-the-start float kernels "16 bits" "$(in_ weights_16_pack)s| + (size_t)k0 / 2 \* NRI||"
+bug first-stripe-of-sums-is-lost double golf gradients "$(in_ add_chunks)s/size_t start = 0/size_t start = STRIPE/"
 bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
 # bits per byte, sampling
 bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
@@ -271,6 +278,11 @@ bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->c
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
 bug fit-leaves-room float files fit "$(in_ fit_option)s/\*option += step/*option += 2 * step/"
 bug memory-promised float files memory "$(in_ check_memory)s/need > there/0/"
+bug shapes-over-the-cap float files shapes "$(in_ shapes_add)s/artifact_bytes(&c) > most_bytes(&c) || //"
+bug shapes-leave-room float files shapes "$(in_ shapes_add)s/, step);$/, 4 * step);/"
+bug shapes-move-a-fixed-width float files shapes "$(in_ shapes_under_cap)s/if (!start.width) //"
+bug shapes-twice float files shapes "$(in_ is_listed)s/return 1/return 0/"
+bug shapes-fill-half-tiles float files shapes "$(in_ filled_by)s/% NR/% LANES/"
 bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|c->cap / c->squeeze|c->cap|"
 bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"

@@ -273,6 +273,10 @@ status 0 ./train_golf bench --preset=tiny --vocab=300
 for line in '^fp32 peak [0-9]* GFLOP/s' '^wdown  *32  *64  *[0-9]' ' tokens/s$' '^  attention  *[0-9.]* ms  *[0-9.]*%$'; do
     check "bench prints $line" grep -q "$line" "$tmp/out"
 done
+status 0 ./train_golf bench shapes --preset=tiny --vocab=300 --cap=12000
+check "bench shapes: all lines within the cap" awk '$1 + 0 > 0 && NF > 10 { n++; if ($5 > 12000 || $7 <= 0) bad = 1 }
+    END { exit bad || n < 4 }' "$tmp/out"
+check "bench shapes: what train takes" grep -q '^ *32  *2  *16  *64 .*<- what train takes$' "$tmp/out"
 keys="name preset seed steps tokens seconds tok_per_s peak_memory_mb threads val_loss val_bpb val_tokens val_bytes memory_val_bpb
       roundtrip_gap bytes_model bytes_code bytes_total cap fits params_stored params_ternary flops_per_token bytes
       phases zero_fraction flip_rate config git_rev compiler isa"

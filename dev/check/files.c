@@ -548,6 +548,95 @@ static void test_fit(void) {
         for (int cap = 40000; cap <= 256000; cap += 72000) check_fit(arms[a], cap);
 }
 
+/* bench shapes: the first is what train takes; all fit, none twice; of each the hidden width is
+ * fixed, or its largest, or the largest of whole vectors with heads of whole tiles. */
+static void check_shape(const Config *asked, const Shapes *all, int i) {
+    Config c = *asked;
+    Shape same = all->list[i];
+    shape_apply(&c, all->list + i);
+    config_check(&c);
+    const size_t cap = most_bytes(&c);
+    const int step = width_step(&c), F = c.hidden;
+    const int whole = F % LANES == 0 && head_dim(&c) % NR == 0;
+    CHECK(artifact_bytes(&c) <= cap, "C=%d H=%d F=%d: %zu bytes in %zu", c.width, c.heads,
+          F, artifact_bytes(&c), cap);
+    for (int j = 0; j < i; j++)
+        CHECK(memcmp(&same, all->list + j, sizeof same) != 0, "shape %d again", i);
+    if (i == 0) return;
+    if (asked->hidden) {
+        CHECK(F == asked->hidden, "C=%d F=%d of --hidden=%d", c.width, F, asked->hidden);
+        return;
+    }
+    CHECK(F >= c.width && (whole || c.heads == asked->heads), "C=%d H=%d F=%d", c.width,
+          c.heads, F);
+    c.hidden = F + (whole ? MAX(step, (int)LANES) : step);
+    CHECK(artifact_bytes(&c) > cap, "C=%d H=%d: F=%d would fit, not only %d", c.width,
+          c.heads, c.hidden, F);
+}
+
+static void check_shapes(const char *arm, int least, int width) {
+    char text[256];
+    Shapes all;
+    int fill = 0;
+    snprintf(text, sizeof text, "vocab=500 %s", arm);
+    Config asked = config_of(text);
+    asked.width = width;
+    shapes_under_cap(&all, &asked);
+    Config taken = asked;
+    if (!width) fit_width(&taken);
+    CHECK(all.count >= least && all.list[0].width == taken.width &&
+              all.list[0].heads == taken.heads &&
+              all.list[0].hidden == hidden_width(&taken),
+          "%s: %d shapes, from C=%d H=%d F=%d on", arm, all.count, all.list[0].width,
+          all.list[0].heads, all.list[0].hidden);
+    for (int i = 0; i < all.count; i++) {
+        Config c = asked;
+        check_shape(&asked, &all, i);
+        shape_apply(&c, all.list + i);
+        fill += !strcmp(filled_by(&c), "C F D");
+    }
+    CHECK(fill > 0, "%s: none of %d shapes fills tiles", arm, all.count);
+}
+
+static void test_shapes(void) {
+    check_shapes("heads=4 repeat=4 mlp=4 unique=1 cap=128000", 6, 0);
+    check_shapes("heads=2 unique=3 repeat=1 mlp=13 cap=80000", 6, 0);
+    check_shapes("heads=4 kv_heads=2 mlp=4 act=swiglu squeeze=0.8 cap=128000", 6, 0);
+    check_shapes("heads=2 hidden=64 unique=2 repeat=1 cap=60000", 3, 0);
+    check_shapes("heads=2 unique=1 repeat=2 mlp=2 cap=30000", 3, 32); /* not by fit */
+
+    Config c = config_of("vocab=500 heads=2 unique=1 repeat=2 mlp=2 cap=3000 width=32");
+    Shapes all;
+    DIES("a shape over the cap", "would have|--cap=3000|raise --cap",
+         shapes_under_cap(&all, &c));
+}
+
+/* Sizes that leave no lane idle, and those that do. */
+static void test_filled(void) {
+    static const struct {
+        int width, heads, hidden; /* in vectors, heads, vectors */
+        const char *fills;
+    } rows[] = {{4, 2, 20, "C F D"}, {5, 1, 20, "C F -"}, {4, 4, 20, "C F -"}};
+    Config c = config_of("");
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        c.width = rows[i].width * LANES;
+        c.heads = rows[i].heads;
+        c.hidden = rows[i].hidden * LANES;
+        CHECK(!strcmp(filled_by(&c), rows[i].fills), "C=%d H=%d F=%d: %s", c.width,
+              c.heads, c.hidden, filled_by(&c));
+    }
+    c.width = 4 * LANES + LANES / 2;
+    c.hidden += LANES / 2;
+    c.heads = 1;
+    CHECK(!strcmp(filled_by(&c), "- - -"), "half vectors: %s", filled_by(&c));
+    CHECK(heads_that_fill(&c, NR) == 0, "heads at C=%d", c.width);
+    c.width = 6 * NR;
+    CHECK(heads_that_fill(&c, 1) == 6 && heads_that_fill(&c, 2 * NR + 1) == 3 &&
+              heads_that_fill(&c, 100 * NR) == 1,
+          "heads at C=%d: %d, %d, %d", c.width, heads_that_fill(&c, 1),
+          heads_that_fill(&c, 2 * NR + 1), heads_that_fill(&c, 100 * NR));
+}
+
 /* A tensor of 2^32 weights has sizes, though no model may have it: it is refused, and
  * --width=fit does not pick it. */
 static void test_large_sizes(void) {
@@ -676,6 +765,8 @@ int main(void) {
     run_test("fit", test_fit);
     run_test("fit: large sizes", test_large_sizes);
     run_test("fit: says why", test_fit_says_why);
+    run_test("shapes", test_shapes);
+    run_test("shapes: what fills tiles", test_filled);
     run_test("long rows", test_long_rows);
     run_test("memory", test_memory);
     run_test("squeeze", test_squeeze);

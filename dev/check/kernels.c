@@ -235,6 +235,29 @@ static void test_precision(void) {
     for (int k = 64; k <= 4096; k *= 4) check_precision(k);
 }
 
+/* Muon's operand on many threads is what round_rows makes of one long row; NaN is not lost. */
+static void test_operand_of_muon(void) {
+    enum { ROWS = 301, K = 90, N = ROWS * K };
+    Orthogonal o = orthogonal_new(ROWS, K, 1);
+    int16_t *want = xcalloc(N + LANES, sizeof *want);
+    real step;
+    for (int at = N - 1; at >= 0; at -= N / 5) {
+        for (int i = 0; i < N; i++) o.x[i] = noise(3, (size_t)i);
+        o.x[at] = 40; /* the largest */
+        for (int t = 1; t <= 3; t++) {
+            threads(t);
+            const Mat a = orthogonal_operand(&o, o.x, ROWS, 0);
+            round_rows(want, &step, o.x, 0, 1, N, plain_12.a);
+            CHECK(a.step == step && !memcmp(a.h, want, N * sizeof *want),
+                  "the largest at %d, %d threads", at, t);
+        }
+        o.x[at] = (real)NAN;
+        CHECK(isnan(orthogonal_operand(&o, o.x, ROWS, 0).step), "NaN at %d", at);
+    }
+    threads(1);
+    free(want);
+}
+
 /* Cutting a product into tasks ends, at one tile, and loses nothing; several products
  * in one loop are what they are one by one. */
 static void test_tasks(void) {
@@ -723,6 +746,7 @@ int main(void) {
     run_test("gemm", test_gemm);
     run_test("gemm: precision", test_precision);
     run_test("gemm: tasks", test_tasks);
+    run_test("muon: operand", test_operand_of_muon);
     run_test("gemm: codes", test_gemm_int);
     run_test("gemm: codes of 8 bits", test_gemm_int8);
     run_test("gemm: 16 bits", test_gemm_16);
