@@ -891,33 +891,52 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
  * exact. NRI: columns of a tile, outputs of the projection. */
 enum { NRI = 2 * WORDS };
 
+/* The first `have` bytes of p, at most a vector; zeros behind them. */
+INLINE ivec load_bytes(const char *p, int have) {
+    if (have >= VB) return *(const uivec *)p;
+#ifdef __AVX512BW__
+    return (ivec)_mm512_maskz_loadu_epi8(((__mmask64)1 << have) - 1, p);
+#else
+    ivec v = {0};
+    memcpy(&v, p, have);
+    return v;
+#endif
+}
+
+/* WORDS rows of bytes, `step` bytes apart, of which `have` are left: of each the next WORDS
+ * words, transposed. Rows behind number `last` do not exist: the last stands for them. */
+INLINE void load_words_transposed(ivec *t, const char *x, size_t step, int last, int have) {
+    if (have >= VB) {
+        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, VB);
+    } else {
+        UNROLL for (int r = 0; r < WORDS; r++) t[r] = load_bytes(x + MIN(r, last) * step, have);
+    }
+    transpose(t);
+}
+
 /* Rows of `bytes` bytes, `step` bytes apart, at most W of them, to panel[word * W + i] =
- * the next 4 bytes of row i, and zeros where there is none. A transpose of words, in
- * squares. Stores are whole vectors: what they spill over the end of a line is the start
- * of the next one, which is stored later; hence i runs down, and the panel has WORDS more
- * words. */
+ * the next 4 bytes of row i, zeros behind the last. What stands for a row that does not
+ * exist is never used. Stores are whole vectors: what they spill over the end of a line is
+ * the start of the next one, which is stored later; hence i runs down, and the panel has
+ * WORDS more words. */
 INLINE void pack_words(int32_t *panel, const int W, const void *x, size_t step, int bytes,
-                       int rows) {
-    for (int word = 0; word < CEIL(bytes, 4); word += WORDS)
+                       const int rows) {
+    for (int word = 0; word < CEIL(bytes, 4); word += WORDS) {
+        const int left = bytes - word * 4;
         for (int i = (W - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
-            const int left = bytes - word * 4;
+            const char *in = (const char *)x + MIN(i, rows - 1) * step + word * 4;
             ivec t[WORDS];
-            for (int r = 0; r < WORDS; r++) {
-                const char *in = (const char *)x + (size_t)(i + r) * step + word * 4;
-                t[r] = (ivec){0};
-                if (i + r >= MIN(rows, W)) continue;
-                if (left >= VB) memcpy(&t[r], in, VB);
-                else memcpy(&t[r], in, left);
-            }
-            transpose(t);
-            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
-                *(uivec *)(panel + (word + r) * W + i) = t[r];
+            load_words_transposed(t, in, step, MAX(0, MIN(rows, W) - 1 - i), left);
+            UNROLL for (int r = 0; r < WORDS; r++)
+                if (r * 4 < left) *(uivec *)(panel + (word + r) * W + i) = t[r];
         }
+    }
 }
 
 NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int bytes,
                              int rows) {
-    pack_words(panel, MR, x, step, bytes, rows);
+    if (rows >= MR) pack_words(panel, MR, x, step, bytes, MR);
+    else pack_words(panel, MR, x, step, bytes, rows);
 }
 
 static void check_narrow(const int8_t *codes, size_t n) {
@@ -974,6 +993,23 @@ INLINE void store_words(real *p, const rvec *v, int have) {
 #endif
 }
 
+/* Sums s[][half] to where they belong. column, add: of a tile of codes. */
+INLINE void put_sums(const int height, real *out, size_t ldy, ivec (*s)[2], int half,
+                     const real *scale, const real *column, const int add, int rows,
+                     int have) {
+    rvec factor, before;
+    if (column) load_words(&factor, column, have);
+    UNROLL for (int i = 0; i < height; i++) {
+        if (i >= rows) break;
+        rvec v = __builtin_convertvector(s[i][half], rvec) * scale[i];
+        if (column) v *= factor;
+        if (add) load_words(&before, out, have);
+        if (add) v += before;
+        store_words(out, &v, have);
+        out += ldy;
+    }
+}
+
 /* bits: of a code, 8 or 16. height as above. */
 INLINE void tile_int(const int height, const int vectors, const int bits, real *y,
                      size_t ldy, const Codes *t, int rows, int cols) {
@@ -998,20 +1034,14 @@ INLINE void tile_int(const int height, const int vectors, const int bits, real *
     }
 
     UNROLL for (int half = 0; half < vectors; half++) {
-        const int have = cols - half * WORDS;
-        rvec column = (rvec){0} + 1;
-        if (t->column) load_words(&column, t->column + half * WORDS, have);
-        UNROLL for (int i = 0; i < height; i++) {
-            if (i >= rows) continue;
-            real *out = y + i * ldy + half * WORDS;
-            rvec v = __builtin_convertvector(s[i][half], rvec) * t->scale[i] * column;
-            if (t->add) {
-                rvec before;
-                load_words(&before, out, have);
-                v += before;
-            }
-            store_words(out, &v, have);
-        }
+        const int first = half * WORDS, have = cols - first;
+        real *out = y + first;
+        if (t->column)
+            put_sums(height, out, ldy, s, half, t->scale, t->column + first, t->add, rows,
+                     have);
+        else if (t->add)
+            put_sums(height, out, ldy, s, half, t->scale, NULL, 1, rows, have);
+        else put_sums(height, out, ldy, s, half, t->scale, NULL, 0, rows, have);
     }
 }
 
@@ -2188,11 +2218,15 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* Logits l, at most LANES of them, to dcap in place (see loss_codes); adds exp(l - 30) to
- * sums. */
+/* softcap_gap of a vector of logits, at most LANES, in place. */
+INLINE void gap_lanes(real *l, int have) {
+    const vec x = min_lanes((vec){0} + 80, load_reals(l, have) * (2 / SOFTCAP));
+    store_reals(l, 2 * SOFTCAP / (1 + exp_lanes(x)), have);
+}
+
+/* From gaps l to dcap in place (see loss_codes); adds exp(l - 30) to sums. */
 INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
-    const vec x = load_reals(l, have) * (2 / SOFTCAP);
-    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
+    const vec gap = load_reals(l, have);
     const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
     const vec dcap = e * part * (2 - part);
     store_reals(l, dcap, have);
@@ -2213,6 +2247,7 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
         const real target_gap = softcap_gap(l[targets[n]]);
 
         vec sums = {0}, most = {0};
+        for (int i = 0; i < V; i += LANES) gap_lanes(l + i, V - i);
         for (int i = 0; i < V; i += LANES) loss_lanes(l + i, V - i, &sums, &most);
         const real sum = sum_lanes(sums),
                    largest = larger(max_of_lanes(most), (real)1e-30);
