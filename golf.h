@@ -644,7 +644,8 @@ struct Golf {
     char files[1024];                  /* the names of the latter */
     Packed *packed;                    /* per copy of a matrix, 3 row ranges (q, k, v) */
     Panels head, head_back;            /* E^T and E, */
-    Weights16 head_codes, head_back_codes; /* or as codes */
+    Weights16 head_codes, head_back_codes; /* or as codes, */
+    real *head_factor;                     /* (V) with scales as parts of the largest */
     real *interface, *dinterface; /* (phases,n_interface) vectors as layers see them */
     int train, quantized, step;   /* gradients wanted?; codes there?; steps done */
     int converted;                /* do masters come from a model with other copies? */

@@ -1211,7 +1211,8 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * (a token's largest |d|) * factor over the terms of a sum, for dX: the token's largest
  * |d| times the largest step of W. Then d * factor is wrong by less than 2^-14 F, and by
  * 2^-12 F where codes are cut to 14 bits: dW of the head, whose inputs are rounded, too,
- * by up to 2^-11.9 of their token's largest. dX and dW are wrong by at most the sum of
+ * by up to 2^-11.9 of their token's largest. (In the head's dX no sum loses small numbers,
+ * see carried_codes.) dX and dW are wrong by at most the sum of
  * these times the other operand. (bf16 rounds a number by up to 2^-8 of it, fp32 by
  * 2^-24.) */
 
@@ -2274,13 +2275,48 @@ INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
     *sums += first_lanes(e, have);
 }
 
+/* x (n), |x| <= largest, as codes of 16 bits: h = rint(x * f * top / largest), f: a factor
+ * of at most 1 for each of them, or NULL. Gradients of logits are as many as there are
+ * tokens, most of them tiny, and of one sign: if all under half a step became 0, a part of
+ * the whole would be missing that no sum over tokens brings back. So what a rounding
+ * leaves goes on to the number CARRY places further (error diffusion), which is why top is
+ * less than TOP16. */
+enum { CARRY = 64, CARRY_TOP = 32766 };
+
+/* `have` numbers, at most CARRY. */
+INLINE void carry_on(int16_t *h, const real *x, const real *f, real inverse, vec *carry,
+                     const int have) {
+    UNROLL for (int c = 0; c < CARRY / LANES; c++) {
+        const int i = c * LANES;
+        if (i >= have) break;
+        vec v = load_reals(x + i, have - i) * inverse;
+        if (f) v *= load_reals(f + i, have - i);
+        v += carry[c];
+        const vec q = rint_lanes(v);
+        carry[c] = v - q;
+        store_halves(h + i, q, have - i);
+    }
+}
+
+static void carried_codes(int16_t *h, const real *x, const real *f, real largest, int n) {
+    const real inverse = (real)CARRY_TOP / largest;
+    vec carry[CARRY / LANES] = {{0}};
+    int i = 0;
+    for (; i + CARRY <= n; i += CARRY)
+        carry_on(h + i, x + i, f ? f + i : NULL, inverse, carry, CARRY);
+    if (i < n) carry_on(h + i, x + i, f ? f + i : NULL, inverse, carry, n - i);
+}
+
 /* loss_forward and loss_backward at once, for a head in codes. dz is dloss * dcap / sum,
- * less target_dz at the target, which stays a number; dcap = exp(l - 30) (1 - (l/30)^2) >= 0 is rounded to codes of 16 bits:
- *     h = rint(32767 * dcap / largest),  step = dloss * largest / sum / 32767
+ * less target_dz at the target, which stays a number; dcap = exp(l - 30) (1 - (l/30)^2) >=
+ * 0 is rounded to codes of 16 bits (carried_codes):
+ *     h = rint(32766 * dcap / largest),  step = dloss * largest / sum / 32766
  *     dz = step * h - (target_dz at the target, else 0)
- * h (N,V), step, target_dz, lse, loss (N) <- logits (N,V), which are lost, targets (N). */
-void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
-                real *logits, const int *targets, real dloss, int N, int V) {
+ * h (N,V); the same of dz * factor, factored (N,V); step, target_dz, lse, loss (N) <-
+ * logits (N,V), which are lost, factor (V), targets (N). */
+void loss_codes(int16_t *h, int16_t *factored, real *step, real *target_dz, real *lse,
+                real *loss, real *logits, const real *factor, const int *targets,
+                real dloss, int N, int V) {
     TIMED(LOSS);
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
@@ -2295,12 +2331,22 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
         lse[n] = SOFTCAP + log(sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
         target_dz[n] = dloss * target_part * (2 - target_part);
-        step[n] = dloss * largest / sum / (real)TOP16;
+        step[n] = dloss * largest / sum / (real)CARRY_TOP;
+        carried_codes(h + at, l, NULL, largest, V);
+        carried_codes(factored + at, l, factor, largest, V);
+    }
+}
 
-        const real inverse = (real)TOP16 / largest;
-        for (int i = 0; i < V; i += LANES)
-            store_halves(h + at + i, rint_lanes(load_reals(l + i, V - i) * inverse),
-                         V - i);
+/* The codes of any gradients x (N,V) of logits, as those of loss_codes; a row in which a
+ * number is none has the step NaN. */
+static void logit_codes(int16_t *h, int16_t *factored, real *step, const real *x,
+                        const real *factor, int N, int V) {
+    FOR_ROWS(n, N, V) {
+        const real most = absmax_or_nan(x + at, V);
+        const real largest = most < (real)INFINITY ? larger((real)1e-20, most) : (real)INFINITY;
+        step[n] = most < (real)INFINITY ? largest / (real)CARRY_TOP : (real)NAN;
+        carried_codes(h + at, x + at, NULL, largest, V);
+        carried_codes(factored + at, x + at, factor, largest, V);
     }
 }
 
@@ -2855,6 +2901,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     m->mask = owned(m, m->n_params, 1);
     m->before = owned(m, m->n_params, 1);
     m->dinterface = owned_reals(m, (size_t)m->phases * m->n_interface);
+    m->head_factor = owned_reals(m, (size_t)c->vocab);
     init_masters(m);
     golf_quantize(m);
 }
@@ -3165,9 +3212,16 @@ static void pack_head(Golf *m, const Tensor *embed) {
         weights_16_pack(&m->head_codes, transposed(codes), E, V, top, 1);
     else panels_pack(&m->head, mat_t(numbers, (size_t)E), E, V);
     if (!m->train) return;
-    if (head_back_in_integers(m))
-        weights_16_pack(&m->head_back_codes, codes, V, E, top, 1);
-    else panels_pack(&m->head_back, mat(numbers, (size_t)E), V, E);
+    if (!head_back_in_integers(m)) {
+        panels_pack(&m->head_back, mat(numbers, (size_t)E), V, E);
+        return;
+    }
+    /* dz = dl E: a row's scale, a part of the largest, goes into the codes of dl. */
+    const real *scale = scale_of(m, embed, 0);
+    const real largest = absmax_or_nan(scale, V);
+    for (int v = 0; v < V; v++) m->head_factor[v] = scale[v] / largest;
+    weights_16_pack(&m->head_back_codes, mat_q(codes.q, NULL, (size_t)E), V, E, top,
+                    largest);
 }
 
 static void golf_pack(Golf *m) {
@@ -3699,11 +3753,14 @@ static void head_in_codes(const Golf *m, real *dz, const Flow *f, const int *tar
                           int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
     const Rounded dl = rounded_at(&m->dlogits_h, row, V);
-    real *target_dl = m->target_dl + row, *l = scratch((size_t)HEAD_CHUNK * V);
+    const size_t room = (size_t)HEAD_CHUNK * V;
+    real *target_dl = m->target_dl + row, *l = scratch(2 * room);
+    int16_t *factored = (int16_t *)(l + room);
 
     logits_forward(m, l, f, n);
-    loss_codes(dl.h, dl.step, target_dl, f->lse, f->loss, l, targets, dloss, n, V);
-    gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
+    loss_codes(dl.h, factored, dl.step, target_dl, f->lse, f->loss, l, m->head_factor,
+               targets, dloss, n, V);
+    gemm_16(dz, E, mat_h(factored, dl.step, V), &m->head_back_codes, n);
     FOR_ROWS(i, n, E) {
         const real *e = m->eff + m->tensor[T_embed].at + (size_t)targets[i] * E;
         FOR_COLUMNS(k, E) dz[at + k] -= target_dl[i] * e[k];
@@ -3722,8 +3779,9 @@ static void head_in_numbers(const Golf *m, real *dz, const Flow *f, const int *t
     else loss_backward(l, f->lse, targets, dloss, n, V);
     if (head_back_in_integers(m)) {
         const Rounded dl = rounded_at(&m->dlogits_h, row, V);
-        round_rows(dl.h, dl.step, l, V, n, V, TOP16);
-        gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
+        int16_t *factored = (int16_t *)scratch((size_t)HEAD_CHUNK * V);
+        logit_codes(dl.h, factored, dl.step, l, m->head_factor, n, V);
+        gemm_16(dz, E, mat_h(factored, dl.step, V), &m->head_back_codes, n);
         memset(m->target_dl + row, 0, n * sizeof(real));
     } else {
         gemm_panels(dz, E, mat(l, V), &m->head_back, n, 0);

@@ -179,6 +179,8 @@ bug tokens-without-their-steps float kernels "bounds" "$(in_ block_fractions)s/a
 bug nan-is-a-score float kernels "of no number" "$(in_ softcap_gap)s/x > most ? most : x/x < most ? x : most/"
 bug nan-has-a-gradient float kernels "of no number" "$(in_ loss_lanes)s/min_lanes((vec){0} + 80, x)/min_lanes(x, (vec){0} + 80)/; $(in_ exp_lanes)s/max_lanes((vec){0} - 87.0f, x)/max_lanes(x, (vec){0} - 87.0f)/"
 bug loss-codes-without-softcap float kernels "of the loss" "$(in_ loss_lanes)s/ \* (2 - part)//"
+bug small-gradients-are-lost float kernels "small ones" "$(in_ carry_on)s/v += carry\[c\];//"
+bug scale-without-dz float golf "in codes" "$(in_ pack_head)s|scale\[v\] / largest|1|"
 bug target-without-dz float golf "in codes" "$(in_ head_in_codes)s/-= target_dl/-= 0 * target_dl/"
 bug target-without-dE float golf "in codes" "$(in_ logits_dw)s/= -m->target_dl/= 0 * m->target_dl/"
 bug gate-rounded-as-up float golf "in codes" "$(in_ mlp_dw)s/m->df_gate, F, m->df_gate_h/m->df_gate, F, m->df_h/"
