@@ -398,6 +398,12 @@ real from_bf16(uint16_t b);
 uint64_t hash64(uint64_t a,
                 uint64_t b); /* the only source of randomness: pure functions */
 double uniform01(uint64_t key, uint64_t i);
+/* In place of the C library's, each of which rounds in its own way. */
+double exp_of(double x);
+double log_of(double x);
+double pow_of(double x, double y); /* x >= 0 */
+double sin_of(double x);           /* |x| up to 2^20 */
+double cos_of(double x);
 double now(void); /* seconds, monotonic */
 
 /* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,

@@ -207,10 +207,106 @@ double uniform01(uint64_t key, uint64_t i) {
     return ((double)(hash64(key, i) >> 11) + 0.5) * 0x1p-53;
 }
 
+/* Functions of our own, since every C library rounds its own in its own way: no number that is
+ * stored, trained or scored may depend on which one a machine has. They are sums and
+ * products of doubles, each rounded as IEEE 754 says, so all machines get the same bits.
+ * The bounds are errors relative to the exact value, in units of 2^-53 (half a unit in the
+ * last place); the tests compare with libm's. sqrt, rint, floor, ceil and fabs are exact
+ * everywhere, hence the C library's. */
+
+/* A double and its bits. */
+typedef union {
+    double d;
+    uint64_t u;
+} LongBits;
+
+/* ln 2, pi/2: a part of few bits, whose product with a small integer is exact, and the rest. */
+static const double LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
+static const double HALF_PI[] = {0x1.921fb544p+0, 0x1.0b4611a6p-34,
+                                 0x1.3198a2e037073p-69};
+
+/* c[0] + c[1] x + ... + c[n - 1] x^(n - 1) */
+static inline double polynomial(const double *c, int n, double x) {
+    double sum = c[n - 1];
+    for (int i = n - 2; i >= 0; i--) sum = sum * x + c[i];
+    return sum;
+}
+
+/* e^x: 2^k e^r with |r| <= ln2/2, and the power series of e^r, whose next term is below
+ * 2^-57. 0 below -708, where doubles lose digits; infinity above 709. Error: 2 units. */
+double exp_of(double x) {
+    static const double c[] = {1.0 / 2,        1.0 / 6,         1.0 / 24,
+                               1.0 / 120,      1.0 / 720,       1.0 / 5040,
+                               1.0 / 40320,    1.0 / 362880,    1.0 / 3628800,
+                               1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    if (isnan(x)) return x;
+    if (x < -708) return 0;
+    if (x > 709) return (double)INFINITY;
+
+    /* Adding 1.5 * 2^52 rounds to an integer, k, and leaves it in the low bits. */
+    const LongBits shifted = {.d = x * 1.4426950408889634 + 0x1.8p52};
+    const double k = shifted.d - 0x1.8p52;
+    const double r = x - k * LN2_HIGH - k * LN2_LOW;
+    const double e = 1 + (r + r * r * polynomial(c, 12, r));
+    return e * (LongBits){.u = (shifted.u + 1023) << 52}.d;
+}
+
+/* ln x: k ln 2 + ln m, m in sqrt(1/2) .. sqrt(2). With f = m - 1 and s = f / (2 + f), ln m is
+ * 2 (s + s^3/3 + s^5/5 + ...), of which 2 s = f - f^2/2 + s f^2/2 is exact in f. -infinity
+ * for 0, NaN below. Error: 2 units. */
+double log_of(double x) {
+    static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
+                               2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
+    if (!(x > 0)) return x == 0 ? -(double)INFINITY : (double)NAN;
+    if (x == (double)INFINITY) return x;
+
+    const int tiny = x < 0x1p-1022; /* fewer digits: the exponent is not what it says */
+    LongBits m = {.d = tiny ? x * 0x1p54 : x};
+    int power = (int)(m.u >> 52) - 1023 - 54 * tiny;
+    m.u = (m.u & 0xfffffffffffff) | (uint64_t)1023 << 52;
+    if (m.d > 1.4142135623730951) {
+        m.d /= 2;
+        power++;
+    }
+    const double k = power, f = m.d - 1, s = f / (2 + f), square = s * s;
+    const double half = f * f / 2, rest = square * polynomial(c, 11, square);
+    return k * LN2_HIGH - ((half - (s * (half + rest) + k * LN2_LOW)) - f);
+}
+
+/* x^y of x > 0. The error of y ln x, which exp makes one of its result: 2 + 4 |y ln x|
+ * units. */
+double pow_of(double x, double y) { return exp_of(y * log_of(x)); }
+
+/* sin(r + quarter * pi/2), |r| a little over pi/4 at most. */
+static double wave(int64_t quarter, double r) {
+    static const double sine[] = {
+        -1.0 / 6,        1.0 / 120,        -1.0 / 5040,         1.0 / 362880,
+        -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368e3, 1.0 / 355687428096e3};
+    static const double cosine[] = {
+        1.0 / 24,        -1.0 / 720,         1.0 / 40320,        -1.0 / 3628800,
+        1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888e3};
+    const double square = r * r;
+    double y = r + r * square * polynomial(sine, 8, square);
+    if (quarter & 1)
+        y = 1 - (square / 2 - square * square * polynomial(cosine, 7, square));
+    return quarter & 2 ? -y : y;
+}
+
+/* sin(x + quarter * pi/2) of |x| up to 2^20: x = k pi/2 + r, and k pi/2 in three parts. */
+static double turned(double x, int64_t quarter) {
+    const double k = rint(x * 0.6366197723675814);
+    const double r = x - k * HALF_PI[0] - k * HALF_PI[1] - k * HALF_PI[2];
+    return wave((int64_t)k + quarter, r);
+}
+
+/* Error: 3 units. */
+double sin_of(double x) { return turned(x, 0); }
+double cos_of(double x) { return turned(x, 1); }
+
 /* N(0, 1) by Box and Muller's method. */
 static double normal01(uint64_t key, uint64_t i) {
-    const double radius = sqrt(-2 * log(uniform01(key, 2 * i)));
-    return radius * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
+    const double radius = sqrt(-2 * log_of(uniform01(key, 2 * i)));
+    return radius * cos_of(6.283185307179586 * uniform01(key, 2 * i + 1));
 }
 
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r
@@ -218,7 +314,7 @@ static double normal01(uint64_t key, uint64_t i) {
  * would not. */
 static inline real fast_exp(real x) {
 #ifdef GOLF_DOUBLE
-    return exp(x); /* finite differences need every digit */
+    return exp_of(x); /* finite differences need every digit */
 #else
     x = x < -87.0f ? -87.0f : x;
     /* Adding 1.5 * 2^23 rounds to an integer, k, and leaves it in the low bits. */
@@ -421,7 +517,7 @@ INLINE real max_of_lanes(vec v) {
 /* fast_exp of every lane. */
 INLINE vec exp_lanes(vec x) {
 #ifdef GOLF_DOUBLE
-    for (int i = 0; i < LANES; i++) x[i] = exp(x[i]);
+    for (int i = 0; i < LANES; i++) x[i] = exp_of(x[i]);
     return x;
 #else
     x = max_lanes((vec){0} - 87.0f, x); /* in this order: NaN stays NaN */
@@ -1904,7 +2000,7 @@ INLINE void block_output(real *out, real *lse, const real *s, const real *v_righ
     for (int i = 0; i < rows; i++) {
         const real inv = 1 / sum[i];
         for (int d = 0; d < D; d++) out[(size_t)i * H * D + d] *= inv;
-        lse[(size_t)i * H] = scale * top[i] + log(sum[i]);
+        lse[(size_t)i * H] = scale * top[i] + (real)log_of((double)sum[i]);
     }
 }
 
@@ -2166,7 +2262,7 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
             l[i] = SOFTCAP - gap;
             sum += fast_exp(-gap);
         }
-        lse[n] = SOFTCAP + log(sum);
+        lse[n] = SOFTCAP + (real)log_of((double)sum);
         if (targets) loss[n] = lse[n] - l[targets[n]];
     }
 }
@@ -2217,7 +2313,7 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
         const real sum = sum_lanes(sums),
                    largest = larger(max_of_lanes(most), (real)1e-30);
         const real target_part = target_gap / SOFTCAP;
-        lse[n] = SOFTCAP + log(sum);
+        lse[n] = SOFTCAP + (real)log_of((double)sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
         target_dz[n] = dloss * target_part * (2 - target_part);
         step[n] = dloss * largest / sum / (real)TOP16;
@@ -2793,9 +2889,10 @@ static void rope_table(Golf *m) {
     m->rope = owned_reals(m, (size_t)c->seq * (size_t)D);
     for (int t = 0; t < c->seq; t++)
         for (int i = 0; i < D / 2; i++) {
-            const double angle = i < turned / 2 ? t * pow(10000, -2.0 * i / turned) : 0;
-            m->rope[(size_t)t * D + i] = (real)cos(angle);
-            m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
+            const double angle =
+                i < turned / 2 ? t * pow_of(10000, -2.0 * i / turned) : 0;
+            m->rope[(size_t)t * D + i] = (real)cos_of(angle);
+            m->rope[(size_t)t * D + D / 2 + i] = (real)sin_of(angle);
         }
 }
 
@@ -3799,8 +3896,8 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
-    const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
-    const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
+    const real c1 = (real)(1 / (1 - pow_of(c->beta1, step + 1)));
+    const real c2 = (real)(1 / (1 - pow_of(c->beta2, step + 1)));
     const real epsilon = (real)adamw_epsilon(c);
     const double peak_of_role[] = {[EMBED] = c->lr_embed,
                                    [PROJ] = c->lr,
@@ -5649,13 +5746,15 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     if (val->bytes) s.bytes = given_bytes(val->bytes, total);
     if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
     s.loss = s.nll / (double)s.tokens;
-    s.bpb = s.nll / log(2.0) / (double)s.bytes;
+    s.bpb = s.nll / log_of(2) / (double)s.bytes;
     return s;
 }
 
-static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
-    const real x = **(real *const *)a, y = **(real *const *)b;
-    return (x < y) - (x > y);
+/* For qsort: the largest first, of equal ones the first; else qsort may choose. */
+static int by_p(const void *a, const void *b) {
+    const real *const x = *(const real *const *)a, *const y = *(const real *const *)b;
+    if (*x != *y) return *x < *y ? 1 : -1;
+    return (x > y) - (x < y);
 }
 
 /* The most likely token, or one drawn from the smallest set of tokens that holds
@@ -5670,7 +5769,7 @@ static int pick(real *logits, int V, double temperature, double top_p, double u)
     const real top = logits[best];
     real **order = xcalloc((size_t)V, sizeof *order);
     for (int k = 0; k < V; k++) {
-        logits[k] = (real)exp((double)(logits[k] - top) / temperature);
+        logits[k] = (real)exp_of((double)(logits[k] - top) / temperature);
         order[k] = logits + k;
         sum += (double)logits[k];
     }

@@ -78,6 +78,42 @@ static void test_exp(void) {
           "softcap ends");
 }
 
+/* How far y is from the exact value, of which libm's is a unit of 2^-53 or two. */
+static double units(double y, double libm) {
+    return fabs(y - libm) / fmax(fabs(libm), 1e-300) * 0x1p53;
+}
+
+static void test_functions(void) {
+    double worst[5] = {0};
+    for (uint64_t i = 0; i < 200000; i++) {
+        const double u = uniform01(31, i), v = uniform01(32, i);
+        const double x = i % 2 ? 1400 * u - 700 : 4 * u - 2;
+        const double angle = i % 2 ? 14 * u - 7 : 1e6 * (2 * u - 1);
+        const double any = i % 2 ? 3 * u : ldexp(0.5 + u / 2, (int)(2090 * v) - 1070);
+        worst[0] = worse(worst[0], units(exp_of(x), exp(x)));
+        worst[1] = worse(worst[1], units(log_of(any), log(any)));
+        worst[2] = worse(worst[2], units(sin_of(angle), sin(angle)));
+        worst[3] = worse(worst[3], units(cos_of(angle), cos(angle)));
+        worst[4] = worse(worst[4], units(pow_of(2 * u, 100 * v), pow(2 * u, 100 * v)) /
+                                       (2 + fabs(100 * v * log(2 * u))));
+    }
+    printf(
+        "functions, units of 2^-53 from libm: exp %.2f, log %.2f, sin %.2f, cos %.2f\n",
+        worst[0], worst[1], worst[2], worst[3]);
+    CHECK(worst[0] <= 3 && worst[1] <= 3, "exp or log are wrong by more than 3 units");
+    CHECK(worst[2] <= 4 && worst[3] <= 4, "sin or cos are wrong by more than 4 units");
+    CHECK(worst[4] <= 4, "x^y is wrong by %g units", worst[4]);
+
+    CHECK(exp_of(0) == 1 && exp_of(-800) == 0 && isinf(exp_of(800)), "ends of exp");
+    CHECK(isnan(exp_of((double)NAN)) && isnan(log_of((double)NAN)), "NaN stays");
+    CHECK(exp_of(-(double)INFINITY) == 0 && isinf(exp_of((double)INFINITY)), "infinite");
+    CHECK(log_of(1) == 0 && log_of(0) == -(double)INFINITY && isnan(log_of(-1)),
+          "ends of log");
+    CHECK(isinf(log_of((double)INFINITY)), "log of infinity");
+    CHECK(cos_of(0) == 1 && sin_of(0) == 0 && pow_of(2, 10) == 1024 && pow_of(0, 2) == 0,
+          "exact results");
+}
+
 /* ------------------------------------------------------------------------------------
  * Products against their definitions, in memory of exactly the right size */
 static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14,  15,  16,  17,
@@ -720,6 +756,7 @@ int main(void) {
     run_test("bf16", test_bf16);
     run_test("randomness", test_randomness);
     run_test("exp, softcap", test_exp);
+    run_test("functions", test_functions);
     run_test("gemm", test_gemm);
     run_test("gemm: precision", test_precision);
     run_test("gemm: tasks", test_tasks);
