@@ -9,6 +9,7 @@
 #define GOLF_H
 
 #include <errno.h>
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,6 +28,21 @@ static inline void omp_set_num_threads(int n) { (void)n; }
 typedef double real;
 #else
 typedef float real;
+#endif
+
+/* The same bits on every machine: each sum, product, quotient and root is rounded by itself to
+ * its type, as IEEE 754 says; a multiply-add is one where it is written (fused, section 1).
+ * What would round otherwise is refused, here or at the start (check_rounding). */
+#ifdef __FAST_MATH__
+#error "-ffast-math leaves it to the compiler how numbers are rounded: compile without it"
+#endif
+_Static_assert(FLT_EVAL_METHOD == 0,
+               "floats would be computed with other digits: on 32-bit x86 compile with "
+               "-msse2 -mfpmath=sse");
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC optimize("fp-contract=off") /* as the Makefile says, too */
 #endif
 
 /* ------------------------------------------------------------------------------------------
@@ -967,6 +983,13 @@ typedef struct System { /* every pointer but `on` may be NULL */
 #ifndef GOLF_CODE_BYTES /* the Makefile gives both */
 #define GOLF_CODE_BYTES 0
 #define GOLF_GIT_REV "unknown"
+#endif
+
+/* Does the machine have fused multiply-adds? Else they are computed from doubles. */
+#if defined __FMA__ || defined __aarch64__ || defined __FP_FAST_FMAF
+#define GOLF_FMA 1
+#else
+#define GOLF_FMA 0
 #endif
 
 #if defined __AVX512VNNI__

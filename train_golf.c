@@ -309,6 +309,30 @@ static double normal01(uint64_t key, uint64_t i) {
     return radius * cos_of(6.283185307179586 * uniform01(key, 2 * i + 1));
 }
 
+/* a * b + c rounded once, without an instruction for it: the product of two floats is exact in
+ * double, and so is the error of the sum. Where there is one, the last bit is made odd, as if
+ * all further digits were kept in it: the rounding to float is then that of the exact sum. */
+static inline __attribute__((unused)) float fused_by_doubles(float a, float b, float c) {
+    const double product = (double)a * (double)b, d = (double)c;
+    LongBits sum = {.d = product + d};
+    const double from_d = sum.d - product;
+    const double error = (product - (sum.d - from_d)) + (d - from_d);
+    const int is_even = !(sum.u & 1), farther = (error > 0) == (sum.d > 0);
+    if (is_even && (error > 0 || error < 0)) sum.u += farther ? 1 : (uint64_t)-1;
+    return (float)sum.d;
+}
+
+/* a * b + c, rounded once. */
+static inline real fused(real a, real b, real c) {
+#if defined GOLF_DOUBLE /* of tests alone: no bits are promised */
+    return a * b + c;
+#elif GOLF_FMA
+    return __builtin_fmaf(a, b, c);
+#else
+    return fused_by_doubles(a, b, c);
+#endif
+}
+
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r
  * whose error is below 2e-7. Straight-line, so loops over it vectorise; libm's expf call
  * would not. */
@@ -318,15 +342,30 @@ static inline real fast_exp(real x) {
 #else
     x = x < -87.0f ? -87.0f : x;
     /* Adding 1.5 * 2^23 rounds to an integer, k, and leaves it in the low bits. */
-    const Bits shifted = {.f = x * 1.44269504f + 12582912.0f};
+    const Bits shifted = {.f = fused(x, 1.44269504f, 12582912.0f)};
     const float k = shifted.f - 12582912.0f;
-    const float r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    float p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
-    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    const float r = fused(k, 2.12194440e-4f, fused(k, -0.693359375f, x));
+    float p = fused(1.9875691500e-4f, r, 1.3981999507e-3f);
+    p = fused(fused(p, r, 8.3334519073e-3f), r, 4.1665795894e-2f);
+    p = fused(fused(p, r, 1.6666665459e-1f), r, 5.0000001201e-1f);
+    p = fused(p * r, r, r) + 1.0f;
     return p * (Bits){.u = (shifted.u + 127) << 23}.f; /* the exponent k: times 2^k */
 #endif
+}
+
+/* Dies if the machine, or the compiler against what it was told, rounds otherwise. */
+static void check_rounding(void) {
+    /* (1 + 2^-12)^2 - 1 - 2^-11 is 2^-24 in one rounding, 0 in two; in double likewise. */
+    volatile float x = 1 + 0x1p-12f, y = -1 - 0x1p-11f, tiny = FLT_MIN;
+    volatile double z = 1 + 0x1p-27, w = -1 - 0x1p-26;
+    const float small = x * x + y, half = tiny * 0.5f;
+    const double smaller = z * z + w;
+    if (small != 0 || smaller != 0)
+        die("this program was compiled to multiply and add in one rounding where it should not: "
+            "compile with -ffp-contract=off");
+    if (!(half > 0))
+        die("numbers below %g become 0 here: compile without -ffast-math, -Ofast or the like",
+            (double)FLT_MIN);
 }
 
 /* ---- Time and threads ------------------------------------------------------------- */
@@ -514,20 +553,61 @@ INLINE real max_of_lanes(vec v) {
     return most;
 }
 
+#ifndef GOLF_DOUBLE
+/* fused_by_doubles in each lane. */
+INLINE __attribute__((unused)) vec fused_lanes_by_doubles(vec a, vec b, vec c) {
+    typedef double doubles VEC(LANES * sizeof(double));
+    typedef int64_t longs VEC(LANES * sizeof(double));
+    const doubles d = __builtin_convertvector(c, doubles);
+    const doubles product =
+        __builtin_convertvector(a, doubles) * __builtin_convertvector(b, doubles);
+    const doubles sum = product + d, from_d = sum - product;
+    const doubles error = (product - (sum - from_d)) + (d - from_d);
+    /* A comparison is 0, or -1 where it holds. */
+    const longs is_even = ((longs)sum & 1) - 1, nearer = (error > 0) ^ (sum > 0);
+    const longs inexact = (error > 0) | (error < 0);
+    const longs step = (nearer << 1) + 1; /* 1, or -1 towards 0 */
+    return __builtin_convertvector((doubles)((longs)sum + (step & is_even & inexact)),
+                                   vec);
+}
+#endif
+
+/* fused in each lane. */
+#if defined(GOLF_DOUBLE)
+INLINE vec fused_lanes(vec a, vec b, vec c) { return a * b + c; }
+#elif VB == 64
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#elif VB == 32 && GOLF_FMA
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+#elif GOLF_FMA
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
+    return c;
+}
+#else
+INLINE vec fused_lanes(vec a, vec b, vec c) { return fused_lanes_by_doubles(a, b, c); }
+#endif
+
 /* fast_exp of every lane. */
 INLINE vec exp_lanes(vec x) {
 #ifdef GOLF_DOUBLE
     for (int i = 0; i < LANES; i++) x[i] = exp_of(x[i]);
     return x;
 #else
-    x = max_lanes((vec){0} - 87.0f, x); /* in this order: NaN stays NaN */
-    const vec shifted = x * 1.44269504f + 12582912.0f;
+    const vec one = (vec){0} + 1;
+    x = max_lanes(one * -87.0f, x); /* in this order: NaN stays NaN */
+    const vec shifted = fused_lanes(x, one * 1.44269504f, one * 12582912.0f);
     const vec k = shifted - 12582912.0f;
-    const vec r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
-    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    const vec r =
+        fused_lanes(k, one * 2.12194440e-4f, fused_lanes(k, one * -0.693359375f, x));
+    vec p = fused_lanes(one * 1.9875691500e-4f, r, one * 1.3981999507e-3f);
+    p = fused_lanes(fused_lanes(p, r, one * 8.3334519073e-3f), r, one * 4.1665795894e-2f);
+    p = fused_lanes(fused_lanes(p, r, one * 1.6666665459e-1f), r, one * 5.0000001201e-1f);
+    p = fused_lanes(p * r, r, r) + 1.0f;
     return p * (vec)(((ivec)shifted + 127) << 23);
 #endif
 }
@@ -850,8 +930,9 @@ INLINE void tile(const int height, const int vectors, const int row_step,
         const vec b0 = *(const vec *)b;
         const vec b1 = vectors > 1 ? *(const vec *)(b + LANES) : b0;
         UNROLL for (int i = 0; i < height; i++) {
-            s[i][0] += a[i * row_step] * b0;
-            if (vectors > 1) s[i][1] += a[i * row_step] * b1;
+            const vec ai = a[i * row_step] - (vec){0};
+            s[i][0] = fused_lanes(ai, b0, s[i][0]);
+            if (vectors > 1) s[i][1] = fused_lanes(ai, b1, s[i][1]);
         }
         a += k_step;
         b += NR;
@@ -6826,6 +6907,7 @@ static int usage(void) {
 
 int main(int argc, char **argv) {
     bound_spinning(argv);
+    check_rounding();
     if (argc < 2) return usage();
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))

@@ -114,6 +114,46 @@ static void test_functions(void) {
           "exact results");
 }
 
+/* A float at random: of any size or, for sums that nearly cancel, near 1. */
+static float any_float(uint64_t key, uint64_t i) {
+    const uint64_t bits = hash64(key, i);
+    const float x = (float)(int32_t)(bits >> 40) * 0x1p-20f;
+    return ldexpf(bits & 1 ? x : -x, (int)(bits >> 1 & 63) - (bits & 128 ? 150 : 32));
+}
+
+/* Multiply-adds are rounded once: with an instruction for it or from doubles, one by one or
+ * in vectors, as libm's fmaf. */
+static void test_fused(void) {
+    check_rounding();
+#ifndef GOLF_DOUBLE
+    long wrong = 0;
+    for (uint64_t i = 0; i < 400000; i++) {
+        /* of every four: any, a sum that cancels, a product half a unit from a float */
+        const float half = 1 + (float)(2 * (i % 500) + 1) * 0x1p-12f;
+        const float a = i % 4 < 3 ? any_float(41, i) : half;
+        const float b = i % 4 < 3 ? any_float(42, i) : 1 + 0x1p-12f;
+        const float c = i % 4 == 1 ? -a * b + any_float(43, i) * 0x1p-30f
+                                   : any_float(44, i) * (i % 4 < 3 ? 1 : 0x1p-40f);
+        const vec one = (vec){0} + 1;
+        const Bits want = {.f = fmaf(a, b, c)};
+        const float got[] = {
+            fused(a, b, c), fused_by_doubles(a, b, c),
+            fused_lanes(one * a, one * b, one * c)[i % LANES],
+            fused_lanes_by_doubles(one * a, one * b, one * c)[i % LANES]};
+        for (int k = 0; k < 4; k++) wrong += (Bits){.f = got[k]}.u != want.u;
+    }
+    CHECK(wrong == 0, "%ld multiply-adds are not rounded once", wrong);
+    /* Just above, at and just below half a unit: an odd last bit decides. */
+    CHECK(fused_by_doubles(1 + 0x1p-12f, 1 + 0x1p-12f, 0x1p-60f) ==
+              1 + 0x1p-11f + 0x1p-23f,
+          "just above half a unit");
+    CHECK(fused_by_doubles(1 + 0x1p-12f, 1 + 0x1p-12f, -0x1p-60f) == 1 + 0x1p-11f,
+          "just below half a unit");
+    CHECK(isinf(fused_by_doubles(FLT_MAX, FLT_MAX, 1)), "infinity");
+    CHECK(isnan(fused_by_doubles((float)INFINITY, 0, 1)), "NaN");
+#endif
+}
+
 /* ------------------------------------------------------------------------------------
  * Products against their definitions, in memory of exactly the right size */
 static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14,  15,  16,  17,
@@ -757,6 +797,7 @@ int main(void) {
     run_test("randomness", test_randomness);
     run_test("exp, softcap", test_exp);
     run_test("functions", test_functions);
+    run_test("rounding", test_fused);
     run_test("gemm", test_gemm);
     run_test("gemm: precision", test_precision);
     run_test("gemm: tasks", test_tasks);
