@@ -50,6 +50,10 @@
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define CEIL(a, b) (((a) + (b)-1) / (b)) /* a / b rounded up */
 
+/* What the compiler must see whole is inlined; what needs all registers is not. */
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+
 /* ---- Errors and memory ------------------------------------------------------------ */
 /* Where a caller wants to go on that only asks whether something is refused. */
 static _Thread_local jmp_buf *instead_of_dying;
@@ -292,16 +296,17 @@ static double wave(int64_t quarter, double r) {
     return quarter & 2 ? -y : y;
 }
 
-/* sin(x + quarter * pi/2) of |x| up to 2^20: x = k pi/2 + r, and k pi/2 in three parts. */
-static double turned(double x, int64_t quarter) {
+/* sin(x + quarter * pi/2) of |x| up to 2^20: x = k pi/2 + r, and k pi/2 in three parts. Not
+ * inlined: gcc 12 makes a loop over it one of vectors of 64 bytes, with wrong results. */
+NOINLINE double sine_of(double x, int64_t quarter) {
     const double k = rint(x * 0.6366197723675814);
     const double r = x - k * HALF_PI[0] - k * HALF_PI[1] - k * HALF_PI[2];
     return wave((int64_t)k + quarter, r);
 }
 
 /* Error: 3 units. */
-double sin_of(double x) { return turned(x, 0); }
-double cos_of(double x) { return turned(x, 1); }
+double sin_of(double x) { return sine_of(x, 0); }
+double cos_of(double x) { return sine_of(x, 1); }
 
 /* N(0, 1) by Box and Muller's method. */
 static double normal01(uint64_t key, uint64_t i) {
@@ -483,9 +488,6 @@ typedef int8_t qvec VEC(LANES);
 typedef int16_t hvec VEC(LANES * 2);
 typedef int32_t wvec VEC(LANES * 4);
 
-/* What the compiler must see whole is inlined; what needs all registers is not. */
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -505,25 +507,54 @@ INLINE void store_reals(real *p, vec v, int have) {
     if (have >= LANES) *(uvec *)p = v;
     else _mm512_mask_storeu_ps(p, (__mmask16)((1u << have) - 1), (__m512)v);
 }
-
-INLINE real sum_lanes(vec s) { return _mm512_reduce_add_ps((__m512)s); }
 #else
 INLINE vec load_reals(const real *p, int have) {
     if (have >= LANES) return *(const uvec *)p;
     vec v = {0};
-    memcpy(&v, p, have * sizeof(real));
+    if (have > 0) memcpy(&v, p, have * sizeof(real));
     return v;
 }
 
 INLINE void store_reals(real *p, vec v, int have) {
     if (have >= LANES) *(uvec *)p = v;
-    else memcpy(p, &v, have * sizeof(real));
+    else if (have > 0) memcpy(p, &v, have * sizeof(real));
 }
+#endif
 
-INLINE real sum_lanes(vec s) {
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) s[i] += s[i + half];
-    return s[0];
+/* Sums have the same order on every machine, whatever its vectors are: number i is added to
+ * lane i % SUM, and at the end lanes in pairs, i + 8 to i, i + 4 to i, ... */
+enum { SUM = 16, SUM_PARTS = SUM / LANES };
+typedef struct {
+    vec part[SUM_PARTS];
+} Sums;
+
+/* The parts v of the SUM numbers from i on; part v starts at number `at`, perhaps behind the
+ * last one. */
+#define EACH_PART(v, at, i) \
+    UNROLL for (int v = 0, at = (i); v < SUM_PARTS; v++, at += LANES)
+
+#if defined(__AVX__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of_8(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return s[0] + s[1];
+}
+#endif
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of(const Sums *s) {
+    const __m512d v = (__m512d)s->part[0];
+    return sum_of_8((__m256)_mm512_castpd512_pd256(v) +
+                    (__m256)_mm512_extractf64x4_pd(v, 1));
+}
+#elif defined(__AVX__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of(const Sums *s) { return sum_of_8((__m256)(s->part[0] + s->part[1])); }
+#else
+INLINE real sum_of(const Sums *s) {
+    real lane[SUM];
+    memcpy(lane, s, sizeof lane);
+    for (int half = SUM / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
 }
 #endif
 
@@ -543,7 +574,7 @@ INLINE vec min_lanes(vec a, vec b) { return -max_lanes(-a, -b); }
 
 /* The first `have` lanes; 0 in the others. */
 INLINE vec first_lanes(vec v, int have) {
-    for (int i = have; i < LANES; i++) v[i] = 0;
+    for (int i = MAX(have, 0); i < LANES; i++) v[i] = 0;
     return v;
 }
 
@@ -677,37 +708,35 @@ INLINE void transpose_reals(ivec *t) {
 }
 
 /* dot4 multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products
- * to that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET.
- * KERNEL_BITS: how wide a code of w may be. */
+ * to that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET. No code of
+ * x is -128. */
 #if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
 }
 #elif VB == 32 && defined(__AVXVNNI__)
 #define OFFSET 128
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
 }
 #elif VB == 32 && defined(__AVX2__)
-/* Codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits. */
-#define OFFSET 1
-#define KERNEL_BITS 2
+/* The sign of w goes to x, as one side is unsigned. Two products, at most 2 * 128 * 127, fit
+ * 16 bits. */
+#define OFFSET 0
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
-    const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+    const __m256i size = _mm256_abs_epi8((__m256i)w);
+    const __m256i pairs =
+        _mm256_maddubs_epi16(size, _mm256_sign_epi8((__m256i)x, (__m256i)w));
     return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
 #define OFFSET 0
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
 }
 #else
 #define OFFSET 0
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     typedef uint32_t bits VEC(VB);
     /* Each byte goes to the top of its lane, then down again with its sign. */
@@ -821,7 +850,8 @@ enum {
     NR = 2 * LANES, /* columns of a tile: two vectors of them */
     KC = 256,       /* a panel of b: 32 x 256 x 4 = 32 KB, in L1 */
     NC = 512,       /* columns of b per packing: 512 KB, half of L2 */
-    MC = 18 * MR    /* rows of a per packing: 288 KB, a quarter of it */
+    MC = 18 * MR,   /* rows of a per packing: 288 KB, a quarter of it */
+    QUERIES = 32    /* that attention takes at a time: a block of its sums */
 };
 /* clang-format on */
 
@@ -982,8 +1012,8 @@ typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows
 
 /* clang-format off */
 TILES(packed, 1, WIDE(MR)) /* a from panels */
-TILES(by_row, NR, 1)       /* a as it is, rows NR apart: scores of attention */
-TILES(by_col, 1, NR)       /* the same transposed, columns NR apart */
+TILES(by_row, QUERIES, 1)  /* a as it is, rows QUERIES apart: scores of attention */
+TILES(by_col, 1, QUERIES)  /* the same transposed, columns QUERIES apart */
 /* clang-format on */
 
 /* ---- Drivers ---------------------------------------------------------------------- */
@@ -1097,11 +1127,6 @@ NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int byt
     pack_words(panel, MR, x, step, bytes, rows);
 }
 
-static void check_narrow(const int8_t *codes, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (codes[i] < -1 || codes[i] > 1) die("code %d: only -1, 0, 1 here", codes[i]);
-}
-
 /* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
  * a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
@@ -1112,7 +1137,6 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         w->panel = xcalloc((size_t)panels * words * NRI + WORDS, 4);
         *w = (IntWeights){w->panel, rows, cols, NULL};
     }
-    if (KERNEL_BITS == 2) check_narrow(codes, (size_t)rows * cols);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * rows * cols))
     for (int j = 0; j < panels; j++) {
@@ -1739,10 +1763,10 @@ static inline real absmax_or_nan(const real *x, int n) {
 
 /* The sum of x*y.  x, y (K) */
 static inline real inner(const real *x, const real *y, int K) {
-    vec s = {0};
-    for (int i = 0; i < K; i += LANES)
-        s += load_reals(x + i, K - i) * load_reals(y + i, K - i);
-    return sum_lanes(s);
+    Sums s = {0};
+    for (int i = 0; i < K; i += SUM) EACH_PART(v, at, i)
+    s.part[v] += load_reals(x + at, K - at) * load_reals(y + at, K - at);
+    return sum_of(&s);
 }
 
 /* Memory of this thread for n numbers, for one caller at a time: the next call hands out
@@ -1780,12 +1804,12 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
     TIMED(NORMS);
     FOR_ROWS(n, N, K) {
         const real rn = r[n];
-        vec sum = {0};
-        for (int i = 0; i < K; i += LANES)
-            sum += load_reals(dout + at + i, K - i) * load_reals(g + i, K - i) *
-                   load_reals(x + at + i, K - i);
+        Sums sum = {0};
+        for (int i = 0; i < K; i += SUM) EACH_PART(v, k, i)
+        sum.part[v] += load_reals(dout + at + k, K - k) * load_reals(g + k, K - k) *
+                       load_reals(x + at + k, K - k);
         /* x * dot = xh * mean(dout * g * xh) */
-        const real dot = sum_lanes(sum) * rn * rn / (real)K;
+        const real dot = sum_of(&sum) * rn * rn / (real)K;
 
         if (dg) {
             FOR_COLUMNS(i, K) dg[i] += dout[at + i] * x[at + i] * rn;
@@ -1925,14 +1949,15 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
  * computes du, the gradient of RoPE's input, for itself; that is cheaper than to keep it.
  * The sum of du * x.  dout, x, turns (D) */
 INLINE real qk_head_dot(const real *dout, const real *x, const real *turns, int D) {
-    vec sum = {0};
-    for (int left = D / 2; left > 0; left -= LANES) {
-        const Pairs p = load_pairs(x, left, D);
-        const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
-        const Pairs du = rope_backward(d, turn);
-        sum += du.first * p.first + du.second * p.second;
-    }
-    return sum_lanes(sum);
+    Sums sum = {0};
+    for (int i = 0; i < D / 2; i += SUM) EACH_PART(v, at, i) {
+            const int left = D / 2 - at;
+            const Pairs p = load_pairs(x, left, D);
+            const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
+            const Pairs du = rope_backward(d, turn);
+            sum.part[v] += du.first * p.first + du.second * p.second;
+        }
+    return sum_of(&sum);
 }
 
 /* dx = (du - x * dot) * gain.  dx, dout, x, turns (D) */
@@ -1979,8 +2004,8 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, in
  * S = Q K^T,  P = softmax(scale * S) over the keys that a query may see,  O = P V;
  * scale = 1/sqrt(D).
  *
- * It goes in blocks of NR queries against all keys they may see: memory grows with T, not
- * T*T. A block holds its scores transposed, S^T (keys,NR): a query is a lane, so the
+ * It goes in blocks of 32 queries against all keys they may see: memory grows with T, not
+ * T*T. A block holds its scores transposed, S^T (keys,32): a query is a lane, so the
  * softmax runs down the keys without sums across lanes, and S^T is an operand of the next
  * products as it stands. Query i of Tq sees keys 0 .. Tk-Tq+i (Tk > Tq: a cache holds the
  * first).
@@ -1991,19 +2016,21 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, in
  * A query's arithmetic does not depend on its block, so decoding from a cache gives what
  * the full forward gives.
  *
- * First what a block of rows <= NR queries needs: three products, the softmax, the
+ * First what a block of rows <= QUERIES queries needs: three products, the softmax, the
  * output. */
 
-/* s = x y^T, the scores of keys x against queries y.  s (keys,NR); x_left: panels of x
- * (keys,D); y (rows,D), ldy apart, is packed into y_right, STRIDE(NR,D) numbers of room.
+/* s = x y^T, the scores of keys x against queries y.  s (keys,QUERIES); x_left: panels of x
+ * (keys,D); y (rows,D), ldy apart, is packed into y_right, QUERIES / NR * STRIDE(NR,D) numbers of
+ * room.
  * Forward S^T = K Q^T; backward dP^T = V dO^T. */
 static void block_scores(real *s, const real *x_left, const real *y, size_t ldy,
                          real *y_right, int rows, int keys, int D) {
     pack_b(y_right, mat_t(y, ldy), rows, D);
-    sweep(packed, s, NR, x_left, STRIDE(MR, D), y_right, 0, keys, NR, D, 0);
+    sweep(packed, s, QUERIES, x_left, STRIDE(MR, D), y_right, STRIDE(NR, D), keys,
+          CEIL(rows, NR) * NR, D, 0);
 }
 
-/* out = s^T x, a sum over the keys for each query.  out (rows,D), ldo apart; s (keys,NR);
+/* out = s^T x, a sum over the keys for each query.  out (rows,D), ldo apart; s (keys,QUERIES);
  * x_right: panels of x, of which all T keys are packed (T,D).
  * Forward O = P V; backward dQ = dS K. */
 static void block_sum_over_keys(real *out, size_t ldo, const real *s, const real *x_right,
@@ -2011,69 +2038,70 @@ static void block_sum_over_keys(real *out, size_t ldo, const real *s, const real
     sweep(by_col, out, ldo, s, MR, x_right, STRIDE(NR, T), rows, D, keys, 0);
 }
 
-/* out += s x, a sum over the queries for each key.  out (keys,D), ldo apart; s (keys,NR);
- * x (rows,D), ldx apart, is packed into x_right, CEIL(D,NR) * STRIDE(NR,NR) numbers of
+/* out += s x, a sum over the queries for each key.  out (keys,D), ldo apart; s (keys,QUERIES);
+ * x (rows,D), ldx apart, is packed into x_right, CEIL(D,NR) * STRIDE(NR,QUERIES) numbers of
  * room. Backward dV += P^T dO, dK += dS^T Q. */
 static void block_add_to_keys(real *out, size_t ldo, const real *s, const real *x,
                               size_t ldx, real *x_right, int rows, int keys, int D) {
     pack_b(x_right, mat(x, ldx), D, rows);
-    sweep(by_row, out, ldo, s, MR * NR, x_right, STRIDE(NR, rows), keys, D, rows, 1);
+    sweep(by_row, out, ldo, s, MR * QUERIES, x_right, STRIDE(NR, rows), keys, D, rows, 1);
 }
 
 /* A score whose weight vanishes in any sum, until it is set to 0. */
 #define UNLIKELY ((real)-1e30)
 
 /* Sets what the block's queries must not see: the last query sees all keys, each before
- * it one key less. Lane l sees key t when l >= t - (keys - rows).  s (keys,NR) */
+ * it one key less. Lane l sees key t when l >= t - (keys - rows).  s (keys,QUERIES) */
 static void set_unseen(real *s, int rows, int keys, real value) {
     for (int t = keys - rows + 1; t < keys; t++)
-        for (int l = 0; l < t - keys + rows; l++) s[t * NR + l] = value;
+        for (int l = 0; l < t - keys + rows; l++) s[t * QUERIES + l] = value;
 }
 
 /* P = exp(scale * (S - top)): the softmax, but for the division by its sum, which is
- * cheaper after the next product.  s (keys,NR): S^T, then P^T; top, sum (NR): of each
+ * cheaper after the next product.  s (keys,QUERIES): S^T, then P^T; top, sum (QUERIES): of each
  * query, its largest score and the sum of its weights. */
 INLINE void block_softmax_forward(real *s, real *top, real *sum, real scale, int rows,
                                   int keys) {
     set_unseen(s, rows, keys, UNLIKELY);
-    for (int l = 0; l < NR; l++) top[l] = s[l];
+    for (int l = 0; l < QUERIES; l++) top[l] = s[l];
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) top[l] = larger(s[t * NR + l], top[l]);
+        for (int l = 0; l < QUERIES; l++) top[l] = larger(s[t * QUERIES + l], top[l]);
 
-    for (int l = 0; l < NR; l++) sum[l] = 0;
+    for (int l = 0; l < QUERIES; l++) sum[l] = 0;
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) {
-            s[t * NR + l] = fast_exp(scale * (s[t * NR + l] - top[l]));
-            sum[l] += s[t * NR + l];
+        for (int l = 0; l < QUERIES; l++) {
+            s[t * QUERIES + l] = fast_exp(scale * (s[t * QUERIES + l] - top[l]));
+            sum[l] += s[t * QUERIES + l];
         }
     set_unseen(s, rows, keys, 0);
 }
 
 /* forward: P = softmax(scale * S) over the keys; here P = exp(scale * S - lse).
  *      dS = scale * P * (dP - dot),  dot = the sum of P * dP over the keys
- * s (keys,NR): S^T, then P^T; ds (keys,NR): dP^T, then dS^T; lse (rows), H apart. */
+ * s (keys,QUERIES): S^T, then P^T; ds (keys,QUERIES): dP^T, then dS^T; lse (rows), H apart. */
 INLINE void block_softmax_backward(real *s, real *ds, const real *lse, int H, real scale,
                                    int rows, int keys) {
-    real lse_of[NR] = {0}, dot[NR] = {0};
+    real lse_of[QUERIES] = {0}, dot[QUERIES] = {0};
     for (int i = 0; i < rows; i++) lse_of[i] = lse[(size_t)i * H];
 
     set_unseen(s, rows, keys, UNLIKELY);
     set_unseen(ds, rows, keys, 0);
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) {
-            s[t * NR + l] = fast_exp(scale * s[t * NR + l] - lse_of[l]);
-            dot[l] += s[t * NR + l] * ds[t * NR + l];
+        for (int l = 0; l < QUERIES; l++) {
+            s[t * QUERIES + l] = fast_exp(scale * s[t * QUERIES + l] - lse_of[l]);
+            dot[l] += s[t * QUERIES + l] * ds[t * QUERIES + l];
         }
     set_unseen(s, rows, keys, 0);
 
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++)
-            ds[t * NR + l] = scale * s[t * NR + l] * (ds[t * NR + l] - dot[l]);
+        for (int l = 0; l < QUERIES; l++)
+            ds[t * QUERIES + l] =
+                scale * s[t * QUERIES + l] * (ds[t * QUERIES + l] - dot[l]);
 }
 
 /* O = P V / sum, and lse = log(sum exp(scale * S)), so that the backward can compute P
- * again. out (rows,D), H*D apart; lse (rows), H apart; s (keys,NR): P^T; v_right: panels
- * of V (Tk,D); top, sum (NR). */
+ * again. out (rows,D), H*D apart; lse (rows), H apart; s (keys,QUERIES): P^T; v_right: panels
+ * of V (Tk,D); top, sum (QUERIES). */
 INLINE void block_output(real *out, real *lse, const real *s, const real *v_right,
                          const real *top, const real *sum, real scale, int rows, int keys,
                          int Tk, int H, int D) {
@@ -2093,10 +2121,10 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
     TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
-    const size_t s_size = (size_t)(Tk + MR) * NR; /* tiles read past the end */
+    const size_t s_size = (size_t)(Tk + MR) * QUERIES; /* tiles read past the end */
     const size_t left_size = CEIL(Tk, MR) * STRIDE(MR, D);
     const size_t right_size = CEIL(D, NR) * STRIDE(NR, Tk);
-    const size_t block_size = STRIDE(NR, D);
+    const size_t block_size = QUERIES / NR * STRIDE(NR, D);
 
     /* A task is one key/value head of one sequence. Neighbours are heads of different
      * sequences, so that they write to different cache lines. */
@@ -2112,12 +2140,12 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
         pack_b(v_right, mat(v + (size_t)b * Tk * ldv + kv * D, ldv), D, Tk);
 
         for (int h = kv * group; h < (kv + 1) * group; h++)
-            for (int i0 = 0; i0 < Tq; i0 += NR) {
-                const int rows = MIN(Tq - i0, NR), keys = Tk - Tq + i0 + rows;
+            for (int i0 = 0; i0 < Tq; i0 += QUERIES) {
+                const int rows = MIN(Tq - i0, QUERIES), keys = Tk - Tq + i0 + rows;
                 const size_t n0 = (size_t)b * Tq + i0;
                 const real *q_block = q + n0 * ldq + h * D;
                 real *out_block = out + (n0 * H + h) * D, *lse_block = lse + n0 * H + h;
-                real top[NR], sum[NR];
+                real top[QUERIES], sum[QUERIES];
 
                 block_scores(s, k_left, q_block, ldq, q_right, rows, keys, D);
                 block_softmax_forward(s, top, sum, scale, rows, keys);
@@ -2148,10 +2176,11 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
     const size_t HD = (size_t)H * D;
-    const size_t s_size = (size_t)(T + MR) * NR; /* tiles read past the end */
+    const size_t s_size = (size_t)(T + MR) * QUERIES; /* tiles read past the end */
     const size_t left_size = CEIL(T, MR) * STRIDE(MR, D);
     const size_t right_size = CEIL(D, NR) * STRIDE(NR, T);
-    const size_t block_size = CEIL(D, NR) * STRIDE(NR, NR), block_t_size = STRIDE(NR, D);
+    const size_t block_size = CEIL(D, NR) * STRIDE(NR, QUERIES),
+                 block_t_size = QUERIES / NR * STRIDE(NR, D);
     const size_t size =
         2 * s_size + right_size + block_size + block_t_size + 2 * left_size;
 
@@ -2177,8 +2206,8 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
         clear_rows(dv_head, lddv, T, D);
 
         for (int h = kv * group; h < (kv + 1) * group; h++)
-            for (int i0 = 0; i0 < T; i0 += NR) {
-                const int rows = MIN(T - i0, NR), keys = i0 + rows;
+            for (int i0 = 0; i0 < T; i0 += QUERIES) {
+                const int rows = MIN(T - i0, QUERIES), keys = i0 + rows;
                 const size_t n0 = row + i0;
                 const real *q_block = q + n0 * ldq + h * D;
                 const real *dout_block = dout + n0 * HD + h * D;
@@ -2330,19 +2359,24 @@ static inline real softcap_gap(real z) {
     return 2 * SOFTCAP / (1 + fast_exp(x > most ? most : x));
 }
 
+/* The same of every lane. */
+INLINE vec softcap_gaps(vec z) {
+    const vec x = z * (2 / SOFTCAP);
+    return 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
+}
+
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
     TIMED(LOSS);
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
-        real sum = 0;
-
-#pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < V; i++) {
-            const real gap = softcap_gap(l[i]);
-            l[i] = SOFTCAP - gap;
-            sum += fast_exp(-gap);
-        }
+        Sums sums = {0};
+        for (int i = 0; i < V; i += SUM) EACH_PART(v, k, i) {
+                const vec gap = softcap_gaps(load_reals(l + k, V - k));
+                store_reals(l + k, SOFTCAP - gap, V - k);
+                sums.part[v] += first_lanes(exp_lanes(-gap), V - k);
+            }
+        const real sum = sum_of(&sums);
         lse[n] = SOFTCAP + (real)log_of((double)sum);
         if (targets) loss[n] = lse[n] - l[targets[n]];
     }
@@ -2368,8 +2402,7 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
 /* Logits l, at most LANES of them, to dcap in place (see loss_codes); adds exp(l - 30) to
  * sums. */
 INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
-    const vec x = load_reals(l, have) * (2 / SOFTCAP);
-    const vec gap = 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
+    const vec gap = softcap_gaps(load_reals(l, have));
     const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
     const vec dcap = e * part * (2 - part);
     store_reals(l, dcap, have);
@@ -2389,10 +2422,11 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
         real *l = logits + at;
         const real target_gap = softcap_gap(l[targets[n]]);
 
-        vec sums = {0}, most = {0};
-        for (int i = 0; i < V; i += LANES) loss_lanes(l + i, V - i, &sums, &most);
-        const real sum = sum_lanes(sums),
-                   largest = larger(max_of_lanes(most), (real)1e-30);
+        Sums sums = {0};
+        vec most = {0};
+        for (int i = 0; i < V; i += SUM)
+            EACH_PART(v, k, i) loss_lanes(l + k, V - k, &sums.part[v], &most);
+        const real sum = sum_of(&sums), largest = larger(max_of_lanes(most), (real)1e-30);
         const real target_part = target_gap / SOFTCAP;
         lse[n] = SOFTCAP + (real)log_of((double)sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
@@ -2407,21 +2441,40 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
 }
 
 /* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ======= */
-/* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any
- * number of threads. */
+/* The sum of |x| or x^2, in doubles: SUM lanes, as above.  x (n) */
+static double sum_of_sizes(const real *x, size_t n, int squares) {
+    enum { WIDE_LANES = VB / sizeof(double), WIDE_PARTS = SUM / WIDE_LANES };
+    typedef double wide VEC(VB);
+    typedef int64_t longs VEC(VB);
+    typedef real narrow VEC(WIDE_LANES * sizeof(real));
+    wide part[WIDE_PARTS] = {{0}};
+    double lane[SUM];
+
+    for (size_t i = 0; i < n; i += SUM) {
+        narrow in[WIDE_PARTS] = {{0}};
+        memcpy(in, x + i, MIN(SUM, n - i) * sizeof(real));
+        UNROLL for (int v = 0; v < WIDE_PARTS; v++) {
+            const wide w = __builtin_convertvector(in[v], wide);
+            if (squares) part[v] += w * w;
+            else part[v] += (wide)((longs)w & INT64_MAX); /* |w| */
+        }
+    }
+    memcpy(lane, part, sizeof lane);
+    for (int half = SUM / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* The same in blocks of 4096 that are added in order: the same bits for any number of
+ * threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = CEIL(n, BLOCK);
     double *part = (double *)scratch(blocks * 2), total = 0;
 
 #pragma omp parallel for if ((double)n > SMALL)
-    for (size_t b = 0; b < blocks; b++) {
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (size_t i = b * BLOCK; i < MIN(n, (b + 1) * BLOCK); i++)
-            sum += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
-        part[b] = sum;
-    }
+    for (size_t b = 0; b < blocks; b++)
+        part[b] = sum_of_sizes(x + b * BLOCK, MIN(n - b * BLOCK, BLOCK), squares);
     for (size_t b = 0; b < blocks; b++) total += part[b];
     return total;
 }
@@ -3160,8 +3213,7 @@ static int in_integers(const Golf *m, const Tensor *t) {
     if (t->role != PROJ || t->float_only) return 0;
     if (t->quant->domain < 0 || t->quant->domain != in->domain) return 0;
     if (t->bits > 8 || (t->half && t->bits == 8) || t->group != t->line) return 0;
-    if (!narrow && t->cols > 1 << 17) return 0; /* 127 * 128 * 2^17 is still an int32 */
-    return KERNEL_BITS == 8 || narrow;
+    return narrow || t->cols <= 1 << 17; /* 127 * 128 * 2^17 is still an int32 */
 }
 
 /* Is dx = dy W computed in integers, dy in 16 bits? Finite differences need every digit
@@ -4004,9 +4056,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
 /* x (n) to a length of 1, however small or large it is: the squares of floats are no
  * floats, but doubles. Zeros stay. */
 static void normalise(real *x, size_t n) {
-    double squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
+    const double squares = sum_of_sizes(x, n, 1);
     const double inverse = squares > 0 ? 1 / sqrt(squares) : 0;
     for (size_t i = 0; i < n; i++) x[i] = (real)((double)x[i] * inverse);
 }
@@ -6453,7 +6503,7 @@ typedef struct {
 } StepReport;
 
 static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
-    fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f", step, (size_t)step * m->N,
+    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step, (size_t)step * m->N,
             r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
             (double)m->N / r->seconds);
     EACH_SYSTEM(s, m) {

@@ -112,7 +112,7 @@ bug codes-without-their-step double golf gradients "$(in_ inputs_of)s/mat_q(x->q
 bug interface-of-last-phase-only double golf gradients "$(in_ fold_interface)s/ += from/ = from/"
 bug phase-vector-one-early double golf gradients \
     "$(in_ output_forward)s/vec_of(m, T_gate_attn, k)/phase_vector(m, T_gate_attn, k->p ? k->p - 1 : 0)/"
-bug rmsnorm-dot-term double golf layers "$(in_ rmsnorm_backward)s/sum_lanes(sum) \*/0 * sum_lanes(sum) */"
+bug rmsnorm-dot-term double golf layers "$(in_ rmsnorm_backward)s/sum_of(&sum) \*/0 * sum_of(\&sum) */"
 bug gate-gradient-2-percent double golf layers "$(in_ gate_backward)s/dg\[i\] += dout/dg[i] += (real)1.02 * dout/"
 bug qgain-gradient-2-percent double golf layers "$(in_ qk_backward)s/+= dot \* r;/+= (real)0.98 * dot * r;/"
 bug relu-without-its-kink double golf layers "$(in_ relu_backward)s/f\[at + i\] > 0 ? df\[at + i\] : 0/df[at + i]/"
@@ -215,7 +215,7 @@ bug fused-lane-rounded-twice float kernels rounding "$(in_ fused_lanes_by_double
 bug fused-in-two-roundings float kernels rounding "$(in_ fused)s/__builtin_fmaf(a, b, c)/a * b + c/"
 bug log-of-the-other-half float kernels functions "$(in_ log_of)s/power++/power--/"
 bug sine-of-a-term-less float kernels functions "$(in_ wave)s/polynomial(sine, 8,/polynomial(sine, 6,/"
-bug angle-in-one-part float kernels functions "$(in_ turned)s/ - k \* HALF_PI\[2\]//"
+bug angle-in-one-part float kernels functions "$(in_ sine_of)s/ - k \* HALF_PI\[2\]//"
 bug bf16-rounds-up float kernels bf16 "$(in_ to_bf16)s/0x7fff + (u >> 16 & 1)/0x8000/"
 bug crc-not-chained float kernels bits "$(in_ crc32_of)s/crc = ~crc;/crc = ~0u;/"
 bug normal-of-one-draw float kernels randomness "$(in_ normal01)s/2 \* i + 1/2 * i/"
