@@ -1,7 +1,8 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
-# make golden     25 steps of every preset and system: the recorded bits?
+# make golden     25 steps of every preset and system, in every build: the recorded bits?
+#                 BUILDS=this ARMS='^tiny$': those with such names
 # make alone      the core alone, each system alone: build, tests, the default model's bits
 # make without    for each system: its line deleted, then make test
 # make commands   every command of the READMEs as written, after make baseline (an hour)
@@ -65,7 +66,7 @@ GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -111,8 +112,9 @@ test-bugs:
 check: train_golf
 	dev/check/cli.sh
 
+# This build, then the others.
 golden: train_golf
-	@dev/check/golden.sh
+	@BUILDS="$(BUILDS)" ARMS="$(ARMS)" dev/check/builds.sh
 
 without:
 	@CC="$(CC)" dev/check/without.sh

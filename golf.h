@@ -843,6 +843,7 @@ int info_main(const char *path, int argc, char **argv);
 int bench_main(const char *what, int argc,
                char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);
+int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
@@ -991,6 +992,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
 #else
 #define GOLF_FMA 0
 #endif
+
+enum { BIG_ENDIAN_MACHINE = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ };
 
 #if defined __AVX512VNNI__
 #define GOLF_ISA "avx512vnni"

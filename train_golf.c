@@ -180,6 +180,18 @@ static uint64_t get_u(const uint8_t *p, int bytes) {
     return x;
 }
 
+/* n numbers from this machine's order of bytes to that of files, or back. */
+static void turn_reals(void *numbers, size_t n) {
+    uint8_t *p = numbers;
+    if (!BIG_ENDIAN_MACHINE) return;
+    for (size_t i = 0; i < n; i++, p += sizeof(real))
+        for (size_t b = 0; b < sizeof(real) / 2; b++) {
+            const uint8_t byte = p[b];
+            p[b] = p[sizeof(real) - 1 - b];
+            p[sizeof(real) - 1 - b] = byte;
+        }
+}
+
 /* ---- Numbers ---------------------------------------------------------------------- */
 /* A float and its bits. */
 typedef union {
@@ -448,9 +460,6 @@ static int threads_for(double madds) {
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
-               "panels of codes are words: a big-endian machine needs others");
 
 /* gcc before 12 does not know clang's name for it. */
 #ifdef __clang__
@@ -1240,7 +1249,7 @@ TILES_INT(tiles_of_16, 16)
 /* ---- One token: weights of 2 bits ------------------------------------------------- */
 /* To decode a token all weights are read for one row of x: where memory is the limit, 2
  * bits are 4 times faster than 8. So ternary codes are packed again, 16 in a 32-bit lane:
- * byte b of word j is code + 1 in bits 2j + 8b.
+ * byte b of word j is code + 1 in bits 2j + 8b (of a little-endian machine).
  *
  * w->panel to w->stream [rows / NRI][cols / 16][NRI outputs] of lanes. */
 void int_pack_stream(IntWeights *w) {
@@ -1255,7 +1264,8 @@ void int_pack_stream(IntWeights *w) {
             uint32_t *out = w->stream + ((size_t)panel * quads + word / 4) * NRI;
             for (int i = 0; i < NRI * 4; i++) { /* output i / 4, byte i % 4 */
                 const uint32_t field = (uint8_t)(in[i] - OFFSET + 1);
-                out[i / 4] |= field << (word % 4 * 2 + i % 4 * 8);
+                const int byte = BIG_ENDIAN_MACHINE ? 3 - i % 4 : i % 4;
+                out[i / 4] |= field << (word % 4 * 2 + byte * 8);
             }
             in += NRI * 4;
         }
@@ -1457,8 +1467,11 @@ INLINE void pack_pairs(int32_t *panel, const int W, size_t step, Mat x,
                     low = fractions_of(low, r0);
                     high = fractions_of(high, r1);
                 }
-                *(uivec *)(line + i) = (__builtin_convertvector(low, ivec) & 0xffff) |
-                                       __builtin_convertvector(high, ivec) << 16;
+                /* in memory low stands before high, as where rows run down the depth */
+                const codes16 lower = BIG_ENDIAN_MACHINE ? high : low;
+                const codes16 upper = BIG_ENDIAN_MACHINE ? low : high;
+                *(uivec *)(line + i) = (__builtin_convertvector(lower, ivec) & 0xffff) |
+                                       __builtin_convertvector(upper, ivec) << 16;
             }
             line += step;
         }
@@ -5673,6 +5686,12 @@ void depends_on(Golf *m, const char *path) {
     free(file);
 }
 
+static void turn_numbers(const Golf *m) {
+    turn_reals(m->master, m->n_params);
+    turn_reals(m->moment1, m->n_params);
+    turn_reals(m->moment2, m->n_params);
+}
+
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
     uint8_t head[CKPT_FIXED], tail[4];
@@ -5687,12 +5706,14 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(head + 40, len, 4);
     put_u(head + 44, m->tokenizer_crc, 4);
     put_u(head + 48, m->files_crc, 4);
+    turn_numbers(m);
     const Part parts[] = {{head, CKPT_FIXED},  {text, len},         {m->master, bytes},
                           {m->moment1, bytes}, {m->moment2, bytes}, {tail, 4}};
     uint32_t crc = 0;
     for (int i = 0; i < 5; i++) crc = crc32_of(crc, parts[i].data, parts[i].len);
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
+    turn_numbers(m);
 }
 
 typedef struct {
@@ -5730,6 +5751,7 @@ static Checkpoint ckpt_open(const char *path) {
     k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
     config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
     k.numbers = file + fixed + len;
+    turn_reals(k.numbers, 3 * k.count);
     return k;
 }
 
@@ -6076,7 +6098,9 @@ static void print_usage(FILE *f) {
         "       ./train_golf info    MODEL.golf\n"
         "       ./train_golf bench   [step|file|scaling] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
-        "       ./train_golf help    every option with its range\n",
+        "       ./train_golf selftest        does this machine compute the recorded bits?\n"
+        "       ./train_golf help    every option with its range\n"
+        "Same seed, same bits: on every machine, with every compiler, any number of threads.\n",
         f);
 }
 
@@ -6694,6 +6718,9 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+    if (!GOLF_FMA)
+        puts(
+            "slow: this build has no fused multiply-add, so they are computed from doubles");
     EACH_SYSTEM(s, m) {
         if ((*s)->announce) (*s)->announce(m);
     }
@@ -6884,8 +6911,9 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
-#include "data/prepare.c"    /* prepare_main: text to tokenizer and shards */
-#include "dev/bench/bench.h" /* bench_main */
+#include "data/prepare.c"       /* prepare_main: text to tokenizer and shards */
+#include "dev/bench/bench.h"    /* bench_main */
+#include "dev/check/selftest.h" /* selftest_main */
 
 /* ---- The further systems of the literature, one file each. */
 #define CODE
@@ -6965,6 +6993,7 @@ int main(int argc, char **argv) {
     if (!strncmp(command, "--", 2)) return train_main(argc - 1, argv + 1);
     if (!strcmp(command, "train")) return train_main(argc - 2, argv + 2);
     if (!strcmp(command, "prepare")) return prepare_main(argc - 2, argv + 2);
+    if (!strcmp(command, "selftest")) return selftest_main();
 
     const int named = argc > 2 && strncmp(argv[2], "--", 2);
     const char *file = named ? argv[2] : NULL;
@@ -6976,7 +7005,7 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "sample")) run = sample_main;
     if (!strcmp(command, "info")) run = info_main;
     if (!run)
-        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare or help",
+        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, rest, options_from);
