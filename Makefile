@@ -47,8 +47,10 @@ SAY_MISSED = $(if $(strip $(MISSED)),@echo '*** SLOW: $(CC) has no $(strip $(MIS
 WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
 PASS := $(call try,-Wno-pass-failed,$(RUNS))
-# Multiply-adds are written where they are meant: see golf.h on rounding.
-BASE = -std=gnu11 -ffp-contract=off $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
+# Multiply-adds are written where they are meant: see golf.h on rounding. The others change no number: they
+# spare the code that would set errno and the flags of exceptions.
+ROUNDING := -ffp-contract=off -fno-math-errno -fno-trapping-math
+BASE = -std=gnu11 $(ROUNDING) $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
 # Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
 NO_THREADS := -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
 ifeq ($(OMP),)

@@ -582,10 +582,17 @@ INLINE vec max_lanes(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m25
 INLINE vec min_lanes(vec a, vec b) { return -max_lanes(-a, -b); }
 
 /* The first `have` lanes; 0 in the others. */
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+INLINE vec first_lanes(vec v, int have) {
+    if (have >= LANES) return v;
+    return (vec)_mm512_maskz_mov_ps((__mmask16)((1u << have) - 1), (__m512)v);
+}
+#else
 INLINE vec first_lanes(vec v, int have) {
     for (int i = MAX(have, 0); i < LANES; i++) v[i] = 0;
     return v;
 }
+#endif
 
 INLINE real max_of_lanes(vec v) {
     real most = v[0];
@@ -2101,8 +2108,8 @@ INLINE void block_softmax_backward(real *s, real *ds, const real *lse, int H, re
     set_unseen(ds, rows, keys, 0);
     for (int t = 0; t < keys; t++)
         for (int l = 0; l < QUERIES; l++) {
-            s[t * QUERIES + l] = fast_exp(scale * s[t * QUERIES + l] - lse_of[l]);
-            dot[l] += s[t * QUERIES + l] * ds[t * QUERIES + l];
+            s[t * QUERIES + l] = fast_exp(fused(scale, s[t * QUERIES + l], -lse_of[l]));
+            dot[l] = fused(s[t * QUERIES + l], ds[t * QUERIES + l], dot[l]);
         }
     set_unseen(s, rows, keys, 0);
 
@@ -2465,7 +2472,8 @@ static double sum_of_sizes(const real *x, size_t n, int squares) {
 
     for (size_t i = 0; i < n; i += SUM) {
         narrow in[WIDE_PARTS] = {{0}};
-        memcpy(in, x + i, MIN(SUM, n - i) * sizeof(real));
+        if (n - i >= SUM) memcpy(in, x + i, sizeof in);
+        else memcpy(in, x + i, (n - i) * sizeof(real));
         UNROLL for (int v = 0; v < WIDE_PARTS; v++) {
             const wide w = __builtin_convertvector(in[v], wide);
             if (squares) part[v] += w * w;
