@@ -486,11 +486,11 @@ typedef struct {
 
 /* Codes b(k,n) packed for gemm_16, once per optimizer step. */
 typedef struct {
-    int32_t *panel; /* two codes a word */
-    int16_t *ratio; /* (k) with has_ratio: what the codes of a are multiplied by first */
+    int32_t *panel;     /* two codes a word */
+    int16_t *ratio;     /* (k) what the codes of a are multiplied by first, or NULL */
     const real *column; /* (n) steps of b's columns, or NULL */
     real scale;
-    int k, n, terms, has_ratio; /* terms: how many fit a sum */
+    int k, n, terms; /* terms: how many fit a sum */
 } Weights16;
 
 /* b(k,n) packed for gemm_panels, once per optimizer step. */

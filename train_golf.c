@@ -922,21 +922,29 @@ INLINE void pack_rows(real *panel, const int W, Mat x, int have, int depth) {
     }
 }
 
+/* The next `have` numbers of LANES stored rows, transposed. Rows behind number `last` do not
+ * exist: the last stands for them. */
+INLINE void load_transposed(ivec *t, Mat x, size_t row, int last, size_t col, int have) {
+    UNROLL for (int r = 0; r < LANES; r++) {
+        t[r] = (ivec)load_stored(x, row + MIN(r, last), col, have);
+    }
+    transpose_reals(t);
+}
+
 /* Packs stored rows that run down the depth, x (have,depth): the copy is a transpose,
  * LANES x LANES at a time. */
 INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth) {
     for (int p = 0; p < have; p += W) {
-        for (int k = 0; k < depth; k += LANES)
-            for (int i = 0; i < W; i += LANES) {
+        const int last = MIN(W, have - p) - 1;
+        for (int i = 0; i < W; i += LANES)
+            for (int k = 0; k < depth; k += LANES) {
                 ivec t[LANES];
-                for (int r = 0; r < LANES; r++) {
-                    const int exists = i + r < MIN(W, have - p);
-                    t[r] = exists ? (ivec)load_stored(x, p + i + r, k, depth - k)
-                                  : (ivec){0};
+                const int row = MIN(i, last);
+                load_transposed(t, x, p + row, last - row, k, depth - k);
+                UNROLL for (int r = 0; r < LANES; r++) {
+                    if (r < depth - k)
+                        *(vec *)(panel + (k + r) * WIDE(W) + i) = (vec)t[r];
                 }
-                transpose_reals(t);
-                for (int r = 0; r < MIN(LANES, depth - k); r++)
-                    *(vec *)(panel + (k + r) * WIDE(W) + i) = (vec)t[r];
             }
         panel += STRIDE(W, depth);
     }
@@ -945,13 +953,15 @@ INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth
 /* a(m,k) into panels of MR rows. */
 NOINLINE void pack_a(real *to, Mat a, int m, int k) {
     if (a.trans) pack_rows(to, MR, a, m, k);
+    else if (a.f) pack_transposed(to, MR, mat(a.f, a.ld), m, k);
     else pack_transposed(to, MR, a, m, k);
 }
 
 /* b(k,n) into panels of NR columns. */
 NOINLINE void pack_b(real *to, Mat b, int n, int k) {
-    if (b.trans) pack_transposed(to, NR, b, n, k);
-    else pack_rows(to, NR, b, n, k);
+    if (!b.trans) pack_rows(to, NR, b, n, k);
+    else if (b.f) pack_transposed(to, NR, mat(b.f, b.ld), n, k);
+    else pack_transposed(to, NR, b, n, k);
 }
 
 /* ---- The tile --------------------------------------------------------------------- */
@@ -1114,33 +1124,52 @@ void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
  * exact. NRI: columns of a tile, outputs of the projection. */
 enum { NRI = 2 * WORDS };
 
+/* The first `have` bytes of p, at most a vector; zeros behind them. */
+INLINE ivec load_bytes(const char *p, int have) {
+    if (have >= VB) return *(const uivec *)p;
+#ifdef __AVX512BW__
+    return (ivec)_mm512_maskz_loadu_epi8(((__mmask64)1 << have) - 1, p);
+#else
+    ivec v = {0};
+    memcpy(&v, p, have);
+    return v;
+#endif
+}
+
+/* WORDS rows of bytes, `step` bytes apart, of which `have` are left: of each the next WORDS
+ * words, transposed. Rows behind number `last` do not exist: the last stands for them. */
+INLINE void load_words_transposed(ivec *t, const char *x, size_t step, int last,
+                                  int have) {
+    UNROLL for (int r = 0; r < WORDS; r++) {
+        t[r] = load_bytes(x + MIN(r, last) * step, have);
+    }
+    transpose(t);
+}
+
 /* Rows of `bytes` bytes, `step` bytes apart, at most W of them, to panel[word * W + i] =
- * the next 4 bytes of row i, and zeros where there is none. A transpose of words, in
- * squares. Stores are whole vectors: what they spill over the end of a line is the start
- * of the next one, which is stored later; hence i runs down, and the panel has WORDS more
- * words. */
+ * the next 4 bytes of row i, zeros behind the last. What stands for a row that does not
+ * exist is never used. Stores are whole vectors: what they spill over the end of a line is
+ * the start of the next one, which is stored later; hence i runs down, and the panel has
+ * WORDS more words. */
 INLINE void pack_words(int32_t *panel, const int W, const void *x, size_t step, int bytes,
-                       int rows) {
-    for (int word = 0; word < CEIL(bytes, 4); word += WORDS)
+                       const int rows) {
+    for (int word = 0; word < CEIL(bytes, 4); word += WORDS) {
+        const int left = bytes - word * 4;
         for (int i = (W - 1) / WORDS * WORDS; i >= 0; i -= WORDS) {
-            const int left = bytes - word * 4;
+            const char *in = (const char *)x + MIN(i, rows - 1) * step + word * 4;
             ivec t[WORDS];
-            for (int r = 0; r < WORDS; r++) {
-                const char *in = (const char *)x + (size_t)(i + r) * step + word * 4;
-                t[r] = (ivec){0};
-                if (i + r >= MIN(rows, W)) continue;
-                if (left >= VB) memcpy(&t[r], in, VB);
-                else memcpy(&t[r], in, left);
+            load_words_transposed(t, in, step, MAX(0, MIN(rows, W) - 1 - i), left);
+            UNROLL for (int r = 0; r < WORDS; r++) {
+                if (r * 4 < left) *(uivec *)(panel + (word + r) * W + i) = t[r];
             }
-            transpose(t);
-            for (int r = 0; r < MIN(WORDS, CEIL(left, 4)); r++)
-                *(uivec *)(panel + (word + r) * W + i) = t[r];
         }
+    }
 }
 
 NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int bytes,
                              int rows) {
-    pack_words(panel, MR, x, step, bytes, rows);
+    if (rows >= MR) pack_words(panel, MR, x, step, bytes, MR);
+    else pack_words(panel, MR, x, step, bytes, rows);
 }
 
 /* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
@@ -1191,6 +1220,21 @@ INLINE void store_words(real *p, const rvec *v, int have) {
 #endif
 }
 
+/* Sums s[][half] to where they belong: times scale and, unless NULL, times factor. */
+INLINE void put_sums(const int height, real *out, size_t ldy, ivec (*s)[2], int half,
+                     const real *scale, const rvec *factor, const int add, int rows,
+                     int have) {
+    UNROLL for (int i = 0; i < height; i++) {
+        if (i >= rows) break;
+        rvec before, v = __builtin_convertvector(s[i][half], rvec) * scale[i];
+        if (factor) v *= *factor;
+        if (add) load_words(&before, out, have);
+        if (add) v += before;
+        store_words(out, &v, have);
+        out += ldy;
+    }
+}
+
 /* bits: of a code, 8 or 16. height as above. */
 INLINE void tile_int(const int height, const int vectors, const int bits, real *y,
                      size_t ldy, const Codes *t, int rows, int cols) {
@@ -1216,19 +1260,13 @@ INLINE void tile_int(const int height, const int vectors, const int bits, real *
 
     UNROLL for (int half = 0; half < vectors; half++) {
         const int have = cols - half * WORDS;
+        real *out = y + half * WORDS;
         rvec column = (rvec){0} + 1;
         if (t->column) load_words(&column, t->column + half * WORDS, have);
-        UNROLL for (int i = 0; i < height; i++) {
-            if (i >= rows) continue;
-            real *out = y + i * ldy + half * WORDS;
-            rvec v = __builtin_convertvector(s[i][half], rvec) * t->scale[i] * column;
-            if (t->add) {
-                rvec before;
-                load_words(&before, out, have);
-                v += before;
-            }
-            store_words(out, &v, have);
-        }
+        if (t->add) put_sums(height, out, ldy, s, half, t->scale, &column, 1, rows, have);
+        else if (t->column)
+            put_sums(height, out, ldy, s, half, t->scale, &column, 0, rows, have);
+        else put_sums(height, out, ldy, s, half, t->scale, NULL, 0, rows, have);
     }
 }
 
@@ -1512,16 +1550,14 @@ void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
     if (!w->panel || w->k != k || w->n != n) {
         weights_16_free(w);
-        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
-                         .ratio = xcalloc(k, sizeof *w->ratio),
-                         .k = k,
-                         .n = n};
+        *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4), .k = k, .n = n};
     }
     w->terms = INT32_MAX / TOP16 / top / 2 * 2;
     w->column = b.trans ? b.inv : NULL;
-    w->has_ratio = b.inv && !b.trans;
     w->scale = scale;
-    if (w->has_ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
+    free(w->ratio);
+    w->ratio = b.inv && !b.trans ? xcalloc(k, sizeof *w->ratio) : NULL;
+    if (w->ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
     for (int j = 0; j < n; j += NRI) {
@@ -1558,7 +1594,7 @@ static void sweep_16(real *c, size_t ldc, const int32_t *a, size_t a_step,
 /* a (rows,k) to a panel, with the fractions of w. The panel has room for a copy. */
 static void pack_a_16(int32_t *panel, Mat a, const Weights16 *w, int rows) {
     const int k = w->k;
-    if (!w->has_ratio) {
+    if (!w->ratio) {
         pack_rows_of_a(panel, a.h, a.ld * sizeof *a.h, 2 * k, rows);
         return;
     }
@@ -1680,16 +1716,17 @@ static int cut(const Gemm *g, double most, int *mb, int *nb) {
     return CEIL(g->m, rows) * CEIL(g->n, cols);
 }
 
-/* Computes one task; they are numbered through all products g, row by row in each. */
-static void gemm_task(const Gemm *g, double most, int task) {
+/* Computes one task; they are numbered through all products, row by row in each. */
+static void gemm_task(const Gemm **order, double most, int task) {
     int mb, nb;
-    int tasks = cut(g, most, &mb, &nb);
+    int tasks = cut(*order, most, &mb, &nb);
     while (task >= tasks) {
         task -= tasks;
-        g++;
-        tasks = cut(g, most, &mb, &nb);
+        order++;
+        tasks = cut(*order, most, &mb, &nb);
     }
 
+    const Gemm *g = *order;
     const int across = CEIL(g->n, nb);
     const int i = task / across * mb, j = task % across * nb;
     real *c = g->c + i * g->ldc + j;
@@ -1699,20 +1736,35 @@ static void gemm_task(const Gemm *g, double most, int task) {
     else gemm_serial(c, g->ldc, a, b, NULL, rows, cols, g->k, g->acc);
 }
 
+/* Those with the largest tasks first: the last to be done should be small. Returns the
+ * number of all tasks. */
+static int sort_by_task(const Gemm **order, const Gemm *g, int count, double most) {
+    double size[count];
+    int tasks = 0;
+    for (int i = 0; i < count; i++) {
+        int mb, nb, at = i;
+        tasks += cut(g + i, most, &mb, &nb);
+        const double madds = (double)mb * nb * g[i].k;
+        for (; at > 0 && size[at - 1] < madds; at--) {
+            size[at] = size[at - 1];
+            order[at] = order[at - 1];
+        }
+        size[at] = madds;
+        order[at] = g + i;
+    }
+    return tasks;
+}
+
 void gemm_all(const Gemm *g, int count) {
     double madds = 0;
     for (int i = 0; i < count; i++) madds += (double)g[i].m * g[i].n * g[i].k;
     const int threads = threads_for(madds);
     const double most = threads > 1 ? madds / (2 * threads) : madds;
-
-    int tasks = 0;
-    for (int i = 0; i < count; i++) {
-        int mb, nb;
-        tasks += cut(g + i, most, &mb, &nb);
-    }
+    const Gemm *order[count];
+    const int tasks = sort_by_task(order, g, count, most);
 
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int task = 0; task < tasks; task++) gemm_task(g, most, task);
+    for (int task = 0; task < tasks; task++) gemm_task(order, most, task);
 }
 
 void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
@@ -2419,10 +2471,14 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
     }
 }
 
-/* Logits l, at most LANES of them, to dcap in place (see loss_codes); adds exp(l - 30) to
- * sums. */
+/* softcap_gap of a vector of logits, at most LANES, in place. */
+INLINE void gap_lanes(real *l, int have) {
+    store_reals(l, softcap_gaps(load_reals(l, have)), have);
+}
+
+/* From gaps l to dcap in place (see loss_codes); adds exp(l - 30) to sums. */
 INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
-    const vec gap = softcap_gaps(load_reals(l, have));
+    const vec gap = load_reals(l, have);
     const vec e = exp_lanes(-gap), part = gap * (1 / SOFTCAP);
     const vec dcap = e * part * (2 - part);
     store_reals(l, dcap, have);
@@ -2444,6 +2500,7 @@ void loss_codes(int16_t *h, real *step, real *target_dz, real *lse, real *loss,
 
         Sums sums = {0};
         vec most = {0};
+        for (int i = 0; i < V; i += LANES) gap_lanes(l + i, V - i);
         for (int i = 0; i < V; i += SUM)
             EACH_PART(v, k, i) loss_lanes(l + k, V - k, &sums.part[v], &most);
         const real sum = sum_of(&sums), largest = larger(max_of_lanes(most), (real)1e-30);
@@ -3664,13 +3721,15 @@ static void mlp_forward(Golf *m, const Chunk *k) {
                  m->config.width);
 }
 
-/* From d(y) in f.dy: d(f) in f.df, and d(u) in du. */
+/* From d(y) in f.dy: d(f) in f.df, or as codes alone, and d(u) in du. room: 2 CHUNK rows, each
+ * of C or F. */
 static void mlp_hidden_backward(Golf *m, const Chunk *k, real *du, real *room) {
     const Config *c = &m->config;
     const int C = c->width, F = hidden_width(c), n = k->n;
     const PhaseBuffers s = k->s;
-    const Flow f = k->f;
+    Flow f = k->f;
 
+    if (back_in_integers(m, m->tensor + T_wup)) f.df = room + (size_t)CHUNK * MAX(C, F);
     project_dx(m, f.df, round_gradient(m, T_wdown, f.dy, C, f.dy_h, n), &s.in_down,
                T_wdown, k->p, 0, n);
     if (c->extra_norm) {
@@ -3705,7 +3764,7 @@ static void mlp_backward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n;
     const size_t wide = (size_t)CHUNK * (size_t)MAX(C, hidden_width(c));
-    real *du = scratch(2 * wide), *room = du + wide;
+    real *du = scratch(3 * wide), *room = du + wide;
 
     gate_backward(k->f.dy, dvec_of(m, T_gate_mlp, k), k->f.dh, k->s.y,
                   vec_of(m, T_gate_mlp, k), n, C);

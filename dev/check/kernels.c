@@ -460,8 +460,8 @@ static void check_gemm_16(int m, int n, int k, int top, int kind, int extreme) {
     gemm_16(c, ldc, a, &w, m);
     for (int k0 = 0; k0 < k; k0 += w.terms)
         gemm_codes_naive(want, ldc, mat_at(a, 0, (size_t)k0),
-                         w.has_ratio ? w.ratio + k0 : NULL, mat_at(b, (size_t)k0, 0),
-                         scale, column, m, n, MIN(k - k0, w.terms), k0 > 0);
+                         w.ratio ? w.ratio + k0 : NULL, mat_at(b, (size_t)k0, 0), scale,
+                         column, m, n, MIN(k - k0, w.terms), k0 > 0);
     CHECK(!memcmp(c, want, len * sizeof(real)),
           "gemm_16 %d %d %d top %d kind %d: not the exact sums", m, n, k, top, kind);
     coded_free(a);

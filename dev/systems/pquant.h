@@ -412,7 +412,7 @@ static void pquant_forward(Golf *m, const Chunk *k) {
 static void pquant_backward(Golf *m, const Chunk *k) {
     const int C = m->config.width, n = k->n;
     const size_t wide = (size_t)CHUNK * (size_t)MAX(C, hidden_width(&m->config));
-    real *du = scratch(2 * wide + (size_t)CHUNK * (size_t)C), *room = du + wide;
+    real *du = scratch(3 * wide), *room = du + wide;
 
     gate_backward(k->f.dy, dvec_of(m, T_gate_mlp, k), k->f.dh, k->s.y,
                   vec_of(m, T_gate_mlp, k), n, C);
