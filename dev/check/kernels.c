@@ -115,7 +115,7 @@ static void test_functions(void) {
 }
 
 /* A float at random: of any size or, for sums that nearly cancel, near 1. */
-static float any_float(uint64_t key, uint64_t i) {
+MAYBE float any_float(uint64_t key, uint64_t i) {
     const uint64_t bits = hash64(key, i);
     const float x = (float)(int32_t)(bits >> 40) * 0x1p-20f;
     return ldexpf(bits & 1 ? x : -x, (int)(bits >> 1 & 63) - (bits & 128 ? 150 : 32));
@@ -152,6 +152,50 @@ static void test_fused(void) {
     CHECK(isinf(fused_by_doubles(FLT_MAX, FLT_MAX, 1)), "infinity");
     CHECK(isnan(fused_by_doubles((float)INFINITY, 0, 1)), "NaN");
 #endif
+}
+
+/* The order of sums is written here once more, lane by lane: it is part of what every machine
+ * computes. */
+static real sum_by_hand(const real *x, const real *y, int K) {
+    real lane[16] = {0};
+    for (int i = 0; i < K; i++) lane[i % 16] += x[i] * y[i];
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[half + i];
+    return lane[0];
+}
+
+/* A row of c = a b: blocks of 256 terms, each a chain of multiply-adds. */
+static real product_by_hand(const real *a, const real *b, int k) {
+    real sum = 0;
+    for (int block = 0; block < k; block += 256) {
+        real chain = 0;
+        for (int i = block; i < MIN(k, block + 256); i++)
+            chain = fused(a[i], b[i], chain);
+        sum = block ? chain + sum : chain;
+    }
+    return sum;
+}
+
+static void test_order(void) {
+    enum { MOST = 700, N = 45 };
+    const real *x = reals(MOST, 51), *y = reals(MOST * N, 52);
+    for (int K = 1; K <= MOST; K += K < 70 ? 1 : 63) {
+        real got[N], want[N];
+        CHECK(inner(x, y, K) == sum_by_hand(x, y, K), "inner, %d numbers", K);
+        gemm(got, N, mat(x, MOST), mat_t(y, MOST), 1, N, K, 0);
+        for (int j = 0; j < N; j++) want[j] = product_by_hand(x, y + j * MOST, K);
+        CHECK(!memcmp(got, want, sizeof got), "gemm, %d terms", K);
+    }
+    double lane[16] = {0};
+    for (int i = 0; i < MOST - 3; i++) lane[i % 16] += (double)x[i] * (double)x[i];
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[half + i];
+    CHECK(sum_of_sizes(x, MOST - 3, 1) == lane[0], "sum of squares");
+}
+
+/* Short trainings have the recorded bits, in any build. */
+static void test_selftest(void) {
+    if (!DOUBLE) CHECK(selftest_main() == 0, "see above");
 }
 
 /* ------------------------------------------------------------------------------------
@@ -794,6 +838,8 @@ int main(void) {
     run_test("exp, softcap", test_exp);
     run_test("functions", test_functions);
     run_test("rounding", test_fused);
+    run_test("order of sums", test_order);
+    run_test("selftest", test_selftest);
     run_test("gemm", test_gemm);
     run_test("gemm: precision", test_precision);
     run_test("gemm: tasks", test_tasks);
