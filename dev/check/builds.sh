@@ -30,6 +30,17 @@ calls_none() { # PROGRAM: linked dynamically
     ! nm -u "$1" 2> /dev/null | grep -E " U ($names)f?(@|$)" > "$tmp/log"
 }
 
+# The tokenizer and the shards of a text are those of the first build.
+prepares_the_same() { # RUN PROGRAM
+    rm -rf "$tmp/data"
+    $1 "$2" prepare --out="$tmp/data" --name=text --vocab=512 --train golf.h test_golf.c --val README.md \
+        > "$tmp/log" 2>&1 || return 1
+    cat "$tmp"/data/tokenizer.model "$tmp"/data/text_train_000000.bin "$tmp"/data/text_val_000000.bin |
+        cksum > "$tmp/prepared"
+    [ -f "$tmp/prepared.first" ] || cp "$tmp/prepared" "$tmp/prepared.first"
+    cmp "$tmp/prepared" "$tmp/prepared.first" >> "$tmp/log" 2>&1
+}
+
 run_arms() { # NAME RUN PROGRAM: golden.sh's counts are added
     RUN=$2 GOLF=$3 dev/check/golden.sh "$arms" > "$tmp/log" 2>&1
     grep -vE ' ok$' "$tmp/log" | sed '/^[0-9]* passed/d'
@@ -44,6 +55,8 @@ check_program() { # NAME RUN PROGRAM
     verdict "$1: selftest" $?
     calls_none "$3"
     verdict "$1: calls functions of libm" $?
+    prepares_the_same "$2" "$3"
+    verdict "$1: prepare makes other data" $?
     run_arms "$1" "$2" "$3"
 }
 
