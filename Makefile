@@ -1,7 +1,8 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
-# make golden     25 steps of every preset and system: the recorded bits?
+# make golden     25 steps of every preset and system, in every build: the recorded bits?
+#                 BUILDS=this ARMS='^tiny$': those with such names
 # make alone      the core alone, each system alone: build, tests, the default model's bits
 # make without    for each system: its line deleted, then make test
 # make commands   every command of the READMEs as written, after make baseline (an hour)
@@ -47,7 +48,10 @@ SAY_MISSED = $(if $(strip $(MISSED)),@echo '*** SLOW: $(CC) has no $(strip $(MIS
 WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
 PASS := $(call try,-Wno-pass-failed,$(RUNS))
-BASE = -std=gnu11 $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
+# Multiply-adds are written where they are meant: see golf.h on rounding. The others change no number: they
+# spare the code that would set errno and the flags of exceptions.
+ROUNDING := -ffp-contract=off -fno-math-errno -fno-trapping-math
+BASE = -std=gnu11 $(ROUNDING) $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
 # Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
 NO_THREADS := -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
 ifeq ($(OMP),)
@@ -65,7 +69,7 @@ GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -114,8 +118,9 @@ test-bugs:
 check: train_golf
 	dev/check/cli.sh
 
+# This build, then the others.
 golden: train_golf
-	@dev/check/golden.sh
+	@BUILDS="$(BUILDS)" ARMS="$(ARMS)" dev/check/builds.sh
 
 without:
 	@CC="$(CC)" dev/check/without.sh

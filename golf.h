@@ -9,6 +9,7 @@
 #define GOLF_H
 
 #include <errno.h>
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,6 +28,21 @@ static inline void omp_set_num_threads(int n) { (void)n; }
 typedef double real;
 #else
 typedef float real;
+#endif
+
+/* The same bits on every machine: each sum, product, quotient and root is rounded by itself to
+ * its type, as IEEE 754 says; a multiply-add is one where it is written (fused, section 1).
+ * What would round otherwise is refused, here or at the start (check_rounding). */
+#ifdef __FAST_MATH__
+#error "-ffast-math leaves it to the compiler how numbers are rounded: compile without it"
+#endif
+_Static_assert(FLT_EVAL_METHOD == 0,
+               "floats would be computed with other digits: on 32-bit x86 compile with "
+               "-msse2 -mfpmath=sse");
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC optimize("fp-contract=off") /* as the Makefile says, too */
 #endif
 
 /* ------------------------------------------------------------------------------------------
@@ -398,6 +414,12 @@ real from_bf16(uint16_t b);
 uint64_t hash64(uint64_t a,
                 uint64_t b); /* the only source of randomness: pure functions */
 double uniform01(uint64_t key, uint64_t i);
+/* In place of the C library's, each of which rounds in its own way. */
+double exp_of(double x);
+double log_of(double x);
+double pow_of(double x, double y); /* x >= 0 */
+double sin_of(double x);           /* |x| up to 2^20 */
+double cos_of(double x);
 double now(void); /* seconds, monotonic */
 
 /* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,
@@ -822,6 +844,7 @@ int info_main(const char *path, int argc, char **argv);
 int bench_main(const char *what, int argc,
                char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);
+int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
@@ -963,6 +986,15 @@ typedef struct System { /* every pointer but `on` may be NULL */
 #define GOLF_CODE_BYTES 0
 #define GOLF_GIT_REV "unknown"
 #endif
+
+/* Does the machine have fused multiply-adds? Else they are computed from doubles. */
+#if defined __FMA__ || defined __aarch64__ || defined __FP_FAST_FMAF
+#define GOLF_FMA 1
+#else
+#define GOLF_FMA 0
+#endif
+
+enum { BIG_ENDIAN_MACHINE = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ };
 
 #if defined __AVX512VNNI__
 #define GOLF_ISA "avx512vnni"

@@ -50,6 +50,10 @@
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define CEIL(a, b) (((a) + (b)-1) / (b)) /* a / b rounded up */
 
+/* What the compiler must see whole is inlined; what needs all registers is not. */
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+
 /* ---- Errors and memory ------------------------------------------------------------ */
 /* Where a caller wants to go on that only asks whether something is refused. */
 static _Thread_local jmp_buf *instead_of_dying;
@@ -186,6 +190,18 @@ static uint64_t get_u(const uint8_t *p, int bytes) {
     return x;
 }
 
+/* n numbers from this machine's order of bytes to that of files, or back. */
+static void turn_reals(void *numbers, size_t n) {
+    uint8_t *p = numbers;
+    if (!BIG_ENDIAN_MACHINE) return;
+    for (size_t i = 0; i < n; i++, p += sizeof(real))
+        for (size_t b = 0; b < sizeof(real) / 2; b++) {
+            const uint8_t byte = p[b];
+            p[b] = p[sizeof(real) - 1 - b];
+            p[sizeof(real) - 1 - b] = byte;
+        }
+}
+
 /* ---- Numbers ---------------------------------------------------------------------- */
 /* A float and its bits. */
 typedef union {
@@ -217,10 +233,131 @@ double uniform01(uint64_t key, uint64_t i) {
     return ((double)(hash64(key, i) >> 11) + 0.5) * 0x1p-53;
 }
 
+/* Functions of our own, since every C library rounds its own in its own way: no number that is
+ * stored, trained or scored may depend on which one a machine has. They are sums and
+ * products of doubles, each rounded as IEEE 754 says, so all machines get the same bits.
+ * The bounds are errors relative to the exact value, in units of 2^-53 (half a unit in the
+ * last place); the tests compare with libm's. sqrt, rint, floor, ceil and fabs are exact
+ * everywhere, hence the C library's. */
+
+/* A double and its bits. */
+typedef union {
+    double d;
+    uint64_t u;
+} LongBits;
+
+/* ln 2, pi/2: a part of few bits, whose product with a small integer is exact, and the rest. */
+static const double LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
+static const double HALF_PI[] = {0x1.921fb544p+0, 0x1.0b4611a6p-34,
+                                 0x1.3198a2e037073p-69};
+
+/* c[0] + c[1] x + ... + c[n - 1] x^(n - 1) */
+static inline double polynomial(const double *c, int n, double x) {
+    double sum = c[n - 1];
+    for (int i = n - 2; i >= 0; i--) sum = sum * x + c[i];
+    return sum;
+}
+
+/* e^x: 2^k e^r with |r| <= ln2/2, and the power series of e^r, whose next term is below
+ * 2^-57. 0 below -708, where doubles lose digits; infinity above 709. Error: 2 units. */
+double exp_of(double x) {
+    static const double c[] = {1.0 / 2,        1.0 / 6,         1.0 / 24,
+                               1.0 / 120,      1.0 / 720,       1.0 / 5040,
+                               1.0 / 40320,    1.0 / 362880,    1.0 / 3628800,
+                               1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    if (isnan(x)) return x;
+    if (x < -708) return 0;
+    if (x > 709) return (double)INFINITY;
+
+    /* Adding 1.5 * 2^52 rounds to an integer, k, and leaves it in the low bits. */
+    const LongBits shifted = {.d = x * 1.4426950408889634 + 0x1.8p52};
+    const double k = shifted.d - 0x1.8p52;
+    const double r = x - k * LN2_HIGH - k * LN2_LOW;
+    const double e = 1 + (r + r * r * polynomial(c, 12, r));
+    return e * (LongBits){.u = (shifted.u + 1023) << 52}.d;
+}
+
+/* ln x: k ln 2 + ln m, m in sqrt(1/2) .. sqrt(2). With f = m - 1 and s = f / (2 + f), ln m is
+ * 2 (s + s^3/3 + s^5/5 + ...), of which 2 s = f - f^2/2 + s f^2/2 is exact in f. -infinity
+ * for 0, NaN below. Error: 2 units. */
+double log_of(double x) {
+    static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
+                               2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
+    if (!(x > 0)) return x == 0 ? -(double)INFINITY : (double)NAN;
+    if (x == (double)INFINITY) return x;
+
+    const int tiny = x < 0x1p-1022; /* fewer digits: the exponent is not what it says */
+    LongBits m = {.d = tiny ? x * 0x1p54 : x};
+    int power = (int)(m.u >> 52) - 1023 - 54 * tiny;
+    m.u = (m.u & 0xfffffffffffff) | (uint64_t)1023 << 52;
+    if (m.d > 1.4142135623730951) {
+        m.d /= 2;
+        power++;
+    }
+    const double k = power, f = m.d - 1, s = f / (2 + f), square = s * s;
+    const double half = f * f / 2, rest = square * polynomial(c, 11, square);
+    return k * LN2_HIGH - ((half - (s * (half + rest) + k * LN2_LOW)) - f);
+}
+
+/* x^y of x > 0. The error of y ln x, which exp makes one of its result: 2 + 4 |y ln x|
+ * units. */
+double pow_of(double x, double y) { return exp_of(y * log_of(x)); }
+
+/* sin(r + quarter * pi/2), |r| a little over pi/4 at most. */
+static double wave(int64_t quarter, double r) {
+    static const double sine[] = {
+        -1.0 / 6,        1.0 / 120,        -1.0 / 5040,         1.0 / 362880,
+        -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368e3, 1.0 / 355687428096e3};
+    static const double cosine[] = {
+        1.0 / 24,        -1.0 / 720,         1.0 / 40320,        -1.0 / 3628800,
+        1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888e3};
+    const double square = r * r;
+    double y = r + r * square * polynomial(sine, 8, square);
+    if (quarter & 1)
+        y = 1 - (square / 2 - square * square * polynomial(cosine, 7, square));
+    return quarter & 2 ? -y : y;
+}
+
+/* sin(x + quarter * pi/2) of |x| up to 2^20: x = k pi/2 + r, and k pi/2 in three parts. Not
+ * inlined: gcc 12 makes a loop over it one of vectors of 64 bytes, with wrong results. */
+NOINLINE double sine_of(double x, int64_t quarter) {
+    const double k = rint(x * 0.6366197723675814);
+    const double r = x - k * HALF_PI[0] - k * HALF_PI[1] - k * HALF_PI[2];
+    return wave((int64_t)k + quarter, r);
+}
+
+/* Error: 3 units. */
+double sin_of(double x) { return sine_of(x, 0); }
+double cos_of(double x) { return sine_of(x, 1); }
+
 /* N(0, 1) by Box and Muller's method. */
 static double normal01(uint64_t key, uint64_t i) {
-    const double radius = sqrt(-2 * log(uniform01(key, 2 * i)));
-    return radius * cos(6.283185307179586 * uniform01(key, 2 * i + 1));
+    const double radius = sqrt(-2 * log_of(uniform01(key, 2 * i)));
+    return radius * cos_of(6.283185307179586 * uniform01(key, 2 * i + 1));
+}
+
+/* a * b + c rounded once, without an instruction for it: the product of two floats is exact in
+ * double, and so is the error of the sum. Where there is one, the last bit is made odd, as if
+ * all further digits were kept in it: the rounding to float is then that of the exact sum. */
+static inline __attribute__((unused)) float fused_by_doubles(float a, float b, float c) {
+    const double product = (double)a * (double)b, d = (double)c;
+    LongBits sum = {.d = product + d};
+    const double from_d = sum.d - product;
+    const double error = (product - (sum.d - from_d)) + (d - from_d);
+    const int is_even = !(sum.u & 1), farther = (error > 0) == (sum.d > 0);
+    if (is_even && (error > 0 || error < 0)) sum.u += farther ? 1 : (uint64_t)-1;
+    return (float)sum.d;
+}
+
+/* a * b + c, rounded once. */
+static inline real fused(real a, real b, real c) {
+#if defined GOLF_DOUBLE /* of tests alone: no bits are promised */
+    return a * b + c;
+#elif GOLF_FMA
+    return __builtin_fmaf(a, b, c);
+#else
+    return fused_by_doubles(a, b, c);
+#endif
 }
 
 /* exp of x <= 88 for softmax: e^x = 2^k e^r with |r| <= ln2/2, and a polynomial for e^r
@@ -228,19 +365,34 @@ static double normal01(uint64_t key, uint64_t i) {
  * would not. */
 static inline real fast_exp(real x) {
 #ifdef GOLF_DOUBLE
-    return exp(x); /* finite differences need every digit */
+    return exp_of(x); /* finite differences need every digit */
 #else
     x = x < -87.0f ? -87.0f : x;
     /* Adding 1.5 * 2^23 rounds to an integer, k, and leaves it in the low bits. */
-    const Bits shifted = {.f = x * 1.44269504f + 12582912.0f};
+    const Bits shifted = {.f = fused(x, 1.44269504f, 12582912.0f)};
     const float k = shifted.f - 12582912.0f;
-    const float r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    float p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
-    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    const float r = fused(k, 2.12194440e-4f, fused(k, -0.693359375f, x));
+    float p = fused(1.9875691500e-4f, r, 1.3981999507e-3f);
+    p = fused(fused(p, r, 8.3334519073e-3f), r, 4.1665795894e-2f);
+    p = fused(fused(p, r, 1.6666665459e-1f), r, 5.0000001201e-1f);
+    p = fused(p * r, r, r) + 1.0f;
     return p * (Bits){.u = (shifted.u + 127) << 23}.f; /* the exponent k: times 2^k */
 #endif
+}
+
+/* Dies if the machine, or the compiler against what it was told, rounds otherwise. */
+static void check_rounding(void) {
+    /* (1 + 2^-12)^2 - 1 - 2^-11 is 2^-24 in one rounding, 0 in two; in double likewise. */
+    volatile float x = 1 + 0x1p-12f, y = -1 - 0x1p-11f, tiny = FLT_MIN;
+    volatile double z = 1 + 0x1p-27, w = -1 - 0x1p-26;
+    const float small = x * x + y, half = tiny * 0.5f;
+    const double smaller = z * z + w;
+    if (small != 0 || smaller != 0)
+        die("this program was compiled to multiply and add in one rounding where it should not: "
+            "compile with -ffp-contract=off");
+    if (!(half > 0))
+        die("numbers below %g become 0 here: compile without -ffast-math, -Ofast or the like",
+            (double)FLT_MIN);
 }
 
 /* ---- Time and threads ------------------------------------------------------------- */
@@ -319,9 +471,6 @@ static int threads_for(double madds) {
 #include <arm_neon.h>
 #endif
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
-               "panels of codes are words: a big-endian machine needs others");
-
 /* gcc before 12 does not know clang's name for it. */
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -358,9 +507,6 @@ typedef int8_t qvec VEC(LANES);
 typedef int16_t hvec VEC(LANES * 2);
 typedef int32_t wvec VEC(LANES * 4);
 
-/* What the compiler must see whole is inlined; what needs all registers is not. */
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -380,25 +526,54 @@ INLINE void store_reals(real *p, vec v, int have) {
     if (have >= LANES) *(uvec *)p = v;
     else _mm512_mask_storeu_ps(p, (__mmask16)((1u << have) - 1), (__m512)v);
 }
-
-INLINE real sum_lanes(vec s) { return _mm512_reduce_add_ps((__m512)s); }
 #else
 INLINE vec load_reals(const real *p, int have) {
     if (have >= LANES) return *(const uvec *)p;
     vec v = {0};
-    memcpy(&v, p, have * sizeof(real));
+    if (have > 0) memcpy(&v, p, have * sizeof(real));
     return v;
 }
 
 INLINE void store_reals(real *p, vec v, int have) {
     if (have >= LANES) *(uvec *)p = v;
-    else memcpy(p, &v, have * sizeof(real));
+    else if (have > 0) memcpy(p, &v, have * sizeof(real));
 }
+#endif
 
-INLINE real sum_lanes(vec s) {
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) s[i] += s[i + half];
-    return s[0];
+/* Sums have the same order on every machine, whatever its vectors are: number i is added to
+ * lane i % SUM, and at the end lanes in pairs, i + 8 to i, i + 4 to i, ... */
+enum { SUM = 16, SUM_PARTS = SUM / LANES };
+typedef struct {
+    vec part[SUM_PARTS];
+} Sums;
+
+/* The parts v of the SUM numbers from i on; part v starts at number `at`, perhaps behind the
+ * last one. */
+#define EACH_PART(v, at, i) \
+    UNROLL for (int v = 0, at = (i); v < SUM_PARTS; v++, at += LANES)
+
+#if defined(__AVX__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of_8(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return s[0] + s[1];
+}
+#endif
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of(const Sums *s) {
+    const __m512d v = (__m512d)s->part[0];
+    return sum_of_8((__m256)_mm512_castpd512_pd256(v) +
+                    (__m256)_mm512_extractf64x4_pd(v, 1));
+}
+#elif defined(__AVX__) && !defined(GOLF_DOUBLE)
+INLINE real sum_of(const Sums *s) { return sum_of_8((__m256)(s->part[0] + s->part[1])); }
+#else
+INLINE real sum_of(const Sums *s) {
+    real lane[SUM];
+    memcpy(lane, s, sizeof lane);
+    for (int half = SUM / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
 }
 #endif
 
@@ -417,10 +592,17 @@ INLINE vec max_lanes(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m25
 INLINE vec min_lanes(vec a, vec b) { return -max_lanes(-a, -b); }
 
 /* The first `have` lanes; 0 in the others. */
+#if defined(__AVX512F__) && !defined(GOLF_DOUBLE)
 INLINE vec first_lanes(vec v, int have) {
-    for (int i = have; i < LANES; i++) v[i] = 0;
+    if (have >= LANES) return v;
+    return (vec)_mm512_maskz_mov_ps((__mmask16)((1u << have) - 1), (__m512)v);
+}
+#else
+INLINE vec first_lanes(vec v, int have) {
+    for (int i = MAX(have, 0); i < LANES; i++) v[i] = 0;
     return v;
 }
+#endif
 
 INLINE real max_of_lanes(vec v) {
     real most = v[0];
@@ -428,20 +610,61 @@ INLINE real max_of_lanes(vec v) {
     return most;
 }
 
+#ifndef GOLF_DOUBLE
+/* fused_by_doubles in each lane. */
+INLINE __attribute__((unused)) vec fused_lanes_by_doubles(vec a, vec b, vec c) {
+    typedef double doubles VEC(LANES * sizeof(double));
+    typedef int64_t longs VEC(LANES * sizeof(double));
+    const doubles d = __builtin_convertvector(c, doubles);
+    const doubles product =
+        __builtin_convertvector(a, doubles) * __builtin_convertvector(b, doubles);
+    const doubles sum = product + d, from_d = sum - product;
+    const doubles error = (product - (sum - from_d)) + (d - from_d);
+    /* A comparison is 0, or -1 where it holds. */
+    const longs is_even = ((longs)sum & 1) - 1, nearer = (error > 0) ^ (sum > 0);
+    const longs inexact = (error > 0) | (error < 0);
+    const longs step = (nearer << 1) + 1; /* 1, or -1 towards 0 */
+    return __builtin_convertvector((doubles)((longs)sum + (step & is_even & inexact)),
+                                   vec);
+}
+#endif
+
+/* fused in each lane. */
+#if defined(GOLF_DOUBLE)
+INLINE vec fused_lanes(vec a, vec b, vec c) { return a * b + c; }
+#elif VB == 64
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+#elif VB == 32 && GOLF_FMA
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+#elif GOLF_FMA
+INLINE vec fused_lanes(vec a, vec b, vec c) {
+    for (int i = 0; i < LANES; i++) c[i] = fused(a[i], b[i], c[i]);
+    return c;
+}
+#else
+INLINE vec fused_lanes(vec a, vec b, vec c) { return fused_lanes_by_doubles(a, b, c); }
+#endif
+
 /* fast_exp of every lane. */
 INLINE vec exp_lanes(vec x) {
 #ifdef GOLF_DOUBLE
-    for (int i = 0; i < LANES; i++) x[i] = exp(x[i]);
+    for (int i = 0; i < LANES; i++) x[i] = exp_of(x[i]);
     return x;
 #else
-    x = max_lanes((vec){0} - 87.0f, x); /* in this order: NaN stays NaN */
-    const vec shifted = x * 1.44269504f + 12582912.0f;
+    const vec one = (vec){0} + 1;
+    x = max_lanes(one * -87.0f, x); /* in this order: NaN stays NaN */
+    const vec shifted = fused_lanes(x, one * 1.44269504f, one * 12582912.0f);
     const vec k = shifted - 12582912.0f;
-    const vec r = x - k * 0.693359375f + k * 2.12194440e-4f;
-    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = (p * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
-    p = (p * r + 1.6666665459e-1f) * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    const vec r =
+        fused_lanes(k, one * 2.12194440e-4f, fused_lanes(k, one * -0.693359375f, x));
+    vec p = fused_lanes(one * 1.9875691500e-4f, r, one * 1.3981999507e-3f);
+    p = fused_lanes(fused_lanes(p, r, one * 8.3334519073e-3f), r, one * 4.1665795894e-2f);
+    p = fused_lanes(fused_lanes(p, r, one * 1.6666665459e-1f), r, one * 5.0000001201e-1f);
+    p = fused_lanes(p * r, r, r) + 1.0f;
     return p * (vec)(((ivec)shifted + 127) << 23);
 #endif
 }
@@ -511,37 +734,35 @@ INLINE void transpose_reals(ivec *t) {
 }
 
 /* dot4 multiplies 4 codes of w by 4 codes of x in each 32-bit lane and adds the products
- * to that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET.
- * KERNEL_BITS: how wide a code of w may be. */
+ * to that lane of s. On x86 one side is unsigned: a byte of w holds a code + OFFSET. No code of
+ * x is -128. */
 #if VB == 64 && defined(__AVX512VNNI__)
 #define OFFSET 128
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm512_dpbusd_epi32((__m512i)s, (__m512i)w, (__m512i)x);
 }
 #elif VB == 32 && defined(__AVXVNNI__)
 #define OFFSET 128
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)_mm256_dpbusd_avx_epi32((__m256i)s, (__m256i)w, (__m256i)x);
 }
 #elif VB == 32 && defined(__AVX2__)
-/* Codes -1, 0, 1 only: two products, at most 2 * 2 * 128, must fit 16 bits. */
-#define OFFSET 1
-#define KERNEL_BITS 2
+/* The sign of w goes to x, as one side is unsigned. Two products, at most 2 * 128 * 127, fit
+ * 16 bits. */
+#define OFFSET 0
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
-    const __m256i pairs = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+    const __m256i size = _mm256_abs_epi8((__m256i)w);
+    const __m256i pairs =
+        _mm256_maddubs_epi16(size, _mm256_sign_epi8((__m256i)x, (__m256i)w));
     return s + (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 #elif VB == 16 && defined(__ARM_FEATURE_DOTPROD)
 #define OFFSET 0
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     return (ivec)vdotq_s32((int32x4_t)s, (int8x16_t)w, (int8x16_t)x);
 }
 #else
 #define OFFSET 0
-#define KERNEL_BITS 8
 INLINE ivec dot4(ivec s, ivec w, ivec x) {
     typedef uint32_t bits VEC(VB);
     /* Each byte goes to the top of its lane, then down again with its sign. */
@@ -655,7 +876,8 @@ enum {
     NR = 2 * LANES, /* columns of a tile: two vectors of them */
     KC = 256,       /* a panel of b: 32 x 256 x 4 = 32 KB, in L1 */
     NC = 512,       /* columns of b per packing: 512 KB, half of L2 */
-    MC = 18 * MR    /* rows of a per packing: 288 KB, a quarter of it */
+    MC = 18 * MR,   /* rows of a per packing: 288 KB, a quarter of it */
+    QUERIES = 32    /* that attention takes at a time: a block of its sums */
 };
 /* clang-format on */
 
@@ -774,8 +996,9 @@ INLINE void tile(const int height, const int vectors, const int row_step,
         const vec b0 = *(const vec *)b;
         const vec b1 = vectors > 1 ? *(const vec *)(b + LANES) : b0;
         UNROLL for (int i = 0; i < height; i++) {
-            s[i][0] += a[i * row_step] * b0;
-            if (vectors > 1) s[i][1] += a[i * row_step] * b1;
+            const vec ai = a[i * row_step] - (vec){0};
+            s[i][0] = fused_lanes(ai, b0, s[i][0]);
+            if (vectors > 1) s[i][1] = fused_lanes(ai, b1, s[i][1]);
         }
         a += k_step;
         b += NR;
@@ -825,8 +1048,8 @@ typedef void (*Tile)(real *c, size_t ldc, const real *a, const real *b, int rows
 
 /* clang-format off */
 TILES(packed, 1, WIDE(MR)) /* a from panels */
-TILES(by_row, NR, 1)       /* a as it is, rows NR apart: scores of attention */
-TILES(by_col, 1, NR)       /* the same transposed, columns NR apart */
+TILES(by_row, QUERIES, 1)  /* a as it is, rows QUERIES apart: scores of attention */
+TILES(by_col, 1, QUERIES)  /* the same transposed, columns QUERIES apart */
 /* clang-format on */
 
 /* ---- Drivers ---------------------------------------------------------------------- */
@@ -959,11 +1182,6 @@ NOINLINE void pack_rows_of_a(int32_t *panel, const void *x, size_t step, int byt
     else pack_words(panel, MR, x, step, bytes, rows);
 }
 
-static void check_narrow(const int8_t *codes, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (codes[i] < -1 || codes[i] > 1) die("code %d: only -1, 0, 1 here", codes[i]);
-}
-
 /* codes (rows,cols) to panels [rows / NRI][cols / 4][NRI outputs][4 of k] of bytes, as on
  * a little-endian machine. */
 void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
@@ -974,7 +1192,6 @@ void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols) {
         w->panel = xcalloc((size_t)panels * words * NRI + WORDS, 4);
         *w = (IntWeights){w->panel, rows, cols, NULL};
     }
-    if (KERNEL_BITS == 2) check_narrow(codes, (size_t)rows * cols);
 
 #pragma omp parallel for num_threads(threads_for(8.0 * rows * cols))
     for (int j = 0; j < panels; j++) {
@@ -1087,7 +1304,7 @@ TILES_INT(tiles_of_16, 16)
 /* ---- One token: weights of 2 bits ------------------------------------------------- */
 /* To decode a token all weights are read for one row of x: where memory is the limit, 2
  * bits are 4 times faster than 8. So ternary codes are packed again, 16 in a 32-bit lane:
- * byte b of word j is code + 1 in bits 2j + 8b.
+ * byte b of word j is code + 1 in bits 2j + 8b (of a little-endian machine).
  *
  * w->panel to w->stream [rows / NRI][cols / 16][NRI outputs] of lanes. */
 void int_pack_stream(IntWeights *w) {
@@ -1102,7 +1319,8 @@ void int_pack_stream(IntWeights *w) {
             uint32_t *out = w->stream + ((size_t)panel * quads + word / 4) * NRI;
             for (int i = 0; i < NRI * 4; i++) { /* output i / 4, byte i % 4 */
                 const uint32_t field = (uint8_t)(in[i] - OFFSET + 1);
-                out[i / 4] |= field << (word % 4 * 2 + i % 4 * 8);
+                const int byte = BIG_ENDIAN_MACHINE ? 3 - i % 4 : i % 4;
+                out[i / 4] |= field << (word % 4 * 2 + byte * 8);
             }
             in += NRI * 4;
         }
@@ -1305,8 +1523,11 @@ INLINE void pack_pairs(int32_t *panel, const int W, size_t step, Mat x,
                     low = fractions_of(low, r0);
                     high = fractions_of(high, r1);
                 }
-                *(uivec *)(line + i) = (__builtin_convertvector(low, ivec) & 0xffff) |
-                                       __builtin_convertvector(high, ivec) << 16;
+                /* in memory low stands before high, as where rows run down the depth */
+                const codes16 lower = BIG_ENDIAN_MACHINE ? high : low;
+                const codes16 upper = BIG_ENDIAN_MACHINE ? low : high;
+                *(uivec *)(line + i) = (__builtin_convertvector(lower, ivec) & 0xffff) |
+                                       __builtin_convertvector(upper, ivec) << 16;
             }
             line += step;
         }
@@ -1632,10 +1853,10 @@ static inline real absmax_or_nan(const real *x, int n) {
 
 /* The sum of x*y.  x, y (K) */
 static inline real inner(const real *x, const real *y, int K) {
-    vec s = {0};
-    for (int i = 0; i < K; i += LANES)
-        s += load_reals(x + i, K - i) * load_reals(y + i, K - i);
-    return sum_lanes(s);
+    Sums s = {0};
+    for (int i = 0; i < K; i += SUM) EACH_PART(v, at, i)
+    s.part[v] += load_reals(x + at, K - at) * load_reals(y + at, K - at);
+    return sum_of(&s);
 }
 
 /* Memory of this thread for n numbers, for one caller at a time: the next call hands out
@@ -1673,12 +1894,12 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
     TIMED(NORMS);
     FOR_ROWS(n, N, K) {
         const real rn = r[n];
-        vec sum = {0};
-        for (int i = 0; i < K; i += LANES)
-            sum += load_reals(dout + at + i, K - i) * load_reals(g + i, K - i) *
-                   load_reals(x + at + i, K - i);
+        Sums sum = {0};
+        for (int i = 0; i < K; i += SUM) EACH_PART(v, k, i)
+        sum.part[v] += load_reals(dout + at + k, K - k) * load_reals(g + k, K - k) *
+                       load_reals(x + at + k, K - k);
         /* x * dot = xh * mean(dout * g * xh) */
-        const real dot = sum_lanes(sum) * rn * rn / (real)K;
+        const real dot = sum_of(&sum) * rn * rn / (real)K;
 
         if (dg) {
             FOR_COLUMNS(i, K) dg[i] += dout[at + i] * x[at + i] * rn;
@@ -1819,14 +2040,15 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
  * computes du, the gradient of RoPE's input, for itself; that is cheaper than to keep it.
  * The sum of du * x.  dout, x, turns (D) */
 INLINE real qk_head_dot(const real *dout, const real *x, const real *turns, int D) {
-    vec sum = {0};
-    for (int left = D / 2; left > 0; left -= LANES) {
-        const Pairs p = load_pairs(x, left, D);
-        const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
-        const Pairs du = rope_backward(d, turn);
-        sum += du.first * p.first + du.second * p.second;
-    }
-    return sum_lanes(sum);
+    Sums sum = {0};
+    for (int i = 0; i < D / 2; i += SUM) EACH_PART(v, at, i) {
+            const int left = D / 2 - at;
+            const Pairs p = load_pairs(x, left, D);
+            const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
+            const Pairs du = rope_backward(d, turn);
+            sum.part[v] += du.first * p.first + du.second * p.second;
+        }
+    return sum_of(&sum);
 }
 
 /* dx = (du - x * dot) * gain.  dx, dout, x, turns (D) */
@@ -1873,8 +2095,8 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, in
  * S = Q K^T,  P = softmax(scale * S) over the keys that a query may see,  O = P V;
  * scale = 1/sqrt(D).
  *
- * It goes in blocks of NR queries against all keys they may see: memory grows with T, not
- * T*T. A block holds its scores transposed, S^T (keys,NR): a query is a lane, so the
+ * It goes in blocks of 32 queries against all keys they may see: memory grows with T, not
+ * T*T. A block holds its scores transposed, S^T (keys,32): a query is a lane, so the
  * softmax runs down the keys without sums across lanes, and S^T is an operand of the next
  * products as it stands. Query i of Tq sees keys 0 .. Tk-Tq+i (Tk > Tq: a cache holds the
  * first).
@@ -1885,19 +2107,21 @@ void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, in
  * A query's arithmetic does not depend on its block, so decoding from a cache gives what
  * the full forward gives.
  *
- * First what a block of rows <= NR queries needs: three products, the softmax, the
+ * First what a block of rows <= QUERIES queries needs: three products, the softmax, the
  * output. */
 
-/* s = x y^T, the scores of keys x against queries y.  s (keys,NR); x_left: panels of x
- * (keys,D); y (rows,D), ldy apart, is packed into y_right, STRIDE(NR,D) numbers of room.
+/* s = x y^T, the scores of keys x against queries y.  s (keys,QUERIES); x_left: panels of x
+ * (keys,D); y (rows,D), ldy apart, is packed into y_right, QUERIES / NR * STRIDE(NR,D) numbers of
+ * room.
  * Forward S^T = K Q^T; backward dP^T = V dO^T. */
 static void block_scores(real *s, const real *x_left, const real *y, size_t ldy,
                          real *y_right, int rows, int keys, int D) {
     pack_b(y_right, mat_t(y, ldy), rows, D);
-    sweep(packed, s, NR, x_left, STRIDE(MR, D), y_right, 0, keys, NR, D, 0);
+    sweep(packed, s, QUERIES, x_left, STRIDE(MR, D), y_right, STRIDE(NR, D), keys,
+          CEIL(rows, NR) * NR, D, 0);
 }
 
-/* out = s^T x, a sum over the keys for each query.  out (rows,D), ldo apart; s (keys,NR);
+/* out = s^T x, a sum over the keys for each query.  out (rows,D), ldo apart; s (keys,QUERIES);
  * x_right: panels of x, of which all T keys are packed (T,D).
  * Forward O = P V; backward dQ = dS K. */
 static void block_sum_over_keys(real *out, size_t ldo, const real *s, const real *x_right,
@@ -1905,69 +2129,70 @@ static void block_sum_over_keys(real *out, size_t ldo, const real *s, const real
     sweep(by_col, out, ldo, s, MR, x_right, STRIDE(NR, T), rows, D, keys, 0);
 }
 
-/* out += s x, a sum over the queries for each key.  out (keys,D), ldo apart; s (keys,NR);
- * x (rows,D), ldx apart, is packed into x_right, CEIL(D,NR) * STRIDE(NR,NR) numbers of
+/* out += s x, a sum over the queries for each key.  out (keys,D), ldo apart; s (keys,QUERIES);
+ * x (rows,D), ldx apart, is packed into x_right, CEIL(D,NR) * STRIDE(NR,QUERIES) numbers of
  * room. Backward dV += P^T dO, dK += dS^T Q. */
 static void block_add_to_keys(real *out, size_t ldo, const real *s, const real *x,
                               size_t ldx, real *x_right, int rows, int keys, int D) {
     pack_b(x_right, mat(x, ldx), D, rows);
-    sweep(by_row, out, ldo, s, MR * NR, x_right, STRIDE(NR, rows), keys, D, rows, 1);
+    sweep(by_row, out, ldo, s, MR * QUERIES, x_right, STRIDE(NR, rows), keys, D, rows, 1);
 }
 
 /* A score whose weight vanishes in any sum, until it is set to 0. */
 #define UNLIKELY ((real)-1e30)
 
 /* Sets what the block's queries must not see: the last query sees all keys, each before
- * it one key less. Lane l sees key t when l >= t - (keys - rows).  s (keys,NR) */
+ * it one key less. Lane l sees key t when l >= t - (keys - rows).  s (keys,QUERIES) */
 static void set_unseen(real *s, int rows, int keys, real value) {
     for (int t = keys - rows + 1; t < keys; t++)
-        for (int l = 0; l < t - keys + rows; l++) s[t * NR + l] = value;
+        for (int l = 0; l < t - keys + rows; l++) s[t * QUERIES + l] = value;
 }
 
 /* P = exp(scale * (S - top)): the softmax, but for the division by its sum, which is
- * cheaper after the next product.  s (keys,NR): S^T, then P^T; top, sum (NR): of each
+ * cheaper after the next product.  s (keys,QUERIES): S^T, then P^T; top, sum (QUERIES): of each
  * query, its largest score and the sum of its weights. */
 INLINE void block_softmax_forward(real *s, real *top, real *sum, real scale, int rows,
                                   int keys) {
     set_unseen(s, rows, keys, UNLIKELY);
-    for (int l = 0; l < NR; l++) top[l] = s[l];
+    for (int l = 0; l < QUERIES; l++) top[l] = s[l];
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) top[l] = larger(s[t * NR + l], top[l]);
+        for (int l = 0; l < QUERIES; l++) top[l] = larger(s[t * QUERIES + l], top[l]);
 
-    for (int l = 0; l < NR; l++) sum[l] = 0;
+    for (int l = 0; l < QUERIES; l++) sum[l] = 0;
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) {
-            s[t * NR + l] = fast_exp(scale * (s[t * NR + l] - top[l]));
-            sum[l] += s[t * NR + l];
+        for (int l = 0; l < QUERIES; l++) {
+            s[t * QUERIES + l] = fast_exp(scale * (s[t * QUERIES + l] - top[l]));
+            sum[l] += s[t * QUERIES + l];
         }
     set_unseen(s, rows, keys, 0);
 }
 
 /* forward: P = softmax(scale * S) over the keys; here P = exp(scale * S - lse).
  *      dS = scale * P * (dP - dot),  dot = the sum of P * dP over the keys
- * s (keys,NR): S^T, then P^T; ds (keys,NR): dP^T, then dS^T; lse (rows), H apart. */
+ * s (keys,QUERIES): S^T, then P^T; ds (keys,QUERIES): dP^T, then dS^T; lse (rows), H apart. */
 INLINE void block_softmax_backward(real *s, real *ds, const real *lse, int H, real scale,
                                    int rows, int keys) {
-    real lse_of[NR] = {0}, dot[NR] = {0};
+    real lse_of[QUERIES] = {0}, dot[QUERIES] = {0};
     for (int i = 0; i < rows; i++) lse_of[i] = lse[(size_t)i * H];
 
     set_unseen(s, rows, keys, UNLIKELY);
     set_unseen(ds, rows, keys, 0);
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++) {
-            s[t * NR + l] = fast_exp(scale * s[t * NR + l] - lse_of[l]);
-            dot[l] += s[t * NR + l] * ds[t * NR + l];
+        for (int l = 0; l < QUERIES; l++) {
+            s[t * QUERIES + l] = fast_exp(fused(scale, s[t * QUERIES + l], -lse_of[l]));
+            dot[l] = fused(s[t * QUERIES + l], ds[t * QUERIES + l], dot[l]);
         }
     set_unseen(s, rows, keys, 0);
 
     for (int t = 0; t < keys; t++)
-        for (int l = 0; l < NR; l++)
-            ds[t * NR + l] = scale * s[t * NR + l] * (ds[t * NR + l] - dot[l]);
+        for (int l = 0; l < QUERIES; l++)
+            ds[t * QUERIES + l] =
+                scale * s[t * QUERIES + l] * (ds[t * QUERIES + l] - dot[l]);
 }
 
 /* O = P V / sum, and lse = log(sum exp(scale * S)), so that the backward can compute P
- * again. out (rows,D), H*D apart; lse (rows), H apart; s (keys,NR): P^T; v_right: panels
- * of V (Tk,D); top, sum (NR). */
+ * again. out (rows,D), H*D apart; lse (rows), H apart; s (keys,QUERIES): P^T; v_right: panels
+ * of V (Tk,D); top, sum (QUERIES). */
 INLINE void block_output(real *out, real *lse, const real *s, const real *v_right,
                          const real *top, const real *sum, real scale, int rows, int keys,
                          int Tk, int H, int D) {
@@ -1975,7 +2200,7 @@ INLINE void block_output(real *out, real *lse, const real *s, const real *v_righ
     for (int i = 0; i < rows; i++) {
         const real inv = 1 / sum[i];
         for (int d = 0; d < D; d++) out[(size_t)i * H * D + d] *= inv;
-        lse[(size_t)i * H] = scale * top[i] + log(sum[i]);
+        lse[(size_t)i * H] = scale * top[i] + (real)log_of((double)sum[i]);
     }
 }
 
@@ -1987,10 +2212,10 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
     TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
-    const size_t s_size = (size_t)(Tk + MR) * NR; /* tiles read past the end */
+    const size_t s_size = (size_t)(Tk + MR) * QUERIES; /* tiles read past the end */
     const size_t left_size = CEIL(Tk, MR) * STRIDE(MR, D);
     const size_t right_size = CEIL(D, NR) * STRIDE(NR, Tk);
-    const size_t block_size = STRIDE(NR, D);
+    const size_t block_size = QUERIES / NR * STRIDE(NR, D);
 
     /* A task is one key/value head of one sequence. Neighbours are heads of different
      * sequences, so that they write to different cache lines. */
@@ -2006,12 +2231,12 @@ void attention_forward(real *out, real *lse, const real *q, size_t ldq, const re
         pack_b(v_right, mat(v + (size_t)b * Tk * ldv + kv * D, ldv), D, Tk);
 
         for (int h = kv * group; h < (kv + 1) * group; h++)
-            for (int i0 = 0; i0 < Tq; i0 += NR) {
-                const int rows = MIN(Tq - i0, NR), keys = Tk - Tq + i0 + rows;
+            for (int i0 = 0; i0 < Tq; i0 += QUERIES) {
+                const int rows = MIN(Tq - i0, QUERIES), keys = Tk - Tq + i0 + rows;
                 const size_t n0 = (size_t)b * Tq + i0;
                 const real *q_block = q + n0 * ldq + h * D;
                 real *out_block = out + (n0 * H + h) * D, *lse_block = lse + n0 * H + h;
-                real top[NR], sum[NR];
+                real top[QUERIES], sum[QUERIES];
 
                 block_scores(s, k_left, q_block, ldq, q_right, rows, keys, D);
                 block_softmax_forward(s, top, sum, scale, rows, keys);
@@ -2042,10 +2267,11 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
     const size_t HD = (size_t)H * D;
-    const size_t s_size = (size_t)(T + MR) * NR; /* tiles read past the end */
+    const size_t s_size = (size_t)(T + MR) * QUERIES; /* tiles read past the end */
     const size_t left_size = CEIL(T, MR) * STRIDE(MR, D);
     const size_t right_size = CEIL(D, NR) * STRIDE(NR, T);
-    const size_t block_size = CEIL(D, NR) * STRIDE(NR, NR), block_t_size = STRIDE(NR, D);
+    const size_t block_size = CEIL(D, NR) * STRIDE(NR, QUERIES),
+                 block_t_size = QUERIES / NR * STRIDE(NR, D);
     const size_t size =
         2 * s_size + right_size + block_size + block_t_size + 2 * left_size;
 
@@ -2071,8 +2297,8 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
         clear_rows(dv_head, lddv, T, D);
 
         for (int h = kv * group; h < (kv + 1) * group; h++)
-            for (int i0 = 0; i0 < T; i0 += NR) {
-                const int rows = MIN(T - i0, NR), keys = i0 + rows;
+            for (int i0 = 0; i0 < T; i0 += QUERIES) {
+                const int rows = MIN(T - i0, QUERIES), keys = i0 + rows;
                 const size_t n0 = row + i0;
                 const real *q_block = q + n0 * ldq + h * D;
                 const real *dout_block = dout + n0 * HD + h * D;
@@ -2224,20 +2450,25 @@ static inline real softcap_gap(real z) {
     return 2 * SOFTCAP / (1 + fast_exp(x > most ? most : x));
 }
 
+/* The same of every lane. */
+INLINE vec softcap_gaps(vec z) {
+    const vec x = z * (2 / SOFTCAP);
+    return 2 * SOFTCAP / (1 + exp_lanes(min_lanes((vec){0} + 80, x)));
+}
+
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
 void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
     TIMED(LOSS);
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
-        real sum = 0;
-
-#pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < V; i++) {
-            const real gap = softcap_gap(l[i]);
-            l[i] = SOFTCAP - gap;
-            sum += fast_exp(-gap);
-        }
-        lse[n] = SOFTCAP + log(sum);
+        Sums sums = {0};
+        for (int i = 0; i < V; i += SUM) EACH_PART(v, k, i) {
+                const vec gap = softcap_gaps(load_reals(l + k, V - k));
+                store_reals(l + k, SOFTCAP - gap, V - k);
+                sums.part[v] += first_lanes(exp_lanes(-gap), V - k);
+            }
+        const real sum = sum_of(&sums);
+        lse[n] = SOFTCAP + (real)log_of((double)sum);
         if (targets) loss[n] = lse[n] - l[targets[n]];
     }
 }
@@ -2261,8 +2492,7 @@ void loss_backward(real *logits, const real *lse, const int *targets, real dloss
 
 /* softcap_gap of a vector of logits, at most LANES, in place. */
 INLINE void gap_lanes(real *l, int have) {
-    const vec x = min_lanes((vec){0} + 80, load_reals(l, have) * (2 / SOFTCAP));
-    store_reals(l, 2 * SOFTCAP / (1 + exp_lanes(x)), have);
+    store_reals(l, softcap_gaps(load_reals(l, have)), have);
 }
 
 /* From gaps l to dcap in place (see loss_codes); adds exp(l - 30) to sums. */
@@ -2322,13 +2552,14 @@ void loss_codes(int16_t *h, int16_t *factored, real *step, real *target_dz, real
         real *l = logits + at;
         const real target_gap = softcap_gap(l[targets[n]]);
 
-        vec sums = {0}, most = {0};
+        Sums sums = {0};
+        vec most = {0};
         for (int i = 0; i < V; i += LANES) gap_lanes(l + i, V - i);
-        for (int i = 0; i < V; i += LANES) loss_lanes(l + i, V - i, &sums, &most);
-        const real sum = sum_lanes(sums),
-                   largest = larger(max_of_lanes(most), (real)1e-30);
+        for (int i = 0; i < V; i += SUM)
+            EACH_PART(v, k, i) loss_lanes(l + k, V - k, &sums.part[v], &most);
+        const real sum = sum_of(&sums), largest = larger(max_of_lanes(most), (real)1e-30);
         const real target_part = target_gap / SOFTCAP;
-        lse[n] = SOFTCAP + log(sum);
+        lse[n] = SOFTCAP + (real)log_of((double)sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
         target_dz[n] = dloss * target_part * (2 - target_part);
         step[n] = dloss * largest / sum / (real)CARRY_TOP;
@@ -2351,21 +2582,41 @@ static void logit_codes(int16_t *h, int16_t *factored, real *step, const real *x
 }
 
 /* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ======= */
-/* Sum of |x| or x^2 in blocks of 4096 that are added in order: the same bits for any
- * number of threads. */
+/* The sum of |x| or x^2, in doubles: SUM lanes, as above.  x (n) */
+static double sum_of_sizes(const real *x, size_t n, int squares) {
+    enum { WIDE_LANES = VB / sizeof(double), WIDE_PARTS = SUM / WIDE_LANES };
+    typedef double wide VEC(VB);
+    typedef int64_t longs VEC(VB);
+    typedef real narrow VEC(WIDE_LANES * sizeof(real));
+    wide part[WIDE_PARTS] = {{0}};
+    double lane[SUM];
+
+    for (size_t i = 0; i < n; i += SUM) {
+        narrow in[WIDE_PARTS] = {{0}};
+        if (n - i >= SUM) memcpy(in, x + i, sizeof in);
+        else memcpy(in, x + i, (n - i) * sizeof(real));
+        UNROLL for (int v = 0; v < WIDE_PARTS; v++) {
+            const wide w = __builtin_convertvector(in[v], wide);
+            if (squares) part[v] += w * w;
+            else part[v] += (wide)((longs)w & INT64_MAX); /* |w| */
+        }
+    }
+    memcpy(lane, part, sizeof lane);
+    for (int half = SUM / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* The same in blocks of 4096 that are added in order: the same bits for any number of
+ * threads. */
 static double block_sum(const real *x, size_t n, int squares) {
     enum { BLOCK = 4096 };
     const size_t blocks = CEIL(n, BLOCK);
     double *part = (double *)scratch(blocks * 2), total = 0;
 
 #pragma omp parallel for if ((double)n > SMALL)
-    for (size_t b = 0; b < blocks; b++) {
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (size_t i = b * BLOCK; i < MIN(n, (b + 1) * BLOCK); i++)
-            sum += squares ? (double)x[i] * (double)x[i] : (double)fabs(x[i]);
-        part[b] = sum;
-    }
+    for (size_t b = 0; b < blocks; b++)
+        part[b] = sum_of_sizes(x + b * BLOCK, MIN(n - b * BLOCK, BLOCK), squares);
     for (size_t b = 0; b < blocks; b++) total += part[b];
     return total;
 }
@@ -2926,9 +3177,10 @@ static void rope_table(Golf *m) {
     m->rope = owned_reals(m, (size_t)c->seq * (size_t)D);
     for (int t = 0; t < c->seq; t++)
         for (int i = 0; i < D / 2; i++) {
-            const double angle = i < turned / 2 ? t * pow(10000, -2.0 * i / turned) : 0;
-            m->rope[(size_t)t * D + i] = (real)cos(angle);
-            m->rope[(size_t)t * D + D / 2 + i] = (real)sin(angle);
+            const double angle =
+                i < turned / 2 ? t * pow_of(10000, -2.0 * i / turned) : 0;
+            m->rope[(size_t)t * D + i] = (real)cos_of(angle);
+            m->rope[(size_t)t * D + D / 2 + i] = (real)sin_of(angle);
         }
 }
 
@@ -3123,8 +3375,7 @@ static int in_integers(const Golf *m, const Tensor *t) {
     if (t->role != PROJ || t->float_only) return 0;
     if (t->quant->domain < 0 || t->quant->domain != in->domain) return 0;
     if (t->bits > 8 || (t->half && t->bits == 8) || t->group != t->line) return 0;
-    if (!narrow && t->cols > 1 << 17) return 0; /* 127 * 128 * 2^17 is still an int32 */
-    return KERNEL_BITS == 8 || narrow;
+    return narrow || t->cols <= 1 << 17; /* 127 * 128 * 2^17 is still an int32 */
 }
 
 /* Is dx = dy W computed in integers, dy in 16 bits? Finite differences need every digit
@@ -3979,8 +4230,8 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
-    const real c1 = (real)(1 / (1 - pow(c->beta1, step + 1)));
-    const real c2 = (real)(1 / (1 - pow(c->beta2, step + 1)));
+    const real c1 = (real)(1 / (1 - pow_of(c->beta1, step + 1)));
+    const real c2 = (real)(1 / (1 - pow_of(c->beta2, step + 1)));
     const real epsilon = (real)adamw_epsilon(c);
     const double peak_of_role[] = {[EMBED] = c->lr_embed,
                                    [PROJ] = c->lr,
@@ -4006,9 +4257,7 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
 /* x (n) to a length of 1, however small or large it is: the squares of floats are no
  * floats, but doubles. Zeros stay. */
 static void normalise(real *x, size_t n) {
-    double squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
+    const double squares = sum_of_sizes(x, n, 1);
     const double inverse = squares > 0 ? 1 / sqrt(squares) : 0;
     FOR_RANGE(i, 0, n) x[i] = (real)((double)x[i] * inverse);
 }
@@ -5651,6 +5900,12 @@ void depends_on(Golf *m, const char *path) {
     free(file);
 }
 
+static void turn_numbers(const Golf *m) {
+    turn_reals(m->master, m->n_params);
+    turn_reals(m->moment1, m->n_params);
+    turn_reals(m->moment2, m->n_params);
+}
+
 void ckpt_save(const Golf *m, const char *path, int64_t step) {
     char text[CONFIG_TEXT];
     uint8_t head[CKPT_FIXED], tail[4];
@@ -5665,12 +5920,14 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     put_u(head + 40, len, 4);
     put_u(head + 44, m->tokenizer_crc, 4);
     put_u(head + 48, m->files_crc, 4);
+    turn_numbers(m);
     const Part parts[] = {{head, CKPT_FIXED},  {text, len},         {m->master, bytes},
                           {m->moment1, bytes}, {m->moment2, bytes}, {tail, 4}};
     uint32_t crc = 0;
     for (int i = 0; i < 5; i++) crc = crc32_of(crc, parts[i].data, parts[i].len);
     put_u(tail, crc, 4);
     write_parts(path, parts, 6);
+    turn_numbers(m);
 }
 
 typedef struct {
@@ -5708,6 +5965,7 @@ static Checkpoint ckpt_open(const char *path) {
     k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
     config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
     k.numbers = file + fixed + len;
+    turn_reals(k.numbers, 3 * k.count);
     return k;
 }
 
@@ -5855,13 +6113,15 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
     if (val->bytes) s.bytes = given_bytes(val->bytes, total);
     if (!s.bytes) die("the validation tokens stand for no text at all: wrong tokenizer?");
     s.loss = s.nll / (double)s.tokens;
-    s.bpb = s.nll / log(2.0) / (double)s.bytes;
+    s.bpb = s.nll / log_of(2) / (double)s.bytes;
     return s;
 }
 
-static int by_p(const void *a, const void *b) { /* for qsort: the largest first */
-    const real x = **(real *const *)a, y = **(real *const *)b;
-    return (x < y) - (x > y);
+/* For qsort: the largest first, of equal ones the first; else qsort may choose. */
+static int by_p(const void *a, const void *b) {
+    const real *const x = *(const real *const *)a, *const y = *(const real *const *)b;
+    if (*x != *y) return *x < *y ? 1 : -1;
+    return (x > y) - (x < y);
 }
 
 /* The most likely token, or one drawn from the smallest set of tokens that holds
@@ -5876,7 +6136,7 @@ static int pick(real *logits, int V, double temperature, double top_p, double u)
     const real top = logits[best];
     real **order = xcalloc((size_t)V, sizeof *order);
     for (int k = 0; k < V; k++) {
-        logits[k] = (real)exp((double)(logits[k] - top) / temperature);
+        logits[k] = (real)exp_of((double)(logits[k] - top) / temperature);
         order[k] = logits + k;
         sum += (double)logits[k];
     }
@@ -6052,7 +6312,9 @@ static void print_usage(FILE *f) {
         "       ./train_golf info    MODEL.golf\n"
         "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
-        "       ./train_golf help    every option with its range\n",
+        "       ./train_golf selftest        does this machine compute the recorded bits?\n"
+        "       ./train_golf help    every option with its range\n"
+        "Same seed, same bits: on every machine, with every compiler, any number of threads.\n",
         f);
 }
 
@@ -6479,7 +6741,7 @@ typedef struct {
 } StepReport;
 
 static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
-    fprintf(log, "%d\t%zu\t%.9g\t%s\t%.6g\t%.6g\t%.1f\t%.0f", step, (size_t)step * m->N,
+    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step, (size_t)step * m->N,
             r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
             (double)m->N / r->seconds);
     EACH_SYSTEM(s, m) {
@@ -6674,6 +6936,9 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+    if (!GOLF_FMA)
+        puts(
+            "slow: this build has no fused multiply-add, so they are computed from doubles");
     EACH_SYSTEM(s, m) {
         if ((*s)->announce) (*s)->announce(m);
     }
@@ -6864,8 +7129,9 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
-#include "data/prepare.c"    /* prepare_main: text to tokenizer and shards */
-#include "dev/bench/bench.h" /* bench_main */
+#include "data/prepare.c"       /* prepare_main: text to tokenizer and shards */
+#include "dev/bench/bench.h"    /* bench_main */
+#include "dev/check/selftest.h" /* selftest_main */
 
 /* ---- The further systems of the literature, one file each. */
 #define CODE
@@ -6937,6 +7203,7 @@ static int usage(void) {
 
 int main(int argc, char **argv) {
     bound_spinning(argv);
+    check_rounding();
     if (argc < 2) return usage();
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))
@@ -6944,6 +7211,7 @@ int main(int argc, char **argv) {
     if (!strncmp(command, "--", 2)) return train_main(argc - 1, argv + 1);
     if (!strcmp(command, "train")) return train_main(argc - 2, argv + 2);
     if (!strcmp(command, "prepare")) return prepare_main(argc - 2, argv + 2);
+    if (!strcmp(command, "selftest")) return selftest_main();
 
     const int named = argc > 2 && strncmp(argv[2], "--", 2);
     const char *file = named ? argv[2] : NULL;
@@ -6955,7 +7223,7 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "sample")) run = sample_main;
     if (!strcmp(command, "info")) run = info_main;
     if (!run)
-        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare or help",
+        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, rest, options_from);

@@ -17,9 +17,7 @@ done
 if [ "$(cksum < $run/model.golf)" = "$(cat $record/model.cksum)" ]; then
     echo "model.golf is the recorded file, bit for bit"
 else
-    awk -v a="$(value $run val_bpb)" -v b="$(value $record val_bpb)" 'BEGIN {
-        d = a - b
-        printf "model.golf has other bits (another compiler or instruction set rounds differently): %+.4f bpb, ", d
-        print (d < 0.01 ? "as good as recorded" : "WORSE than recorded by more than seeds differ")
-        exit d >= 0.01 }'
+    echo "model.golf is NOT the recorded file. Every machine should compute it: ./train_golf selftest says where" >&2
+    echo "this build differs; please report it with that output and the compiler's command line" >&2
+    exit 1
 fi

@@ -671,7 +671,7 @@ static void test_long_rows(void) {
     static const struct {
         const char *options;
         int in_integers;
-    } rows[] = {{"wq=int8 hidden=131072", KERNEL_BITS == 8},
+    } rows[] = {{"wq=int8 hidden=131072", 1},
                 {"wq=int8 hidden=131080", 0},
                 {"wq=ternary hidden=1048576", 1}};
     for (size_t i = 0; i < COUNT(rows); i++) {

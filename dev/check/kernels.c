@@ -78,6 +78,126 @@ static void test_exp(void) {
           "softcap ends");
 }
 
+/* How far y is from the exact value, of which libm's is a unit of 2^-53 or two. */
+static double units(double y, double libm) {
+    return fabs(y - libm) / fmax(fabs(libm), 1e-300) * 0x1p53;
+}
+
+static void test_functions(void) {
+    double worst[5] = {0};
+    for (uint64_t i = 0; i < 200000; i++) {
+        const double u = uniform01(31, i), v = uniform01(32, i);
+        const double x = i % 2 ? 1400 * u - 700 : 4 * u - 2;
+        const double angle = i % 2 ? 14 * u - 7 : 1e6 * (2 * u - 1);
+        const double any = i % 2 ? 3 * u : ldexp(0.5 + u / 2, (int)(2090 * v) - 1070);
+        worst[0] = worse(worst[0], units(exp_of(x), exp(x)));
+        worst[1] = worse(worst[1], units(log_of(any), log(any)));
+        worst[2] = worse(worst[2], units(sin_of(angle), sin(angle)));
+        worst[3] = worse(worst[3], units(cos_of(angle), cos(angle)));
+        worst[4] = worse(worst[4], units(pow_of(2 * u, 100 * v), pow(2 * u, 100 * v)) /
+                                       (2 + fabs(100 * v * log(2 * u))));
+    }
+    printf(
+        "functions, units of 2^-53 from libm: exp %.2f, log %.2f, sin %.2f, cos %.2f\n",
+        worst[0], worst[1], worst[2], worst[3]);
+    CHECK(worst[0] <= 3 && worst[1] <= 3, "exp or log are wrong by more than 3 units");
+    CHECK(worst[2] <= 4 && worst[3] <= 4, "sin or cos are wrong by more than 4 units");
+    CHECK(worst[4] <= 4, "x^y is wrong by %g units", worst[4]);
+
+    CHECK(exp_of(0) == 1 && exp_of(-800) == 0 && isinf(exp_of(800)), "ends of exp");
+    CHECK(isnan(exp_of((double)NAN)) && isnan(log_of((double)NAN)), "NaN stays");
+    CHECK(exp_of(-(double)INFINITY) == 0 && isinf(exp_of((double)INFINITY)), "infinite");
+    CHECK(log_of(1) == 0 && log_of(0) == -(double)INFINITY && isnan(log_of(-1)),
+          "ends of log");
+    CHECK(isinf(log_of((double)INFINITY)), "log of infinity");
+    CHECK(cos_of(0) == 1 && sin_of(0) == 0 && pow_of(2, 10) == 1024 && pow_of(0, 2) == 0,
+          "exact results");
+}
+
+/* A float at random: of any size or, for sums that nearly cancel, near 1. */
+MAYBE float any_float(uint64_t key, uint64_t i) {
+    const uint64_t bits = hash64(key, i);
+    const float x = (float)(int32_t)(bits >> 40) * 0x1p-20f;
+    return ldexpf(bits & 1 ? x : -x, (int)(bits >> 1 & 63) - (bits & 128 ? 150 : 32));
+}
+
+/* Multiply-adds are rounded once: with an instruction for it or from doubles, one by one or
+ * in vectors, as libm's fmaf. */
+static void test_fused(void) {
+    check_rounding();
+#ifndef GOLF_DOUBLE
+    long wrong = 0;
+    for (uint64_t i = 0; i < 400000; i++) {
+        /* of every four: any, a sum that cancels, a product half a unit from a float */
+        const float half = 1 + (float)(2 * (i % 500) + 1) * 0x1p-12f;
+        const float a = i % 4 < 3 ? any_float(41, i) : half;
+        const float b = i % 4 < 3 ? any_float(42, i) : 1 + 0x1p-12f;
+        const float c = i % 4 == 1 ? -a * b + any_float(43, i) * 0x1p-30f
+                                   : any_float(44, i) * (i % 4 < 3 ? 1 : 0x1p-40f);
+        const vec one = (vec){0} + 1;
+        const Bits want = {.f = fmaf(a, b, c)};
+        const float got[] = {
+            fused(a, b, c), fused_by_doubles(a, b, c),
+            fused_lanes(one * a, one * b, one * c)[i % LANES],
+            fused_lanes_by_doubles(one * a, one * b, one * c)[i % LANES]};
+        for (int k = 0; k < 4; k++) wrong += (Bits){.f = got[k]}.u != want.u;
+    }
+    CHECK(wrong == 0, "%ld multiply-adds are not rounded once", wrong);
+    /* Just above, at and just below half a unit: an odd last bit decides. */
+    CHECK(fused_by_doubles(1 + 0x1p-12f, 1 + 0x1p-12f, 0x1p-60f) ==
+              1 + 0x1p-11f + 0x1p-23f,
+          "just above half a unit");
+    CHECK(fused_by_doubles(1 + 0x1p-12f, 1 + 0x1p-12f, -0x1p-60f) == 1 + 0x1p-11f,
+          "just below half a unit");
+    CHECK(isinf(fused_by_doubles(FLT_MAX, FLT_MAX, 1)), "infinity");
+    CHECK(isnan(fused_by_doubles((float)INFINITY, 0, 1)), "NaN");
+#endif
+}
+
+/* The order of sums is written here once more, lane by lane: it is part of what every machine
+ * computes. */
+static real sum_by_hand(const real *x, const real *y, int K) {
+    real lane[16] = {0};
+    for (int i = 0; i < K; i++) lane[i % 16] += x[i] * y[i];
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[half + i];
+    return lane[0];
+}
+
+/* A row of c = a b: blocks of 256 terms, each a chain of multiply-adds. */
+static real product_by_hand(const real *a, const real *b, int k) {
+    real sum = 0;
+    for (int block = 0; block < k; block += 256) {
+        real chain = 0;
+        for (int i = block; i < MIN(k, block + 256); i++)
+            chain = fused(a[i], b[i], chain);
+        sum = block ? chain + sum : chain;
+    }
+    return sum;
+}
+
+static void test_order(void) {
+    enum { MOST = 700, N = 45 };
+    const real *x = reals(MOST, 51), *y = reals(MOST * N, 52);
+    for (int K = 1; K <= MOST; K += K < 70 ? 1 : 63) {
+        real got[N], want[N];
+        CHECK(inner(x, y, K) == sum_by_hand(x, y, K), "inner, %d numbers", K);
+        gemm(got, N, mat(x, MOST), mat_t(y, MOST), 1, N, K, 0);
+        for (int j = 0; j < N; j++) want[j] = product_by_hand(x, y + j * MOST, K);
+        CHECK(!memcmp(got, want, sizeof got), "gemm, %d terms", K);
+    }
+    double lane[16] = {0};
+    for (int i = 0; i < MOST - 3; i++) lane[i % 16] += (double)x[i] * (double)x[i];
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[half + i];
+    CHECK(sum_of_sizes(x, MOST - 3, 1) == lane[0], "sum of squares");
+}
+
+/* Short trainings have the recorded bits, in any build. */
+static void test_selftest(void) {
+    if (!DOUBLE) CHECK(selftest_main() == 0, "see above");
+}
+
 /* ------------------------------------------------------------------------------------
  * Products against their definitions, in memory of exactly the right size */
 static const int sizes[] = {1,  2,  3,  4,  5,  7,  8,  9,  13, 14,  15,  16,  17,
@@ -300,7 +420,7 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     const real s = (real)(1 + dice(100)) / 77;
     double sum = 0;
 
-    for (int i = 0; i < n * k; i++) x[i] = (int8_t)(extreme ? -128 : dice(256) - 128);
+    for (int i = 0; i < n * k; i++) x[i] = (int8_t)(extreme ? -127 : dice(255) - 127);
     for (int i = 0; i < m * k; i++) codes[i] = (int8_t)(extreme ? 1 : dice(3) - 1);
     fill_steps(inv, n);
     set_all(want, len, 7);
@@ -337,7 +457,7 @@ static void test_gemm_int(void) {
     check_gemm_int(20, 40, 4096, 1);
 }
 
-/* Where the kernel takes 8 bits on both sides, codes of all sizes. */
+/* Codes of 8 bits on both sides, of all sizes. */
 static void test_gemm_int8(void) {
     enum { N = 20, M = 70, K = 530 };
     int8_t *x = (int8_t *)reals(N * K, 0), *codes = (int8_t *)reals(M * K, 0);
@@ -346,11 +466,7 @@ static void test_gemm_int8(void) {
 
     fill_steps(inv, N);
     for (int i = 0; i < N * K; i++) x[i] = (int8_t)(dice(255) - 127);
-    for (int i = 0; i < M * K; i++) codes[i] = (int8_t)(dice(255) - 127);
-    if (KERNEL_BITS == 2) {
-        DIES("8 bits", "only -1, 0, 1", int_pack(&w, codes, M, K));
-        return;
-    }
+    for (int i = 0; i < M * K; i++) codes[i] = (int8_t)(dice(256) - 128);
     int_pack(&w, codes, M, K);
     gemm_int(y, M, x, inv, &w, (real)0.01, N);
     gemm_int_naive(want, M, x, inv, codes, (real)0.01, N, M, K);
@@ -778,6 +894,10 @@ int main(void) {
     run_test("bf16", test_bf16);
     run_test("randomness", test_randomness);
     run_test("exp, softcap", test_exp);
+    run_test("functions", test_functions);
+    run_test("rounding", test_fused);
+    run_test("order of sums", test_order);
+    run_test("selftest", test_selftest);
     run_test("gemm", test_gemm);
     run_test("gemm: precision", test_precision);
     run_test("gemm: tasks", test_tasks);

@@ -226,7 +226,7 @@ static void early_exit_enter(Golf *m, int p, int N) {
 static double confidence_of(const real *l, double lse, int V) {
     double most = (double)l[0];
     for (int k = 1; k < V; k++) most = fmax(most, (double)l[k]);
-    return exp(most - lse);
+    return exp_of(most - lse);
 }
 
 /* n tokens from h0 on behind run i of a phase, whose predictions were just read: who has
@@ -291,7 +291,7 @@ static void early_exit_report(const Golf *m, const Score *s, FILE *f) {
     for (int i = 0; i < m->n_visits; i++)
         fprintf(f, "application %d: %.4f of the tokens leave; val_bpb %.6f if all did\n",
                 i + 1, (double)e->leave[i] / (double)e->scored,
-                e->sum[i] / log(2.0) / (double)s->bytes);
+                e->sum[i] / log_of(2) / (double)s->bytes);
 }
 
 static const System early_exit_system = {.name = "early_exit",
@@ -623,7 +623,7 @@ bug exits-take-the-aim double "early_exit: aim" "$(in_ exit_losses)s/m->prev\[m-
 bug exits-of-the-first-part float "early_exit: choice" "$(in_ read_stream)s/stream + (size_t)h0 \* (size_t)m->config.width/stream/"
 bug exit-where-sure-last float "early_exit: choice" "$(in_ leave_at)s/e->exit\[at\] || //"
 bug exit-before-it-is-sure float "early_exit: choice" "$(in_ leave_at)s/sure < e->confidence/sure > e->confidence/"
-bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp(most - lse)/exp(most) \/ exp(lse + 0.2)/"
+bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp_of(most - lse)/exp_of(most) \/ exp_of(lse + 0.2)/"
 bug exit-of-shared-buffers float "early_exit: shorter" "$(in_ early_exit_enter)s/if (before < 0) return;/if (before != 0) return;/"
 bug exit-seen-late float "early_exit: causality" "$(in_ leave_at)s/m->logits + row \* V/m->logits + (row + 1) % (size_t)n * V/"
 bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && (!first || n >= T)) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& (!first || n >= T)) (*z)->scored(m, n); } &/"

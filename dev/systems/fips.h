@@ -232,14 +232,14 @@ static void fips_fold(Golf *m) {
 static double fips_cubic(const Config *c, int step, int steps) {
     const int end = steps * 3 / 4;
     const double x = end > 0 ? fmin((double)step / end, 1) : 1;
-    return c->fips_sparse * (1 - pow(1 - x, 3));
+    return c->fips_sparse * (1 - (1 - x) * (1 - x) * (1 - x));
 }
 
 static double fips_accelerated(const Config *c, int step, int steps) {
     const int end = steps * 3 / 4;
     const double jump = 0.075 * steps, s = c->fips_sparse;
     const double x = end > jump ? fmin((step - jump) / (end - jump), 1) : 1;
-    return step < jump ? s / 15 : s - s / 3 * pow(1 - x, 3);
+    return step < jump ? s / 15 : s - s / 3 * (1 - x) * (1 - x) * (1 - x);
 }
 
 /* Gradual magnitude pruning: every 50 steps, and at 3/4 of them for the last time. -1: not
@@ -349,7 +349,7 @@ static void fips_fit(Golf *m, const Golf *from) {
 
 /* Of step `step` of those before training: a cosine to a tenth of the peak. */
 static double fips_rate(const Config *c, int step) {
-    const double way = cos(acos(-1.0) * step / c->fips_steps);
+    const double way = cos_of(3.141592653589793 * step / c->fips_steps);
     return c->fips_lr * (0.1 + 0.9 * (1 + way) / 2);
 }
 

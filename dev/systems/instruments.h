@@ -128,7 +128,7 @@ static CodeCensus measure_codes(const Golf *m, const Instruments *s) {
         const size_t end = t->at_scale + t->copy_scales * (size_t)t->stored_copies;
         for (size_t i = t->at_scale; i < end; i++) {
             if (!(m->scale[i] > 0 && s->first_scale[i] > 0)) continue; /* none there */
-            d.drift += fabs(log2((double)(m->scale[i] / s->first_scale[i])));
+            d.drift += fabs(log_of((double)(m->scale[i] / s->first_scale[i]))) / log_of(2);
             scales++;
         }
     }

@@ -161,7 +161,7 @@ static void choose_top(int *chosen, const real *z, int size, int top) {
     }
 }
 
-static real choice_gate(real z) { return 1 / (1 + exp(-z)); }
+static real choice_gate(real z) { return 1 / (1 + (real)exp_of(-(double)z)); }
 
 /* z = Wsel x, + sel_bias of the MLP's; and what is chosen.  x (n,C) */
 static void choice_forward(const Golf *m, const Chunk *k, int which, const Act *x) {
@@ -185,7 +185,7 @@ static void choice_forward(const Golf *m, const Chunk *k, int which, const Act *
 
 /* ---- Entropy */
 /* log P of a choice (L) in a sequence, times its rate: what the backward pass needs. */
-static double *log_of(const Golf *m, int which, int sequence, int block) {
+static double *balance_log(const Golf *m, int which, int sequence, int block) {
     const size_t i = (size_t)sequence * block_count(&m->config) + block;
     return moeut_of(m)->log[which] + i * choice_logits(&m->config, which);
 }
@@ -194,7 +194,7 @@ static double *log_of(const Golf *m, int which, int sequence, int block) {
 static void choice_softmax(double *P, const real *z, int E) {
     double sum = 0;
     for (int e = 0; e < E; e++) {
-        P[e] = exp((double)(z[e] - z[0]));
+        P[e] = exp_of((double)(z[e] - z[0]));
         sum += P[e];
     }
     for (int e = 0; e < E; e++) P[e] /= sum;
@@ -227,7 +227,7 @@ static double entropy_forward(const Golf *m, int which, int sequence, int block,
     const Choice of = choice_of(&m->config, which);
     const double share = which == OF_MLP ? 1 : 10.0 * of.groups;
     const double rate = m->config.moe_entropy / B / share;
-    double *log_p = log_of(m, which, sequence, block), loss = 0;
+    double *log_p = balance_log(m, which, sequence, block), loss = 0;
     if (!of.size) return 0;
 
     for (int g = 0; g < of.groups; g++) {
@@ -235,7 +235,7 @@ static double entropy_forward(const Golf *m, int which, int sequence, int block,
         const int count = add_softmaxes(sum, m, which, sequence, block, g);
         if (!count) continue; /* a block that did not run */
         for (int e = 0; e < of.size; e++) {
-            log_p[e] = rate / count * log(fmax(sum[e] / count, 1e-30));
+            log_p[e] = rate / count * log_of(fmax(sum[e] / count, 1e-30));
             loss += sum[e] * log_p[e];
         }
         log_p += of.size;
@@ -283,7 +283,7 @@ static void choice_backward(const Golf *m, const Chunk *k, int which) {
 
     for (int n = 0; n < k->n; n++) {
         const int sequence = (k->n0 + n) / m->T;
-        const double *log_p = log_of(m, which, sequence, block_of(&m->config, k->p));
+        const double *log_p = balance_log(m, which, sequence, block_of(&m->config, k->p));
         for (int g = 0; g < of.groups; g++) {
             const size_t at = n * L + g * of.size;
             entropy_backward(dz + at, z + at, log_p + g * of.size, of.size);

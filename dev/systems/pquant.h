@@ -221,7 +221,7 @@ static void small_probabilities(const Config *c, real *prob, const real *router,
         most = e ? larger(most, prob[e]) : prob[e];
     }
     for (int e = 0; e < E; e++) {
-        prob[e] = exp(prob[e] - most);
+        prob[e] = (real)exp_of((double)(prob[e] - most));
         sum += prob[e];
     }
     for (int e = 0; e < E; e++) prob[e] = prob[e] / sum;

@@ -187,8 +187,8 @@ static __attribute__((unused)) void calibration_adamw(Golf *m,
                                                       double decay) {
     const double beta1 = 0.9, beta2 = 0.999;
     const real b1 = (real)beta1, b2 = (real)beta2;
-    const real c1 = (real)(1 / (1 - pow(beta1, step + 1)));
-    const real c2 = (real)(1 / (1 - pow(beta2, step + 1)));
+    const real c1 = (real)(1 / (1 - pow_of(beta1, step + 1)));
+    const real c2 = (real)(1 / (1 - pow_of(beta2, step + 1)));
     const real lr = (real)rate, keep = (real)(1 - rate * decay);
 
     EACH_TENSOR(t, m) {

@@ -14,7 +14,7 @@ static __attribute__((unused)) real teach_token(real *other, real other_lse,
     real kl = 0;
 
     for (int k = 0; k < V; k++) {
-        const real p = exp(other[k] - other_lse);
+        const real p = (real)exp_of((double)(other[k] - other_lse));
         kl += p * ((other[k] - other_lse) - (l[k] - lse));
         other[k] = -W * dloss * p * (1 - l[k] * l[k] * cap2);
     }
