@@ -1562,11 +1562,11 @@ enum { PACK_DEPTH = 512 };
  * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
-    const int by_row = b.inv && !b.trans; /* a step for each term */
-    if (!w->panel || w->k != k || w->n != n || !w->ratio == by_row) {
+    const int per_term = b.inv && !b.trans; /* a step for each term */
+    if (!w->panel || w->k != k || w->n != n || (w->ratio != NULL) != per_term) {
         weights_16_free(w);
         *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
-                         .ratio = by_row ? xcalloc(k, sizeof *w->ratio) : NULL,
+                         .ratio = per_term ? xcalloc(k, sizeof *w->ratio) : NULL,
                          .k = k,
                          .n = n};
     }
