@@ -2574,7 +2574,8 @@ static void logit_codes(int16_t *h, int16_t *factored, real *step, const real *x
                         const real *factor, int N, int V) {
     FOR_ROWS(n, N, V) {
         const real most = absmax_or_nan(x + at, V);
-        const real largest = most < (real)INFINITY ? larger((real)1e-20, most) : (real)INFINITY;
+        const real largest =
+            most < (real)INFINITY ? larger((real)1e-20, most) : (real)INFINITY;
         step[n] = most < (real)INFINITY ? largest / (real)CARRY_TOP : (real)NAN;
         carried_codes(h + at, x + at, NULL, largest, V);
         carried_codes(factored + at, x + at, factor, largest, V);

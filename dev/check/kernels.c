@@ -729,7 +729,8 @@ static void test_loss_of_nan(void) {
         set_all(l, V, 1);
         l[7] = (real)NAN;
         if (way)
-            loss_codes(h, h + V, &step, &target_dz, &lse, &loss, l, ones, &target, 1, 1, V);
+            loss_codes(h, h + V, &step, &target_dz, &lse, &loss, l, ones, &target, 1, 1,
+                       V);
         else loss_forward(l, &lse, &loss, &target, 1, V);
         CHECK(isnan(loss), "the loss of a logit that is none: %g", (double)loss);
     }
@@ -738,7 +739,8 @@ static void test_loss_of_nan(void) {
 
 static void test_loss_codes(void) {
     enum { N = 9, V = 177 };
-    static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N], factor[V];
+    static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N],
+        factor[V];
     static int16_t h[N * V], factored[N * V];
     int target[N];
 
@@ -790,8 +792,8 @@ static void test_small_codes(void) {
         want[1] += (double)x[i] * (double)factor[i];
     }
     for (int k = 0; k < 2; k++)
-        CHECK(fabs(sum[k] - want[k]) <= 32 * (double)step + 1e-6, "sum %g, not %g", sum[k],
-              want[k]);
+        CHECK(fabs(sum[k] - want[k]) <= 32 * (double)step + 1e-6, "sum %g, not %g",
+              sum[k], want[k]);
     x[78] = (real)NAN;
     logit_codes(h[0], h[1], &step, x, factor, 1, V);
     CHECK(isnan(step), "a gradient that is none");
