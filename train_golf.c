@@ -1327,11 +1327,11 @@ static void pack_columns_of_b(int32_t *panel, Mat b, int have, int depth) {
  * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
-    const int by_row = b.inv && !b.trans; /* a step for each term */
-    if (!w->panel || w->k != k || w->n != n || !w->ratio == by_row) {
+    const int fractioned = b.inv && !b.trans; /* each term has a step of its own */
+    if (!w->panel || w->k != k || w->n != n || fractioned != (w->ratio != NULL)) {
         weights_16_free(w);
         *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
-                         .ratio = by_row ? xcalloc(k, sizeof *w->ratio) : NULL,
+                         .ratio = fractioned ? xcalloc(k, sizeof *w->ratio) : NULL,
                          .k = k,
                          .n = n};
     }
