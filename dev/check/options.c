@@ -443,6 +443,18 @@ static void test_donor(void) {
     }
 }
 
+/* Does this build know all options of the preset? One may need a system that is not there. */
+static int preset_is_known(const char *name) {
+    may_return = 1;
+    if (setjmp(refused_at)) {
+        may_return = 0;
+        return 0;
+    }
+    preset_config(name);
+    may_return = 0;
+    return 1;
+}
+
 /* What a preset brings along is not asked for: it may mean nothing beside the command
  * line's options. The same from the command line is refused. */
 static void test_presets(void) {
@@ -450,6 +462,7 @@ static void test_presets(void) {
     Config c = with_option(&from, "extra_norm", "none");
     const char *why, *name;
     for (size_t i = 0; i < COUNT(presets); i++) {
+        if (!preset_is_known(presets[i].name)) continue;
         const Config preset = preset_config(presets[i].name);
         name = meaningless(&preset, &plain, &why);
         CHECK(!name, "preset %s: --%s means nothing", presets[i].name, name);
