@@ -102,9 +102,10 @@ $(TESTS)/commands_%: dev/check/commands.c $(TEST_SOURCES) | $(TESTS)
 $(TESTS):
 	mkdir -p $@
 
-# A program runs as soon as it is there, beside the compiler at work on the next one.
-$(TEST_PROGRAMS:=.said): %.said: % always
-	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $< > $@ 2>&1 || echo "$<: exit status $$?" >> $@
+# One job is to build a program and to run it: make itself would first build them all.
+$(TEST_PROGRAMS:=.said): %.said: always
+	@$(MAKE) -s $*
+	@OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive} $* > $@ 2>&1 || echo "$*: exit status $$?" >> $@
 always:
 
 test:

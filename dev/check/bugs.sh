@@ -9,7 +9,8 @@
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
-# alone, PART=ci for these but for those of options.c, which take half a minute each, JOBS (2 at a time).
+# alone, PART=ci for these but for those of options.c, which take half a minute each, PART=systems for those of
+# the systems, JOBS (2 at a time).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2} BUGS=${BUGS:-} PART=${PART:-all}
@@ -100,7 +101,7 @@ seen=
 bug() { # of the core: NAME double|float PROGRAM PATTERN SED...
     name=$1 numbers=$2 program=$3 pattern=$4
     shift 4
-    case $PART.$program in ci.options) return ;; esac
+    case $PART.$program in ci.options | systems.*) return ;; esac
     untouched "$numbers" "$program" ""
     start "$name" verdict_of_bug "$name" "$numbers" "$program" "$pattern" "" "$@"
 }
@@ -336,7 +337,7 @@ bug() { # NAME double|float PATTERN SED...
     start "$system: $name" verdict_of_bug "$name" "$numbers" systems "$pattern" "$system" "$@"
 }
 for file in dev/systems/*.h; do
-    [ "$PART" = all ] || break
+    case $PART in core | ci) break ;; esac
     system=$(basename "$file" .h)
     awk '/^#e/ { on = 0 } on; /^#elif defined BUGS/ { on = 1 }' "$file" > "$tmp/rows"
     # shellcheck disable=SC1091

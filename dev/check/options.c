@@ -450,6 +450,9 @@ static void test_presets(void) {
     Config c = with_option(&from, "extra_norm", "none");
     const char *why, *name;
     for (size_t i = 0; i < COUNT(presets); i++) {
+        Config known;
+        if (!read_options(&known, presets[i].options))
+            continue; /* a system is not there */
         const Config preset = preset_config(presets[i].name);
         name = meaningless(&preset, &plain, &why);
         CHECK(!name, "preset %s: --%s means nothing", presets[i].name, name);
