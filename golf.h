@@ -426,12 +426,14 @@ double now(void); /* seconds, monotonic */
  * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
  * holds numbers, or q codes of 8 bits (inputs), or h codes of up to 16 bits (gradients of
  * outputs, and what else is rounded for a product). A code stands for code * inv[stored
- * row] or, where inv is NULL, for code * step. */
+ * row]; or, with `steps`, code * steps[stored row / STEP_ROWS * ld + column]; or else for
+ * code * step. */
+enum { STEP_ROWS = 28 };
 typedef struct {
     const real *f;
     const int8_t *q;
     const int16_t *h;
-    const real *inv;
+    const real *inv, *steps;
     real step;
     size_t ld;
     int trans;
@@ -452,8 +454,8 @@ static inline Mat transposed(Mat x) {
 }
 static inline Mat mat_t(const real *f, size_t ld) { return transposed(mat(f, ld)); }
 
-static inline Mat mat_at(Mat x, size_t i,
-                         size_t j) { /* the view that starts at element (i,j) */
+/* The view that starts at element (i,j); with steps, at the first of STEP_ROWS rows. */
+static inline Mat mat_at(Mat x, size_t i, size_t j) {
     const size_t row = x.trans ? j : i;
     const size_t col = x.trans ? i : j;
     if (x.f) {
@@ -463,6 +465,7 @@ static inline Mat mat_at(Mat x, size_t i,
     if (x.q) x.q += row * x.ld + col;
     if (x.h) x.h += row * x.ld + col;
     if (x.inv) x.inv += row;
+    if (x.steps) x.steps += row / STEP_ROWS * x.ld + col;
     return x;
 }
 
@@ -533,8 +536,7 @@ void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale);
 void weights_16_free(Weights16 *w);
 void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m);
-void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n, int k,
-                int acc);
+void gemm_codes(const Gemm *g);
 void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top);
 
 /* ------------------------------------------------------------------------------------------
@@ -636,10 +638,8 @@ typedef struct {
 
 enum {
     CHUNK = 42,      /* tokens that one thread takes through layer after layer */
-    HEAD_CHUNK = 28, /* the same for the head, whose rows are V long */
-    HEAD =
-        1024 /* tokens whose logits exist at one time; a multiple of the terms of a sum, so
-                        that dE has the same blocks as if all tokens were taken at once */
+    HEAD_CHUNK = STEP_ROWS, /* 28: the same for the head, whose rows are V long */
+    HEAD = 37 * HEAD_CHUNK /* 1036 tokens, whose logits exist at one time */
 };
 
 #define X(name) SYS_##name,
@@ -684,7 +684,8 @@ struct Golf {
     BACKWARD_CODES(CODES_FIELD)
     ADAPTER_REALS(REAL_FIELD)
     real *logits;      /* (min(N,HEAD),V) */
-    Rounded dlogits_h; /* the same: gradients, but for the targets' part, */
+    Rounded dlogits_h; /* the same: gradients, but for the targets' part (steps: a row per
+                          chunk, see column_codes), */
     real *target_dl;   /* (min(N,HEAD)) which is this */
     real *partial;     /* (rows_partial,n_interface) gradients of one phase, per chunk */
     size_t rows_partial;

@@ -1427,12 +1427,10 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
  * The error: each d of dY becomes d + e, |e| a little over half a step, 1.02 * 2^-16 of
  * the largest |d| of its token (or of 1e-20). With fractions, let F be the largest of
  * (a token's largest |d|) * factor over the terms of a sum, for dX: the token's largest
- * |d| times the largest step of W. Then d * factor is wrong by less than 2^-14 F, and by
- * 2^-12 F where codes are cut to 14 bits: dW of the head, whose inputs are rounded, too,
- * by up to 2^-11.9 of their token's largest. (In the head's dX no sum loses small numbers,
- * see carried_codes.) dX and dW are wrong by at most the sum of
- * these times the other operand. (bf16 rounds a number by up to 2^-8 of it, fp32 by
- * 2^-24.) */
+ * |d| times the largest step of W. Then d * factor is wrong by less than 2^-14 F. dX and
+ * dW are wrong by at most the sum of these times the other operand. (bf16 rounds a number
+ * by up to 2^-8 of it, fp32 by 2^-24.) The head is another case, as most gradients of
+ * logits are far smaller than their token's largest: see carried_codes and column_codes. */
 
 enum { TOP16 = 32767 };
 
@@ -1594,15 +1592,16 @@ void weights_16_free(Weights16 *w) {
 /* ---- Drivers of codes of 16 bits -------------------------------------------------- */
 static const int32_t from_0[MR];
 
-/* As sweep: all tiles of c(rows,cols). */
+/* As sweep: all tiles of c(rows,cols); scale (rows). */
 static void sweep_16(real *c, size_t ldc, const int32_t *a, size_t a_step,
                      const int32_t *b, size_t b_step, const real *scale, int rows,
                      int cols, int words, int add) {
-    Codes t = {.words = words, .start = from_0, .scale = scale, .add = add};
+    Codes t = {.words = words, .start = from_0, .add = add};
     for (int j = 0; j < cols; j += NRI) {
         t.b = b + j / NRI * b_step;
         for (int i = 0; i < rows; i += MR) {
             t.a = a + i / MR * a_step;
+            t.scale = scale + i;
             tiles_of_16[height_of(rows - i)](c + i * ldc + j, ldc, &t, MIN(rows - i, MR),
                                              MIN(cols - j, NRI));
         }
@@ -1652,22 +1651,23 @@ void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m) {
  * takes `most` terms:
  *   inputs_8    a, transposed: gradients of 16 bits; b: inputs of 8 bits. Each stored row
  *               of both, a token, has a step of its own.
- *   inputs_16   the same of 16 bits: cut to 14 and to 12 bits.
+ *   head_16     a, transposed: gradients of logits, of 16 bits; each stored column has a
+ *               step of its own for each block of terms (Mat.steps). b: inputs of 16 bits
+ *               with a step per token, of which 12 bits are used.
  *   plain_12    both of 12 bits, with one step each (Mat.step). */
-static const Terms inputs_8 = {TOP16, 127, 512}, inputs_16 = {8191, 2048, 128},
+static const Terms inputs_8 = {TOP16, 127, 512}, head_16 = {TOP16, 2048, STEP_ROWS},
                    plain_12 = {2047, 2047, 512};
 _Static_assert((int64_t)TOP16 * 127 * 512 <= INT32_MAX, "inputs_8");
-_Static_assert((int64_t)8191 * 2048 * 128 <= INT32_MAX, "inputs_16");
+_Static_assert((int64_t)TOP16 * 2048 * STEP_ROWS <= INT32_MAX, "head_16");
 _Static_assert((int64_t)2047 * 2047 * 512 <= INT32_MAX, "plain_12");
-_Static_assert(512 <= 2 * KC && HEAD % 512 == 0, "blocks of terms: see HEAD");
+_Static_assert(512 <= 2 * KC && HEAD % STEP_ROWS == 0, "blocks of terms");
 
-/* For the k terms of a block: the fractions that go into a's codes. Returns the factor of
- * the sums. */
-static real block_fractions(int16_t *ratio, Mat a, Mat b, const Terms *t, int k) {
+/* For the k terms of a block of inputs_8: the fractions that go into a's codes. Returns
+ * the factor of the sums. */
+static real block_fractions(int16_t *ratio, Mat a, Mat b, int k) {
     real factor[2 * KC];
     for (int i = 0; i < k; i++) factor[i] = a.inv[i] * b.inv[i];
-    const real scale = fractions(ratio, factor, k, t->a);
-    return b.q ? scale : scale * 16; /* 16: of 16 bits 12 are used */
+    return fractions(ratio, factor, k, TOP16);
 }
 
 /* a(have,depth) to panels of MR rows, `step` words apart; no ratio unless a.trans. */
@@ -1682,35 +1682,34 @@ static void pack_panels_of_a(int32_t *panel, size_t step, Mat a, const int16_t *
                        2 * depth, MIN(have - i, MR));
 }
 
-/* One thread; panels as in gemm_serial, blocks of t->most terms. */
-void gemm_codes(real *c, size_t ldc, Mat a, Mat b, const Terms *t, int m, int n, int k,
-                int acc) {
+/* One thread; panels as in gemm_serial, blocks of terms->most terms. */
+void gemm_codes(const Gemm *g) {
     enum { A_STEP = MR * KC + WORDS, B_STEP = NRI * KC };
     enum { A_SIZE = MC / MR * A_STEP, B_SIZE = CEIL(NC, NRI) * B_STEP };
     static _Thread_local int32_t *room;
-    static const int16_t to_12_bits[2 * KC] = {[0 ... 2 * KC - 1] = 1 << 11};
     if (!room) room = xcalloc(A_SIZE + B_SIZE, 4);
     int32_t *b_panels = room, *a_panels = room + B_SIZE;
-    const int plain = t == &plain_12; /* no fractions */
-    int16_t fraction[2 * KC];
-    const int16_t *ratio = plain ? NULL : fraction;
-    const int16_t *b_ratio = t == &inputs_16 ? to_12_bits : NULL;
+    const int most = g->terms->most;
+    int16_t ratio[2 * KC];
+    const int16_t *a_ratio = g->terms == &inputs_8 ? ratio : NULL;
+    const int16_t *b_ratio = g->terms == &head_16 ? ratio : NULL;
 
-    for (int j = 0; j < n; j += NC)
-        for (int k0 = 0; k0 < k; k0 += t->most) {
-            const int cols = MIN(n - j, NC), depth = MIN(k - k0, t->most);
-            real scale[MR] = {a.step * b.step};
-            if (!plain)
-                scale[0] = block_fractions(fraction, mat_at(a, 0, k0), mat_at(b, k0, 0),
-                                           t, depth);
-            for (int r = 1; r < MR; r++) scale[r] = scale[0];
-            pack_pairs_of_b(b_panels, B_STEP, mat_at(b, k0, j), b_ratio, cols, depth);
+    for (int j = 0; j < g->n; j += NC)
+        for (int k0 = 0; k0 < g->k; k0 += most) {
+            const int cols = MIN(g->n - j, NC), depth = MIN(g->k - k0, most);
+            const Mat a = mat_at(g->a, 0, k0), b = mat_at(g->b, k0, j);
+            real scale[MC], factor = g->a.step * g->b.step;
+            if (a_ratio) factor = block_fractions(ratio, a, b, depth);
+            if (b_ratio) factor = fractions(ratio, b.inv, depth, head_16.b);
+            pack_pairs_of_b(b_panels, B_STEP, b, b_ratio, cols, depth);
 
-            for (int i = 0; i < m; i += MC) {
-                const int rows = MIN(m - i, MC);
-                pack_panels_of_a(a_panels, A_STEP, mat_at(a, i, k0), ratio, rows, depth);
-                sweep_16(c + i * ldc + j, ldc, a_panels, A_STEP, b_panels, B_STEP, scale,
-                         rows, cols, CEIL(depth, 2), acc || k0 > 0);
+            for (int i = 0; i < g->m; i += MC) {
+                const int rows = MIN(g->m - i, MC);
+                for (int r = 0; r < rows; r++)
+                    scale[r] = a.steps ? factor * a.steps[i + r] : factor;
+                pack_panels_of_a(a_panels, A_STEP, mat_at(a, i, 0), a_ratio, rows, depth);
+                sweep_16(g->c + i * g->ldc + j, g->ldc, a_panels, A_STEP, b_panels,
+                         B_STEP, scale, rows, cols, CEIL(depth, 2), g->acc || k0 > 0);
             }
         }
 }
@@ -1747,11 +1746,16 @@ static void gemm_task(const Gemm **order, double most, int task) {
     const Gemm *g = *order;
     const int across = CEIL(g->n, nb);
     const int i = task / across * mb, j = task % across * nb;
-    real *c = g->c + i * g->ldc + j;
-    const Mat a = mat_at(g->a, i, 0), b = mat_at(g->b, 0, j);
-    const int rows = MIN(g->m - i, mb), cols = MIN(g->n - j, nb);
-    if (g->terms) gemm_codes(c, g->ldc, a, b, g->terms, rows, cols, g->k, g->acc);
-    else gemm_serial(c, g->ldc, a, b, NULL, rows, cols, g->k, g->acc);
+    Gemm part = *g;
+    part.c += i * g->ldc + j;
+    part.a = mat_at(g->a, i, 0);
+    part.b = mat_at(g->b, 0, j);
+    part.m = MIN(g->m - i, mb);
+    part.n = MIN(g->n - j, nb);
+    if (part.terms) gemm_codes(&part);
+    else
+        gemm_serial(part.c, part.ldc, part.a, part.b, NULL, part.m, part.n, part.k,
+                    part.acc);
 }
 
 /* Those with the largest tasks first: the last to be done should be small. Returns the
@@ -2505,49 +2509,73 @@ INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
     *sums += first_lanes(e, have);
 }
 
-/* x (n), |x| <= largest, as codes of 16 bits: h = rint(x * f * top / largest), f: a factor
- * of at most 1 for each of them, or NULL. Gradients of logits are as many as there are
- * tokens, most of them tiny, and of one sign: if all under half a step became 0, a part of
- * the whole would be missing that no sum over tokens brings back. So what a rounding
- * leaves goes on to the number CARRY places further (error diffusion), which is why top is
- * less than TOP16. */
+/* Gradients of logits as codes of 16 bits. They are as many as there are tokens of the
+ * vocabulary, most of them tiny, and of one sign: if all under half a step became 0, a part
+ * of the whole would be missing that no sum brings back. So dz and dE take codes of their
+ * own, in which nothing is lost that counts in their sums.
+ *
+ * For dz, whose sums run along the row of a token: h (n) = rint(x * factor * top /
+ * largest), |x| <= largest, factor <= 1, and what a rounding leaves goes on to the number
+ * CARRY places further (error diffusion), which is why top is less than TOP16. */
 enum { CARRY = 64, CARRY_TOP = 32766 };
 
 /* `have` numbers, at most CARRY. */
-INLINE void carry_on(int16_t *h, const real *x, const real *f, real inverse, vec *carry,
-                     const int have) {
+INLINE void carry_on(int16_t *h, const real *x, const real *factor, real inverse,
+                     vec *carry, const int have) {
     UNROLL for (int c = 0; c < CARRY / LANES; c++) {
         const int i = c * LANES;
         if (i >= have) break;
-        vec v = load_reals(x + i, have - i) * inverse;
-        if (f) v *= load_reals(f + i, have - i);
-        v += carry[c];
+        const vec scaled = load_reals(x + i, have - i) * inverse;
+        const vec v = scaled * load_reals(factor + i, have - i) + carry[c];
         const vec q = rint_lanes(v);
         carry[c] = v - q;
         store_halves(h + i, q, have - i);
     }
 }
 
-static void carried_codes(int16_t *h, const real *x, const real *f, real largest, int n) {
+static void carried_codes(int16_t *h, const real *x, const real *factor, real largest,
+                          int n) {
     const real inverse = (real)CARRY_TOP / largest;
     vec carry[CARRY / LANES] = {{0}};
     int i = 0;
     for (; i + CARRY <= n; i += CARRY)
-        carry_on(h + i, x + i, f ? f + i : NULL, inverse, carry, CARRY);
-    if (i < n) carry_on(h + i, x + i, f ? f + i : NULL, inverse, carry, n - i);
+        carry_on(h + i, x + i, factor + i, inverse, carry, CARRY);
+    if (i < n) carry_on(h + i, x + i, factor + i, inverse, carry, n - i);
 }
 
-/* loss_forward and loss_backward at once, for a head in codes. dz is dloss * dcap / sum,
- * less target_dz at the target, which stays a number; dcap = exp(l - 30) (1 - (l/30)^2) >=
- * 0 is rounded to codes of 16 bits (carried_codes):
- *     h = rint(32766 * dcap / largest),  step = dloss * largest / sum / 32766
- *     dz = step * h - (target_dz at the target, else 0)
- * h (N,V); the same of dz * factor, factored (N,V); step, target_dz, lse, loss (N) <-
- * logits (N,V), which are lost, factor (V), targets (N). */
-void loss_codes(int16_t *h, int16_t *factored, real *step, real *target_dz, real *lse,
-                real *loss, real *logits, const real *factor, const int *targets,
-                real dloss, int N, int V) {
+/* For dE, whose sums run over tokens: a step for each column, from its largest number in
+ * these N <= STEP_ROWS rows. h = rint(x * size / step), step (V) = the largest |x * size|
+ * of the column / TOP16; NaN if the size of a row is.  h (N,V) <- x (N,V), size (N) */
+static void column_codes(int16_t *h, real *step, const real *x, const real *size, int N,
+                         int V) {
+    real none = 0;
+    for (int n = 0; n < N; n++) none += 0 * size[n];
+    for (int i = 0; i < V; i += LANES) {
+        const int have = V - i;
+        vec v[STEP_ROWS], largest = (vec){0} + (real)1e-30;
+        for (int n = 0; n < N; n++) {
+            v[n] = load_reals(x + (size_t)n * V + i, have) * size[n];
+            largest = max_lanes(largest, max_lanes(v[n], -v[n]));
+        }
+        const vec inverse = (real)TOP16 / largest;
+        for (int n = 0; n < N; n++)
+            store_halves(h + (size_t)n * V + i, rint_lanes(v[n] * inverse), have);
+        store_reals(step + i, largest * (1 / (real)TOP16) + none, have);
+    }
+}
+
+/* loss_forward and loss_backward at once, for a head in codes, of N <= STEP_ROWS tokens.
+ * dz is dloss * dcap / sum, less target_dz at the target, which stays a number; dcap =
+ * exp(l - 30) (1 - (l/30)^2) >= 0 is rounded to codes, for dE and, times factor, for dz:
+ *     dz = dE.step[v] * dE.h - (target_dz at the target, else 0)
+ *     dz * factor = dz.step[n] * dz.h - (...)
+ * codes (N,V), target_dz, lse, loss (N) <- logits (N,V), which are lost, factor (V),
+ * targets (N). */
+void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real *loss,
+                real *logits, const real *factor, const int *targets, real dloss, int N,
+                int V) {
     TIMED(LOSS);
+    real size[STEP_ROWS] = {0};
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
         const real target_gap = softcap_gap(l[targets[n]]);
@@ -2562,24 +2590,27 @@ void loss_codes(int16_t *h, int16_t *factored, real *step, real *target_dz, real
         lse[n] = SOFTCAP + (real)log_of((double)sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
         target_dz[n] = dloss * target_part * (2 - target_part);
-        step[n] = dloss * largest / sum / (real)CARRY_TOP;
-        carried_codes(h + at, l, NULL, largest, V);
-        carried_codes(factored + at, l, factor, largest, V);
+        size[n] = dloss / sum;
+        for_dz.step[n] = size[n] * largest / (real)CARRY_TOP;
+        carried_codes(for_dz.h + at, l, factor, largest, V);
     }
+    column_codes(for_dE.h, for_dE.step, logits, size, N, V);
 }
 
-/* The codes of any gradients x (N,V) of logits, as those of loss_codes; a row in which a
- * number is none has the step NaN. */
-static void logit_codes(int16_t *h, int16_t *factored, real *step, const real *x,
-                        const real *factor, int N, int V) {
+/* The codes of any gradients x (N,V) of logits, as those of loss_codes; those in which a
+ * number is none have the step NaN. */
+static void logit_codes(Rounded for_dE, Rounded for_dz, const real *x, const real *factor,
+                        int N, int V) {
+    real size[STEP_ROWS] = {0};
     FOR_ROWS(n, N, V) {
         const real most = absmax_or_nan(x + at, V);
-        const real largest =
-            most < (real)INFINITY ? larger((real)1e-20, most) : (real)INFINITY;
-        step[n] = most < (real)INFINITY ? largest / (real)CARRY_TOP : (real)NAN;
-        carried_codes(h + at, x + at, NULL, largest, V);
-        carried_codes(factored + at, x + at, factor, largest, V);
+        const int usable = most < (real)INFINITY;
+        const real largest = usable ? larger((real)1e-20, most) : (real)INFINITY;
+        size[n] = usable ? 1 : (real)NAN;
+        for_dz.step[n] = size[n] * largest / (real)CARRY_TOP;
+        carried_codes(for_dz.h + at, x + at, factor, largest, V);
     }
+    column_codes(for_dE.h, for_dE.step, x, size, N, V);
 }
 
 /* ==== 4. Quantizers: what is stored, and therefore what the forward pass uses ======= */
@@ -3224,7 +3255,9 @@ void golf_buffers(Golf *m, size_t N) {
         BACKWARD_REALS(MODEL_REAL)
         if (c->bwd == BWD_INT16) {
             BACKWARD_CODES(MODEL_CODES)
-            m->dlogits_h = rounded_new(m, MIN(N, HEAD), (size_t)c->vocab);
+            const size_t V = (size_t)c->vocab, rows = MIN(N, HEAD);
+            m->dlogits_h.h = owned(m, rows * V, sizeof(int16_t));
+            m->dlogits_h.step = owned_reals(m, CEIL(rows, STEP_ROWS) * V);
             m->target_dl = owned_reals(m, MIN(N, HEAD));
         }
         m->partial = owned_reals(m, m->rows_partial * m->n_interface);
@@ -3999,20 +4032,25 @@ static void logits_forward(const Golf *m, real *l, const Flow *f, int n) {
     gemm_16(l, V, mat_h(f->z_h.h, f->z_h.step, E), &m->head_codes, n);
 }
 
+/* The place for codes of dl for dE, of a chunk of tokens from `row` on. */
+static Rounded dlogits_at(const Golf *m, int row) {
+    const size_t V = (size_t)m->config.vocab;
+    return (Rounded){m->dlogits_h.h + row * V, m->dlogits_h.step + row / STEP_ROWS * V};
+}
+
 /* forward: l = z E^T, loss = softmax and cross-entropy of l. dz (n,E) = dl E, in codes, of
  * tokens whose gradients dl wait for logits_dw from `row` on. */
 static void head_in_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
                           int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
-    const Rounded dl = rounded_at(&m->dlogits_h, row, V);
     const size_t room = (size_t)HEAD_CHUNK * V;
-    real *target_dl = m->target_dl + row, *l = scratch(2 * room);
-    int16_t *factored = (int16_t *)(l + room);
+    real *target_dl = m->target_dl + row, *l = scratch(2 * room), step[HEAD_CHUNK];
+    const Rounded dl = {(int16_t *)(l + room), step};
 
     logits_forward(m, l, f, n);
-    loss_codes(dl.h, factored, dl.step, target_dl, f->lse, f->loss, l, m->head_factor,
+    loss_codes(dlogits_at(m, row), dl, target_dl, f->lse, f->loss, l, m->head_factor,
                targets, dloss, n, V);
-    gemm_16(dz, E, mat_h(factored, dl.step, V), &m->head_back_codes, n);
+    gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
     FOR_ROWS(i, n, E) {
         const real *e = m->eff + m->tensor[T_embed].at + (size_t)targets[i] * E;
         FOR_COLUMNS(k, E) dz[at + k] -= target_dl[i] * e[k];
@@ -4030,10 +4068,10 @@ static void head_in_numbers(const Golf *m, real *dz, const Flow *f, const int *t
     if (m->loss_of) m->loss_of->loss(m, l, f, targets, at, row, n, dloss);
     else loss_backward(l, f->lse, targets, dloss, n, V);
     if (head_back_in_integers(m)) {
-        const Rounded dl = rounded_at(&m->dlogits_h, row, V);
-        int16_t *factored = (int16_t *)scratch((size_t)HEAD_CHUNK * V);
-        logit_codes(dl.h, factored, dl.step, l, m->head_factor, n, V);
-        gemm_16(dz, E, mat_h(factored, dl.step, V), &m->head_back_codes, n);
+        real step[HEAD_CHUNK];
+        const Rounded dl = {(int16_t *)scratch((size_t)HEAD_CHUNK * V), step};
+        logit_codes(dlogits_at(m, row), dl, l, m->head_factor, n, V);
+        gemm_16(dz, E, mat_h(dl.h, dl.step, V), &m->head_back_codes, n);
         memset(m->target_dl + row, 0, n * sizeof(real));
     } else {
         gemm_panels(dz, E, mat(l, V), &m->head_back, n, 0);
@@ -4050,9 +4088,9 @@ static void logits_dw(Golf *m, const int *targets, int at, int n) {
         gemm(dE, E, mat_t(m->logits, V), mat(f.z, E), V, E, n, 1);
         return;
     }
-    gemm_all(&(Gemm){dE, E, transposed(mat_h(m->dlogits_h.h, m->dlogits_h.step, V)),
-                     mat_h(f.z_h.h, f.z_h.step, E), V, E, n, 1, &inputs_16},
-             1);
+    const Mat dl = {.h = m->dlogits_h.h, .steps = m->dlogits_h.step, .ld = V};
+    const Mat z = mat_h(f.z_h.h, f.z_h.step, E);
+    gemm_all(&(Gemm){dE, E, transposed(dl), z, V, E, n, 1, &head_16}, 1);
     for (int i = 0; i < n; i++) m->target_dl[i] = -m->target_dl[i];
     embed_backward(dE, f.z, m->target_dl, targets + at, n, E);
 }

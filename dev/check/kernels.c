@@ -547,70 +547,93 @@ static void test_gemm_16(void) {
     for (int i = 0; i < 4; i++) check_gemm_16(3, 40, 1100, tops[i], 2, 1);
 }
 
+/* 16-bit codes b(k,n) as fractions `ratio` (k) of them: what is multiplied. */
+static Mat cut_codes(Mat b, const int16_t *ratio, int k, int n) {
+    int16_t *h = exactly((size_t)k * b.ld, sizeof *h);
+    for (int i = 0; i < k; i++)
+        for (int j = 0; j < n; j++)
+            h[(size_t)i * b.ld + (size_t)j] =
+                fraction_of((int16_t)mat_code(b, (size_t)i, (size_t)j), ratio[i]);
+    b.h = h;
+    return b;
+}
+
+/* One block of terms of g, by definition. */
+static void block_by_definition(const Gemm *g) {
+    const Terms *t = g->terms;
+    int16_t ratio[2 * KC];
+    real *scale = exactly((size_t)g->m, sizeof(real));
+    real factor = g->a.step * g->b.step;
+    Mat b = g->b;
+    if (t == &inputs_8) factor = block_fractions(ratio, g->a, b, g->k);
+    if (t == &head_16) {
+        factor = fractions(ratio, b.inv, g->k, 2048);
+        b = cut_codes(b, ratio, g->k, g->n);
+    }
+    for (int i = 0; i < g->m; i++) scale[i] = g->a.steps ? factor * g->a.steps[i] : factor;
+    gemm_codes_naive(g->c, g->ldc, g->a, t == &inputs_8 ? ratio : NULL, b, scale, NULL,
+                     g->m, g->n, g->k, g->acc);
+    if (t == &head_16) free((void *)b.h);
+    free(scale);
+}
+
 /* c (+)= a b, both in codes, in blocks of terms. */
 static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int acc,
                              int extreme) {
     const int plain = t == &plain_12, bits = t == &inputs_8 ? 8 : 16;
     Mat a = coded_operand(m, k, trans, 16, plain ? t->a : TOP16, extreme);
-    Mat b = coded_operand(k, n, 0, bits, t == &inputs_16 ? TOP16 : t->b, extreme);
+    Mat b = coded_operand(k, n, 0, bits, t == &head_16 ? TOP16 : t->b, extreme);
     const real *inv[] = {a.inv, b.inv};
+    const size_t blocks = CEIL((size_t)k, (size_t)t->most);
+    real *steps = exactly(blocks * a.ld, sizeof(real));
+    fill_steps(steps, (int)(blocks * a.ld));
+    if (t == &head_16) a.steps = steps;
     if (plain) { /* one step */
         a.step = *a.inv;
         b.step = *b.inv;
         a.inv = b.inv = NULL;
     }
+    if (extreme) set_all((real *)inv[1], (size_t)k, 1); /* no fraction makes a code less */
     const size_t ldc = (size_t)n + (size_t)dice(2) * 3;
     const size_t len = ((size_t)m - 1) * ldc + (size_t)n;
     real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
-    real *scale = exactly((size_t)m, sizeof(real));
 
     fill(c, len);
     memcpy(want, c, len * sizeof(real));
-    gemm_all(&(Gemm){c, ldc, a, b, m, n, k, acc, t}, 1);
-    Mat cut = b; /* 12 bits of 16 */
-    if (t == &inputs_16) {
-        int16_t *h = exactly((size_t)k * b.ld, sizeof *h);
-        for (int i = 0; i < k; i++)
-            for (int j = 0; j < n; j++)
-                h[(size_t)i * b.ld + (size_t)j] =
-                    fraction_of((int16_t)mat_code(b, (size_t)i, (size_t)j), 1 << 11);
-        cut.h = h;
-    }
+    Gemm g = {c, ldc, a, b, m, n, k, acc, t};
+    gemm_all(&g, 1);
+    g.c = want;
     for (int k0 = 0; k0 < k; k0 += t->most) {
-        int16_t ratio[2 * KC];
-        const Mat block = mat_at(a, 0, (size_t)k0);
-        const int depth = MIN(k - k0, t->most);
-        real s = a.step * b.step;
-        if (!plain) s = block_fractions(ratio, block, mat_at(b, (size_t)k0, 0), t, depth);
-        set_all(scale, (size_t)m, (double)s);
-        gemm_codes_naive(want, ldc, block, plain ? NULL : ratio,
-                         mat_at(cut, (size_t)k0, 0), scale, NULL, m, n, depth,
-                         acc || k0 > 0);
+        g.a = mat_at(a, 0, (size_t)k0);
+        g.b = mat_at(b, (size_t)k0, 0);
+        g.k = MIN(k - k0, t->most);
+        g.acc = acc || k0 > 0;
+        block_by_definition(&g);
     }
     CHECK(!memcmp(c, want, len * sizeof(real)),
           "gemm_codes %d %d %d, terms of %d and %d: not the exact sums", m, n, k, t->a,
           t->b);
-    if (t == &inputs_16) free((void *)cut.h);
     a.inv = inv[0];
     b.inv = inv[1];
     coded_free(a);
     coded_free(b);
+    free(steps);
     free(c);
     free(want);
-    free(scale);
 }
 
 static void test_gemm_codes(void) {
     static const struct {
         const Terms *terms;
         int trans;
-    } kinds[] = {{&inputs_8, 1}, {&inputs_16, 1}, {&plain_12, 1}, {&plain_12, 0}};
+    } kinds[] = {{&inputs_8, 1}, {&head_16, 1}, {&plain_12, 1}, {&plain_12, 0}};
     for (int z = 0; z < 200; z++)
         check_gemm_codes(sizes[dice(SIZES - 3)], sizes[dice(SIZES - 3)],
                          sizes[dice(SIZES)], kinds[z % 4].terms, kinds[z % 4].trans,
                          z / 4 % 2, 0);
     for (int i = 0; i < 4; i++)
         check_gemm_codes(20, 40, 1100, kinds[i].terms, kinds[i].trans, 0, 1);
+    check_gemm_codes(2 * MC + 5, 40, 60, &head_16, 1, 1, 0); /* several packings of a */
 }
 
 /* Gradients as they come: most are small, one element of a row may be huge; whole rows of
@@ -721,27 +744,29 @@ static void test_bounds(void) {
 static void test_loss_of_nan(void) {
     enum { V = 40 };
     const int target = 3;
-    real l[V], lse, loss, step, target_dz;
+    real l[V], lse, loss, step, target_dz, steps[V], ones[V];
     int16_t h[2 * V];
-    real ones[V];
+    const Rounded for_dE = {h, steps}, for_dz = {h + V, &step};
     set_all(ones, V, 1);
     for (int way = 0; way < 2; way++) {
         set_all(l, V, 1);
         l[7] = (real)NAN;
         if (way)
-            loss_codes(h, h + V, &step, &target_dz, &lse, &loss, l, ones, &target, 1, 1,
+            loss_codes(for_dE, for_dz, &target_dz, &lse, &loss, l, ones, &target, 1, 1,
                        V);
         else loss_forward(l, &lse, &loss, &target, 1, V);
         CHECK(isnan(loss), "the loss of a logit that is none: %g", (double)loss);
     }
-    CHECK(isnan(step), "its gradient is one");
+    for (int v = 0; v < V; v++)
+        CHECK(isnan(step) && isnan(steps[v]), "gradient %d of it is a number", v);
 }
 
 static void test_loss_codes(void) {
     enum { N = 9, V = 177 };
     static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N],
-        factor[V];
+        factor[V], steps[V];
     static int16_t h[N * V], factored[N * V];
+    const Rounded for_dE = {h, steps}, for_dz = {factored, step};
     int target[N];
 
     for (int i = 0; i < N * V; i++)
@@ -749,54 +774,67 @@ static void test_loss_codes(void) {
     for (int i = 0; i < N; i++) target[i] = dice(V);
     for (int i = 0; i < V; i++) factor[i] = (real)(i % 5) / 4;
     memcpy(l, z, sizeof z);
-    loss_codes(h, factored, step, target_dz, lse[0], loss[0], l, factor, target,
-               (real)0.125, N, V);
+    loss_codes(for_dE, for_dz, target_dz, lse[0], loss[0], l, factor, target, (real)0.125,
+               N, V);
     memcpy(l, z, sizeof z);
     loss_forward(l, lse[1], loss[1], target, N, V);
     loss_backward(l, lse[1], target, (real)0.125, N, V);
     for (int n = 0; n < N; n++) {
-        double worst = 0;
+        double worst = 0, worst_dE = 0;
         for (int i = 0; i < V; i++) {
             const double at_target = i == target[n] ? (double)target_dz[n] : 0;
-            const double dz = (double)l[n * V + i] + at_target, s = (double)step[n];
+            const double dz = (double)l[n * V + i] + at_target, s = (double)steps[i];
             const double part = dz * (double)factor[i];
-            worst = worse(worst, fabs(h[n * V + i] * s - dz));
-            worst = worse(worst, fabs(factored[n * V + i] * s - part));
+            const double off = fabs(h[n * V + i] * s - dz);
+            worst = worse(worst, fabs(factored[n * V + i] * (double)step[n] - part));
+            /* what a difference lost: 1 - (l/30)^2 of l ~ 30, p - 1 + 1 */
+            const double lost = n && i != target[n] ? 0 : 0.125e-6;
+            worst_dE = worse(worst_dE, off / (0.51 * s + 1e-5 * dz + lost));
         }
         CHECK(near((double)loss[0][n], (double)loss[1][n], 2e-5) &&
                   near((double)lse[0][n], (double)lse[1][n], 2e-5),
               "loss %g, not %g", (double)loss[0][n], (double)loss[1][n]);
         CHECK(worst <= 0.125 * 1e-6 + 1.01 * (double)step[n],
               "gradient off by %g, a code is %g", worst, (double)step[n]);
+        CHECK(worst_dE <= 1, "gradient for dE off by %g of its bound", worst_dE);
     }
 }
 
-/* Thousands of small numbers beside a large one: none of them makes a code, all together
- * are as much as it. What is lost of a sum is at most half a step per number under way. */
+/* Thousands of small numbers beside a large one, in the row of each token: none of them
+ * makes a code of the row's step, all together are as much as the large one. For dz a sum
+ * along the row loses at most half a step per number under way; for dE each has the step
+ * of its column, and is right to 16 bits. */
 static void test_small_codes(void) {
-    enum { V = 4099 };
-    static real x[V], factor[V];
-    static int16_t h[2][V];
-    double sum[2] = {0}, want[2] = {0};
-    real step;
+    enum { V = 4099, N = 3 };
+    static real x[N * V], factor[V], steps[V];
+    static int16_t h[2][N * V];
+    real step[N];
+    const Rounded for_dE = {h[0], steps}, for_dz = {h[1], step};
 
-    for (int i = 0; i < V; i++) {
-        x[i] = (real)1e-5 * (real)(1 + dice(100) / 100.0);
-        factor[i] = (real)0.2 * (real)(1 + dice(4));
+    for (int i = 0; i < V; i++) factor[i] = (real)0.2 * (real)(1 + dice(4));
+    for (int i = 0; i < N * V; i++) x[i] = (real)1e-5 * (real)(1 + dice(100) / 100.0);
+    for (int n = 0; n < N; n++) x[n * V + 77 + n] = n % 2 ? -1 : 1;
+    logit_codes(for_dE, for_dz, x, factor, N, V);
+    for (int n = 0; n < N; n++) {
+        double sum = 0, want = 0, worst = 0;
+        for (int i = 0; i < V; i++) {
+            const double dl = (double)x[n * V + i];
+            sum += (double)step[n] * h[1][n * V + i];
+            want += dl * (double)factor[i];
+            worst = worse(worst, fabs(h[0][n * V + i] * (double)steps[i] - dl) /
+                                     (0.51 * (double)steps[i]));
+        }
+        CHECK(fabs(sum - want) <= 32 * (double)step[n] + 1e-6, "sum %g, not %g", sum,
+              want);
+        CHECK(worst <= 1, "for dE off by %g of half a step", worst);
     }
-    x[77] = 1;
-    logit_codes(h[0], h[1], &step, x, factor, 1, V);
-    for (int i = 0; i < V; i++) {
-        for (int k = 0; k < 2; k++) sum[k] += (double)step * h[k][i];
-        want[0] += (double)x[i];
-        want[1] += (double)x[i] * (double)factor[i];
-    }
-    for (int k = 0; k < 2; k++)
-        CHECK(fabs(sum[k] - want[k]) <= 32 * (double)step + 1e-6, "sum %g, not %g",
-              sum[k], want[k]);
-    x[78] = (real)NAN;
-    logit_codes(h[0], h[1], &step, x, factor, 1, V);
-    CHECK(isnan(step), "a gradient that is none");
+    CHECK((double)steps[5] < 1e-9, "a column of small numbers has the step %g",
+          (double)steps[5]);
+
+    x[V + 78] = (real)NAN;
+    logit_codes(for_dE, for_dz, x, factor, N, V);
+    CHECK(isfinite(step[0]) && isnan(step[1]) && isnan(steps[5]),
+          "a gradient that is none");
 }
 
 /* ------------------------------------------------------------------------------------
