@@ -637,9 +637,9 @@ typedef struct {
 } Packed; /* W for y = x W^T and for dx = dy W, each as codes or numbers */
 
 enum {
-    CHUNK = 42,      /* tokens that one thread takes through layer after layer */
+    CHUNK = 42,             /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = STEP_ROWS, /* 28: the same for the head, whose rows are V long */
-    HEAD = 37 * HEAD_CHUNK /* 1036 tokens, whose logits exist at one time */
+    HEAD = 37 * HEAD_CHUNK  /* 1036 tokens, whose logits exist at one time */
 };
 
 #define X(name) SYS_##name,

@@ -570,7 +570,8 @@ static void block_by_definition(const Gemm *g) {
         factor = fractions(ratio, b.inv, g->k, 2048);
         b = cut_codes(b, ratio, g->k, g->n);
     }
-    for (int i = 0; i < g->m; i++) scale[i] = g->a.steps ? factor * g->a.steps[i] : factor;
+    for (int i = 0; i < g->m; i++)
+        scale[i] = g->a.steps ? factor * g->a.steps[i] : factor;
     gemm_codes_naive(g->c, g->ldc, g->a, t == &inputs_8 ? ratio : NULL, b, scale, NULL,
                      g->m, g->n, g->k, g->acc);
     if (t == &head_16) free((void *)b.h);
@@ -593,7 +594,8 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
         b.step = *b.inv;
         a.inv = b.inv = NULL;
     }
-    if (extreme) set_all((real *)inv[1], (size_t)k, 1); /* no fraction makes a code less */
+    if (extreme)
+        set_all((real *)inv[1], (size_t)k, 1); /* no fraction makes a code less */
     const size_t ldc = (size_t)n + (size_t)dice(2) * 3;
     const size_t len = ((size_t)m - 1) * ldc + (size_t)n;
     real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
