@@ -2543,24 +2543,40 @@ static void carried_codes(int16_t *h, const real *x, const real *factor, real la
     if (i < n) carry_on(h + i, x + i, factor + i, inverse, carry, n - i);
 }
 
+/* largest (V) = the larger of it and |x * size|.  x (V) */
+static void raise_to(real *largest, const real *x, real size, int V) {
+    for (int i = 0; i < V; i += LANES) {
+        const vec v = load_reals(x + i, V - i) * size;
+        const vec most = max_lanes(load_reals(largest + i, V - i), max_lanes(v, -v));
+        store_reals(largest + i, most, V - i);
+    }
+}
+
 /* For dE, whose sums run over tokens: a step for each column, from its largest number in
- * these N <= STEP_ROWS rows. h = rint(x * size / step), step (V) = the largest |x * size|
- * of the column / TOP16; NaN if the size of a row is.  h (N,V) <- x (N,V), size (N) */
+ * these N <= STEP_ROWS rows: raise_to finds it, column_codes makes it the step. h = rint(x
+ * * size / step), step = the largest |x * size| of the column / TOP16; NaN if the size of
+ * a row is.  h (N,V), step (V) <- x (N,V), size (N) */
 static void column_codes(int16_t *h, real *step, const real *x, const real *size, int N,
                          int V) {
+    enum { BLOCK = 16 * LANES };
+    vec inverse[BLOCK / LANES];
     real none = 0;
     for (int n = 0; n < N; n++) none += 0 * size[n];
-    for (int i = 0; i < V; i += LANES) {
-        const int have = V - i;
-        vec v[STEP_ROWS], largest = (vec){0} + (real)1e-30;
-        for (int n = 0; n < N; n++) {
-            v[n] = load_reals(x + (size_t)n * V + i, have) * size[n];
-            largest = max_lanes(largest, max_lanes(v[n], -v[n]));
+    for (int i = 0; i < V; i += BLOCK) {
+        const int have = MIN(V - i, BLOCK);
+        for (int k = 0; k < have; k += LANES) {
+            const vec most =
+                max_lanes((vec){0} + (real)1e-30, load_reals(step + i + k, have - k));
+            store_reals(step + i + k, most * (1 / (real)TOP16) + none, have - k);
+            inverse[k / LANES] = (real)TOP16 / most;
         }
-        const vec inverse = (real)TOP16 / largest;
-        for (int n = 0; n < N; n++)
-            store_halves(h + (size_t)n * V + i, rint_lanes(v[n] * inverse), have);
-        store_reals(step + i, largest * (1 / (real)TOP16) + none, have);
+        FOR_ROWS(n, N, V) {
+            for (int k = 0; k < have; k += LANES) {
+                const vec v = load_reals(x + at + i + k, have - k) * size[n];
+                store_halves(h + at + i + k, rint_lanes(v * inverse[k / LANES]),
+                             have - k);
+            }
+        }
     }
 }
 
@@ -2576,6 +2592,7 @@ void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real
                 int V) {
     TIMED(LOSS);
     real size[STEP_ROWS] = {0};
+    memset(for_dE.step, 0, V * sizeof(real));
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
         const real target_gap = softcap_gap(l[targets[n]]);
@@ -2593,6 +2610,7 @@ void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real
         size[n] = dloss / sum;
         for_dz.step[n] = size[n] * largest / (real)CARRY_TOP;
         carried_codes(for_dz.h + at, l, factor, largest, V);
+        raise_to(for_dE.step, l, size[n], V);
     }
     column_codes(for_dE.h, for_dE.step, logits, size, N, V);
 }
@@ -2602,6 +2620,7 @@ void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real
 static void logit_codes(Rounded for_dE, Rounded for_dz, const real *x, const real *factor,
                         int N, int V) {
     real size[STEP_ROWS] = {0};
+    memset(for_dE.step, 0, V * sizeof(real));
     FOR_ROWS(n, N, V) {
         const real most = absmax_or_nan(x + at, V);
         const int usable = most < (real)INFINITY;
@@ -2609,6 +2628,7 @@ static void logit_codes(Rounded for_dE, Rounded for_dz, const real *x, const rea
         size[n] = usable ? 1 : (real)NAN;
         for_dz.step[n] = size[n] * largest / (real)CARRY_TOP;
         carried_codes(for_dz.h + at, x + at, factor, largest, V);
+        raise_to(for_dE.step, x + at, size[n], V);
     }
     column_codes(for_dE.h, for_dE.step, x, size, N, V);
 }
