@@ -1,11 +1,10 @@
 #!/bin/sh
 # dev/bench/compare.sh [ROUNDS]: tokens/s of train_golf and of PyTorch (golf_torch.py) on the same model,
 # in turn, ROUNDS (5) times: the ratio of every pair, their median, smallest and largest.
-# PyTorch gets the best number of threads for itself and for its BLAS, the better of fp32 and autocast to
-# bf16 (whatever that costs in accuracy) and, on AVX-512 machines, OpenBLAS's
-# AVX-512 kernels, which it does not choose by itself everywhere. Debian: python3-torch and
-# libopenblas0-pthread (the reference BLAS is 30 times slower). CONFIGS overrides what is compared:
-# lines of key=value words.
+# Twice: with PyTorch in fp32, and in autocast to bf16, whatever that costs in accuracy. PyTorch gets the best
+# number of threads for itself and for its BLAS and, on AVX-512 machines, OpenBLAS's AVX-512 kernels, which it
+# does not choose by itself everywhere. Debian: python3-torch and libopenblas0-pthread (the reference BLAS is
+# 30 times slower). CONFIGS overrides what is compared: lines of key=value words.
 set -eu
 cd "$(dirname "$0")/../.."
 export PATH="/usr/bin:$PATH" # Debian's python3 knows Debian's packages
@@ -35,26 +34,31 @@ golf() { # shellcheck disable=SC2046
     ./train_golf bench step --preset=reference $(printf -- '--%s ' "$@") |
         sed -n 's/.* ms, \([0-9.]*\) tokens\/s$/\1/p'
 }
-echo "$configs" | while read -r config; do
-    echo "$config"
-    best=0 t=1
+best_of() { # MODE key=value...: sets blas, threads
+    mode=$1 best=0 t=1
+    shift
     while [ "$t" -le "$cores" ]; do
         for b in $(printf '%s\n' "$t" "$cores" | sort -u); do
-            for m in fp32 bf16; do # shellcheck disable=SC2086
-                speed=$(torch "$b" "$t" 3 $config mode=$m)
-                echo "  tried: PyTorch in $m, $t threads, $b for the BLAS: $speed tokens/s"
-                if awk "BEGIN { exit !($speed > $best) }"; then best=$speed blas=$b threads=$t mode=$m; fi
-            done
+            speed=$(torch "$b" "$t" 3 "$@" "mode=$mode")
+            echo "  tried: PyTorch in $mode, $t threads, $b for the BLAS: $speed tokens/s"
+            if awk "BEGIN { exit !($speed > $best) }"; then best=$speed blas=$b threads=$t; fi
         done
         t=$((t * 2))
     done
-    echo "PyTorch $(python3 -c 'import torch; print(torch.__version__)'), best in $mode with $threads threads, $blas for the BLAS"
-    i=0
-    while [ $i -lt "$rounds" ]; do # shellcheck disable=SC2086
-        echo "$(golf $config) $(torch "$blas" "$threads" $steps $config mode=$mode)"
-        i=$((i + 1))
-    done | awk '{ r = $1 / $2; printf "  %8.0f tokens/s, PyTorch %7.0f: %.2f x\n", $1, $2, r; fflush()
-                  for (j = n++; j > 0 && a[j - 1] > r; j--) a[j] = a[j - 1]
-                  a[j] = r }
-            END { printf "  median %.2f x, from %.2f to %.2f\n", a[int(n / 2)], a[0], a[n - 1] }'
+}
+version=$(python3 -c 'import torch; print(torch.__version__)')
+echo "$configs" | while read -r config; do
+    echo "$config"
+    for mode in fp32 bf16; do # shellcheck disable=SC2086
+        best_of $mode $config
+        echo "PyTorch $version in $mode, best with $threads threads, $blas for the BLAS"
+        i=0
+        while [ $i -lt "$rounds" ]; do # shellcheck disable=SC2086
+            echo "$(golf $config) $(torch "$blas" "$threads" $steps $config mode=$mode)"
+            i=$((i + 1))
+        done | awk '{ r = $1 / $2; printf "  %8.0f tokens/s, PyTorch %7.0f: %.2f x\n", $1, $2, r; fflush()
+                      for (j = n++; j > 0 && a[j - 1] > r; j--) a[j] = a[j - 1]
+                      a[j] = r }
+                END { printf "  median %.2f x, from %.2f to %.2f\n", a[int(n / 2)], a[0], a[n - 1] }'
+    done
 done
