@@ -3465,7 +3465,8 @@ static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int f
     if (forward && narrow && !m->master) int_pack_stream(&w->codes);
 
     const int one = t->copy_scales == 1;
-    const real *steps = one ? NULL : scale + first, step = one ? whole * *scale : whole;
+    const real *steps = one ? NULL : scale + first;
+    const real step = one ? whole * *scale : whole;
     if (back)
         weights_16_pack(&w->back_codes, mat_q(codes, steps, K), rows, K, top_of(t), step);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
@@ -7037,12 +7038,13 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     free(phase_rms);
 
     const size_t bytes = ledger_of(m).total;
+    const char *fits = bytes <= (size_t)c->cap ? "FITS" : "OVER";
+    const char *prefix = c->val_tokens ? " (a prefix: --val_tokens)" : "";
     printf(
         "%s: %zu bytes, %s; val_bpb %.6f from the file, %.6f in memory, on %lld tokens, %lld "
         "bytes%s\n",
-        path, bytes, bytes <= (size_t)c->cap ? "FITS" : "OVER", run->file.bpb,
-        run->memory.bpb, (long long)run->file.tokens, (long long)run->file.bytes,
-        c->val_tokens ? " (a prefix: --val_tokens)" : "");
+        path, bytes, fits, run->file.bpb, run->memory.bpb, (long long)run->file.tokens,
+        (long long)run->file.bytes, prefix);
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->steps - first, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
