@@ -33,10 +33,14 @@ typedef float real;
 /* The same bits on every machine: each sum, product, quotient and root is rounded by itself to
  * its type, as IEEE 754 says; a multiply-add is one where it is written (fused, section 1).
  * What would round otherwise is refused, here or at the start (check_rounding). */
-#ifdef __FAST_MATH__
-#error "-ffast-math leaves it to the compiler how numbers are rounded: compile without it"
+#if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__ || \
+    defined __RECIPROCAL_MATH__ || \
+    (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__)
+#error \
+    "-ffast-math, or a part of it, leaves it to the compiler how numbers are rounded: compile without"
 #endif
-_Static_assert(FLT_EVAL_METHOD == 0,
+/* 16: halves, which are not used here, are computed as halves */
+_Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16,
                "floats would be computed with other digits: on 32-bit x86 compile with "
                "-msse2 -mfpmath=sse");
 #ifdef __clang__
@@ -417,7 +421,7 @@ double uniform01(uint64_t key, uint64_t i);
 /* In place of the C library's, each of which rounds in its own way. */
 double exp_of(double x);
 double log_of(double x);
-double pow_of(double x, double y); /* x >= 0 */
+double pow_of(double x, double y); /* x > 0, or x = 0 and y > 0 */
 double sin_of(double x);           /* |x| up to 2^20 */
 double cos_of(double x);
 double now(void); /* seconds, monotonic */
@@ -426,8 +430,8 @@ double now(void); /* seconds, monotonic */
  * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
  * holds numbers, or q codes of 8 bits (inputs), or h codes of up to 16 bits (gradients of
  * outputs, and what else is rounded for a product). A code stands for code * inv[stored
- * row]; or, with `steps`, code * steps[stored row / STEP_ROWS * ld + column]; or else for
- * code * step. */
+ * row]; or, with `steps`, code * steps[stored row / STEP_ROWS * ld + column] (operands of
+ * gemm_codes alone); or else for code * step. */
 enum { STEP_ROWS = 28 };
 typedef struct {
     const real *f;
@@ -477,6 +481,7 @@ static inline int mat_code(Mat x, size_t i, size_t j) {
 static inline real mat_get(Mat x, size_t i, size_t j) {
     x = mat_at(x, i, j);
     if (x.f) return *x.f;
+    if (x.steps) return (real)*x.h * *x.steps;
     return (real)(x.q ? *x.q : *x.h) * mat_step(x, 0);
 }
 
@@ -608,7 +613,8 @@ typedef struct Inputs {
     X(de, m->tensor[T_embed].cols) X(dz, m->tensor[T_embed].cols)
 /* clang-format on */
 
-/* Gradients of outputs, rounded: h (N,n), and the step of each token. */
+/* Gradients of outputs, rounded: h (N,n), and the step of each token, (N), or of each
+ * column of STEP_ROWS tokens, (CEIL(N,STEP_ROWS),n). */
 typedef struct {
     int16_t *h;
     real *step;
@@ -684,9 +690,8 @@ struct Golf {
     BACKWARD_CODES(CODES_FIELD)
     ADAPTER_REALS(REAL_FIELD)
     real *logits;      /* (min(N,HEAD),V) */
-    Rounded dlogits_h; /* the same: gradients, but for the targets' part (steps: a row per
-                          chunk, see column_codes), */
-    real *target_dl;   /* (min(N,HEAD)) which is this */
+    Rounded dlogits_h; /* (min(N,HEAD),V) their gradients, steps of columns, but for */
+    real *target_dl;   /* (min(N,HEAD)) the part that only targets have */
     real *partial;     /* (rows_partial,n_interface) gradients of one phase, per chunk */
     size_t rows_partial;
     real *rope, *ones;     /* (seq,D) cos | sin; (C+F) */

@@ -1607,7 +1607,8 @@ static void test_every_copy(void) {
     real *scale = reals(m.n_scales, 0), *eff = reals(m.n_params, 0);
     uint64_t flips = 0;
     EACH_TENSOR(t, &m) {
-        for (int j = 0; is_stored(t) && j < t->stored_copies; j++) {
+        const int copies = is_stored(t) ? t->stored_copies : 0;
+        for (int j = 0; j < copies; j++) {
             const size_t at = t->at + (size_t)j * t->copy_n;
             real *s = scale + (scale_of(&m, t, j) - m.scale);
             t->quant->quantize(code + at, s, NULL, m.master + at, t);

@@ -194,12 +194,14 @@ static uint64_t get_u(const uint8_t *p, int bytes) {
 static void turn_reals(void *numbers, size_t n) {
     uint8_t *p = numbers;
     if (!BIG_ENDIAN_MACHINE) return;
-    for (size_t i = 0; i < n; i++, p += sizeof(real))
+    for (size_t i = 0; i < n; i++) {
         for (size_t b = 0; b < sizeof(real) / 2; b++) {
             const uint8_t byte = p[b];
             p[b] = p[sizeof(real) - 1 - b];
             p[sizeof(real) - 1 - b] = byte;
         }
+        p += sizeof(real);
+    }
 }
 
 /* ---- Numbers ---------------------------------------------------------------------- */
@@ -283,7 +285,8 @@ double exp_of(double x) {
 double log_of(double x) {
     static const double c[] = {2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
                                2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
-    if (!(x > 0)) return x == 0 ? -(double)INFINITY : (double)NAN;
+    if (x == 0) return -(double)INFINITY;
+    if (!(x > 0)) return (double)NAN;
     if (x == (double)INFINITY) return x;
 
     const int tiny = x < 0x1p-1022; /* fewer digits: the exponent is not what it says */
@@ -299,7 +302,7 @@ double log_of(double x) {
     return k * LN2_HIGH - ((half - (s * (half + rest) + k * LN2_LOW)) - f);
 }
 
-/* x^y of x > 0. The error of y ln x, which exp makes one of its result: 2 + 4 |y ln x|
+/* x^y. The error of y ln x, which exp makes one of its result: 2 + 4 |y ln x|
  * units. */
 double pow_of(double x, double y) { return exp_of(y * log_of(x)); }
 
@@ -345,7 +348,8 @@ static inline __attribute__((unused)) float fused_by_doubles(float a, float b, f
     const double from_d = sum.d - product;
     const double error = (product - (sum.d - from_d)) + (d - from_d);
     const int is_even = !(sum.u & 1), farther = (error > 0) == (sum.d > 0);
-    if (is_even && (error > 0 || error < 0)) sum.u += farther ? 1 : (uint64_t)-1;
+    const uint64_t odd = farther ? sum.u + 1 : sum.u - 1;
+    if (is_even && (error > 0 || error < 0)) sum.u = odd;
     return (float)sum.d;
 }
 
@@ -996,7 +1000,7 @@ INLINE void tile(const int height, const int vectors, const int row_step,
         const vec b0 = *(const vec *)b;
         const vec b1 = vectors > 1 ? *(const vec *)(b + LANES) : b0;
         UNROLL for (int i = 0; i < height; i++) {
-            const vec ai = a[i * row_step] - (vec){0};
+            const vec ai = a[i * row_step] - (vec){0}; /* - : -0 stays -0 */
             s[i][0] = fused_lanes(ai, b0, s[i][0]);
             if (vectors > 1) s[i][1] = fused_lanes(ai, b1, s[i][1]);
         }
@@ -2509,14 +2513,15 @@ INLINE void loss_lanes(real *l, int have, vec *sums, vec *most) {
     *sums += first_lanes(e, have);
 }
 
-/* Gradients of logits as codes of 16 bits. They are as many as there are tokens of the
+/* Gradients dl of logits as codes of 16 bits. They are as many as there are pieces in the
  * vocabulary, most of them tiny, and of one sign: if all under half a step became 0, a part
- * of the whole would be missing that no sum brings back. So dz and dE take codes of their
- * own, in which nothing is lost that counts in their sums.
+ * of the whole would be missing that no sum brings back. So dz = dl E and dE = dl^T z take
+ * codes of their own.
  *
  * For dz, whose sums run along the row of a token: h (n) = rint(x * factor * top /
  * largest), |x| <= largest, factor <= 1, and what a rounding leaves goes on to the number
- * CARRY places further (error diffusion), which is why top is less than TOP16. */
+ * CARRY places further (error diffusion), which is why top is less than TOP16. So the sum of
+ * a row's codes is right to CARRY / 2 steps, and errors have no direction in common. */
 enum { CARRY = 64, CARRY_TOP = 32766 };
 
 /* `have` numbers, at most CARRY. */
@@ -2553,9 +2558,9 @@ static void raise_to(real *largest, const real *x, real size, int V) {
 }
 
 /* For dE, whose sums run over tokens: a step for each column, from its largest number in
- * these N <= STEP_ROWS rows: raise_to finds it, column_codes makes it the step. h = rint(x
- * * size / step), step = the largest |x * size| of the column / TOP16; NaN if the size of
- * a row is.  h (N,V), step (V) <- x (N,V), size (N) */
+ * these N <= STEP_ROWS rows. h = rint(x * size / step), step = the largest |x * size| of
+ * the column, at least 1e-30, / TOP16; NaN if the size of a row is.
+ * h (N,V), step (V) <- x (N,V), size (N), step: the largest, from raise_to */
 static void column_codes(int16_t *h, real *step, const real *x, const real *size, int N,
                          int V) {
     enum { BLOCK = 16 * LANES };
@@ -2581,13 +2586,13 @@ static void column_codes(int16_t *h, real *step, const real *x, const real *size
 }
 
 /* loss_forward and loss_backward at once, for a head in codes, of N <= STEP_ROWS tokens.
- * dz is dloss * dcap / sum, less target_dz at the target, which stays a number; dcap =
+ * dl is dloss * dcap / sum, less target_dl at the target, which stays a number; dcap =
  * exp(l - 30) (1 - (l/30)^2) >= 0 is rounded to codes, for dE and, times factor, for dz:
- *     dz = dE.step[v] * dE.h - (target_dz at the target, else 0)
- *     dz * factor = dz.step[n] * dz.h - (...)
- * codes (N,V), target_dz, lse, loss (N) <- logits (N,V), which are lost, factor (V),
+ *     dl + (target_dl at the target, else 0) = for_dE.h * for_dE.step[v]
+ *     the same * factor[v] = for_dz.h * for_dz.step[n]
+ * codes (N,V), target_dl, lse, loss (N) <- logits (N,V), which are lost, factor (V),
  * targets (N). */
-void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real *loss,
+void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dl, real *lse, real *loss,
                 real *logits, const real *factor, const int *targets, real dloss, int N,
                 int V) {
     TIMED(LOSS);
@@ -2606,7 +2611,7 @@ void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dz, real *lse, real
         const real target_part = target_gap / SOFTCAP;
         lse[n] = SOFTCAP + (real)log_of((double)sum);
         loss[n] = lse[n] - (SOFTCAP - target_gap);
-        target_dz[n] = dloss * target_part * (2 - target_part);
+        target_dl[n] = dloss * target_part * (2 - target_part);
         size[n] = dloss / sum;
         for_dz.step[n] = size[n] * largest / (real)CARRY_TOP;
         carried_codes(for_dz.h + at, l, factor, largest, V);
@@ -6180,7 +6185,8 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
 /* For qsort: the largest first, of equal ones the first; else qsort may choose. */
 static int by_p(const void *a, const void *b) {
     const real *const x = *(const real *const *)a, *const y = *(const real *const *)b;
-    if (*x != *y) return *x < *y ? 1 : -1;
+    if (*x < *y) return 1;
+    if (*x > *y) return -1;
     return (x > y) - (x < y);
 }
 

@@ -18,6 +18,7 @@ set -uf
 cd "$(dirname "$0")/../.." || exit 1
 golf=${GOLF:-./train_golf} run=${RUN:-}
 table=dev/check/golden.tsv
+little=$(od --endian=little < /dev/null > /dev/null 2>&1 && echo --endian=little) # else this machine had better be
 common="--steps=25 --val_tokens=4096 --ckpt_every=0"
 tab=$(printf '\t')
 # Threads that spin while they wait are slow beside other work.
@@ -106,8 +107,8 @@ tensors_of() { # ARM: rows between the line that names the columns and an empty 
 # ARM: ckpt.bin ends with 3 n numbers of 4 bytes (n: 8 bytes at 32) and 4 bytes more. A sum does
 # not mind in which order the tensors stand.
 numbers_of() {
-    n=$(od -An -t u8 -j 32 -N 8 "$tmp/$1/ckpt.bin" | tr -d ' ')
-    tail -c $((12 * n + 4)) "$tmp/$1/ckpt.bin" | head -c $((12 * n)) | od -An -v -t u4 | awk '
+    n=$(od $little -An -t u8 -j 32 -N 8 "$tmp/$1/ckpt.bin" | tr -d ' ')
+    tail -c $((12 * n + 4)) "$tmp/$1/ckpt.bin" | head -c $((12 * n)) | od $little -An -v -t u4 | awk '
         { for (i = 1; i <= NF; i++) sum += $i; sum %= 4294967296 }
         END { printf "%.0f\n", sum }'
 }

@@ -746,7 +746,7 @@ static void test_bounds(void) {
 static void test_loss_of_nan(void) {
     enum { V = 40 };
     const int target = 3;
-    real l[V], lse, loss, step, target_dz, steps[V], ones[V];
+    real l[V], lse, loss, step, target_dl, steps[V], ones[V];
     int16_t h[2 * V];
     const Rounded for_dE = {h, steps}, for_dz = {h + V, &step};
     set_all(ones, V, 1);
@@ -754,7 +754,7 @@ static void test_loss_of_nan(void) {
         set_all(l, V, 1);
         l[7] = (real)NAN;
         if (way)
-            loss_codes(for_dE, for_dz, &target_dz, &lse, &loss, l, ones, &target, 1, 1,
+            loss_codes(for_dE, for_dz, &target_dl, &lse, &loss, l, ones, &target, 1, 1,
                        V);
         else loss_forward(l, &lse, &loss, &target, 1, V);
         CHECK(isnan(loss), "the loss of a logit that is none: %g", (double)loss);
@@ -765,7 +765,7 @@ static void test_loss_of_nan(void) {
 
 static void test_loss_codes(void) {
     enum { N = 9, V = 177 };
-    static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dz[N],
+    static real z[N * V], l[N * V], lse[2][N], loss[2][N], step[N], target_dl[N],
         factor[V], steps[V];
     static int16_t h[N * V], factored[N * V];
     const Rounded for_dE = {h, steps}, for_dz = {factored, step};
@@ -776,7 +776,7 @@ static void test_loss_codes(void) {
     for (int i = 0; i < N; i++) target[i] = dice(V);
     for (int i = 0; i < V; i++) factor[i] = (real)(i % 5) / 4;
     memcpy(l, z, sizeof z);
-    loss_codes(for_dE, for_dz, target_dz, lse[0], loss[0], l, factor, target, (real)0.125,
+    loss_codes(for_dE, for_dz, target_dl, lse[0], loss[0], l, factor, target, (real)0.125,
                N, V);
     memcpy(l, z, sizeof z);
     loss_forward(l, lse[1], loss[1], target, N, V);
@@ -784,7 +784,7 @@ static void test_loss_codes(void) {
     for (int n = 0; n < N; n++) {
         double worst = 0, worst_dE = 0;
         for (int i = 0; i < V; i++) {
-            const double at_target = i == target[n] ? (double)target_dz[n] : 0;
+            const double at_target = i == target[n] ? (double)target_dl[n] : 0;
             const double dz = (double)l[n * V + i] + at_target, s = (double)steps[i];
             const double part = dz * (double)factor[i];
             const double off = fabs(h[n * V + i] * s - dz);
