@@ -224,9 +224,9 @@ static void early_exit_enter(Golf *m, int p, int N) {
 
 /* The largest probability of logits l (V). */
 static double confidence_of(const real *l, double lse, int V) {
-    double most = (double)l[0];
-    for (int k = 1; k < V; k++) most = fmax(most, (double)l[k]);
-    return exp_of(most - lse);
+    real most = l[0];
+    for (int k = 1; k < V; k++) most = larger(most, l[k]);
+    return exp_of((double)most - lse);
 }
 
 /* n tokens from h0 on behind run i of a phase, whose predictions were just read: who has
