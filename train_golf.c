@@ -3279,8 +3279,9 @@ void golf_buffers(Golf *m, size_t N) {
     if (m->train) {
         BACKWARD_REALS(MODEL_REAL)
         if (c->bwd == BWD_INT16) {
+            const size_t V = (size_t)c->vocab;
+            const size_t rows = MIN(N, HEAD);
             BACKWARD_CODES(MODEL_CODES)
-            const size_t V = (size_t)c->vocab, rows = MIN(N, HEAD);
             m->dlogits_h.h = owned(m, rows * V, sizeof(int16_t));
             m->dlogits_h.step = owned_reals(m, CEIL(rows, STEP_ROWS) * V);
             m->target_dl = owned_reals(m, MIN(N, HEAD));
