@@ -623,7 +623,7 @@ bug exits-take-the-aim double "early_exit: aim" "$(in_ exit_losses)s/m->prev\[m-
 bug exits-of-the-first-part float "early_exit: choice" "$(in_ read_stream)s/stream + (size_t)h0 \* (size_t)m->config.width/stream/"
 bug exit-where-sure-last float "early_exit: choice" "$(in_ leave_at)s/e->exit\[at\] || //"
 bug exit-before-it-is-sure float "early_exit: choice" "$(in_ leave_at)s/sure < e->confidence/sure > e->confidence/"
-bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp_of(most - lse)/exp_of(most) \/ exp_of(lse + 0.2)/"
+bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp_of((double)most - lse)/exp_of((double)most) \/ exp_of(lse + 0.2)/"
 bug exit-of-shared-buffers float "early_exit: shorter" "$(in_ early_exit_enter)s/if (before < 0) return;/if (before != 0) return;/"
 bug exit-seen-late float "early_exit: causality" "$(in_ leave_at)s/m->logits + row \* V/m->logits + (row + 1) % (size_t)n * V/"
 bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && (!first || n >= T)) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& (!first || n >= T)) (*z)->scored(m, n); } &/"
