@@ -1,10 +1,11 @@
 #!/bin/sh
 # dev/bench/compare.sh [ROUNDS]: tokens/s of train_golf and of PyTorch (golf_torch.py) on the same model,
 # in turn, ROUNDS (5) times: the ratio of every pair, their median, smallest and largest.
-# Twice: with PyTorch in fp32, and in autocast to bf16, whatever that costs in accuracy. PyTorch gets the best
+# train_golf's backward products are in codes of 16 bits, and in floats; each twice: with PyTorch in fp32, and in
+# autocast to bf16, whatever that costs in accuracy. PyTorch gets the best
 # number of threads for itself and for its BLAS and, on AVX-512 machines, OpenBLAS's AVX-512 kernels, which it
 # does not choose by itself everywhere. Debian: python3-torch and libopenblas0-pthread (the reference BLAS is
-# 30 times slower). CONFIGS overrides what is compared: lines of key=value words.
+# 30 times slower). CONFIGS overrides what is compared: lines of key=value words, bwd= concerns train_golf alone.
 set -eu
 cd "$(dirname "$0")/../.."
 export PATH="/usr/bin:$PATH" # Debian's python3 knows Debian's packages
@@ -21,8 +22,10 @@ EOT
 make -s train_golf
 rounds=${1:-5} steps=5
 shape="width=256 heads=4 mlp=4 repeat=4 seq=256 batch=16 vocab=1024"
-configs=${CONFIGS:-"$shape wq=ternary aq=int8
-$shape wq=none aq=none"}
+configs=${CONFIGS:-"$shape wq=ternary aq=int8 bwd=int16
+$shape wq=ternary aq=int8 bwd=fp32
+$shape wq=none aq=none bwd=int16
+$shape wq=none aq=none bwd=fp32"}
 if grep -q avx512f /proc/cpuinfo 2> /dev/null; then export OPENBLAS_CORETYPE=SkylakeX; fi
 cores=$(getconf _NPROCESSORS_ONLN)
 torch() { # BLAS-THREADS THREADS STEPS key=value...

@@ -12,9 +12,10 @@ typedef struct {
 /* clang-format off */
 static const SelfTest self_tests[] = {
     {"functions", NULL, 0x94e18e9b},
-    {"codes", "--width=72 --unique=2 --mlp=3", 0xe04ef33c},
+    {"codes", "--width=72 --unique=2 --mlp=3 --bwd=int16", 0xe04ef33c},
+    {"back", "--width=72 --unique=1 --repeat=2 --mlp=3 --bwd=fp32", 0x8bf6aa9d},
     {"wide codes", "--width=64 --heads=4 --kv_heads=2 --mlp=3 --wq=int8 --aq=int8 --embed_bits=8 "
-                   "--unique=1 --repeat=2 --optimizer=adamw --act=relu", 0x0ab71aff},
+                   "--unique=1 --repeat=2 --optimizer=adamw --act=relu --bwd=int16", 0x0ab71aff},
     {"numbers", "--width=72 --mlp=3 --unique=2 --act=swiglu --wq=none --aq=none --embed_bits=16 "
                 "--bwd=fp32 --extra_norm=each --rope=half --wd=0.1", 0x900dddf7},
 };
