@@ -9,8 +9,8 @@
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
-# alone, PART=ci for these but for those of options.c, which take half a minute each, PART=systems for those of
-# the systems, JOBS (2 at a time).
+# alone, PART=systems for those of the systems, PART=ci for a third of those of the core, of all of which it
+# looks whether they match the source, JOBS (2 at a time).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 CC=${CC:-cc} FLAGS=${FLAGS:--std=gnu11 -march=native -fopenmp} JOBS=${JOBS:-2} BUGS=${BUGS:-} PART=${PART:-all}
@@ -62,6 +62,10 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
         echo "FAILED $name: the substitution no longer matches: $script"
         return
     done
+    if [ $PART = ci ] && [ $((planted % 3)) != 0 ]; then
+        echo "ok     $name: matches, not planted now"
+        return
+    fi
     if ! build "$dir" "$program" "$numbers"; then
         echo "FAILED $name: does not compile: $(grep -m 1 error "$dir.log")"
         return
