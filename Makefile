@@ -77,7 +77,7 @@ $(PROGRAM): $(SOURCES)
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
 TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double options_float systems_float \
-  files_float golf_float kernels_double kernels_float input_float commands_float)
+  files_float fit_float golf_float kernels_double kernels_float input_float commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
 # Small models enter many parallel regions with one thread: a third of their time with OpenMP.
@@ -96,6 +96,8 @@ $(TESTS)/options_%: dev/check/options.c $(TEST_SOURCES) | $(TESTS)
 $(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/files_%: dev/check/files.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/fit_%: dev/check/fit.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/commands_%: dev/check/commands.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)

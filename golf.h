@@ -105,6 +105,10 @@ enum {
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
+    X(TRAIN | QUIET, INT, fit, "packed", "packed|coded", \
+      "coded: --squeeze is predicted, the embedding's step then steered to the cap") \
+    X(TRAIN | QUIET | FIXED | RESUME, INT, embed_grid, "0", "-1024 to 1792", \
+      "the embedding's step is 2^(embed_grid/256) of that of --embed_bits") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, shuffle, "1", "0|1", "0: the text in its order") \
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
@@ -145,6 +149,8 @@ enum { XN_NONE, XN_OUT, XN_EACH };
 enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP, SCALE_AUTO };
+enum { FIT_PACKED, FIT_CODED };
+enum { OCTAVE = 256 }; /* of embed_grid: so many make a step twice as large */
 enum { OPT_ADAMW, OPT_MUON };
 enum { BWD_INT16, BWD_FP32 };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
@@ -314,6 +320,7 @@ struct Tensor {
     int bits;
     size_t line, group; /* a scale per group of weights; a group is (part of) a line */
     int half;           /* weight = scale * (code + half/2) */
+    real coarse;        /* > 0: its steps are so many times what its quantizer says */
     Passes *passes;     /* NULL: the gradient passes everywhere */
     int float_only;     /* not to be multiplied as codes */
     int both_ways;      /* packed for x W too, also when nothing is trained */

@@ -2745,16 +2745,21 @@ static Span span_at(const Tensor *t, size_t i) {
 /* How the scale of n weights follows from them. */
 typedef real ScaleRule(const real *w, size_t n, const Tensor *t);
 
+/* A scale as a coarser grid has it, in bf16 like any other. */
+static real coarser(real s, const Tensor *t) {
+    return t->coarse > 0 ? from_bf16(to_bf16(s * t->coarse)) : s;
+}
+
 /* The scales of w, and the codes of z: w itself, or what a system makes of it. */
 static void grid_quantize_as(int8_t *code, real *scale, uint8_t *mask, const real *w,
                              const real *z, const Tensor *t, ScaleRule *scale_rule) {
     const int one =
         grid_scales(t) == 1; /* threads within threads cost more than they gain */
-    if (one) *scale = scale_rule(w, t->copy_n, t);
+    if (one) *scale = coarser(scale_rule(w, t->copy_n, t), t);
     PARALLEL(t->copy_n)
     for (size_t i = 0; i < spans(t); i++) {
         const Span g = span_at(t, i);
-        if (!one) scale[g.scale] = scale_rule(w + g.at, (size_t)g.n, t);
+        if (!one) scale[g.scale] = coarser(scale_rule(w + g.at, (size_t)g.n, t), t);
         grid_codes(code + g.at, z + g.at, g.n, scale[g.scale], t);
         if (mask) t->passes(mask + g.at, z + g.at, g.n, scale[g.scale], t);
     }
@@ -2945,10 +2950,22 @@ static void store_as(Tensor *t, const Quantizer *q, int bits, int per) {
     t->group = per == SCALE_GROUP ? 128 : t->line;
 }
 
+/* The embedding as integers. --fit=coded moves its step away from that of --embed_bits; codes then
+ * have as many bits as the largest of them needs, and steps are so much coarser than those of
+ * as many bits. */
+static void store_embedding(const Config *c, Tensor *t) {
+    const double step = pow_of(2, (double)c->embed_grid / OCTAVE);
+    store_as(t, quantizers + Q_INT, c->embed_bits, SCALE_ROW);
+    const int top = grid_top(t);
+    while (step * (grid_top(t) + 0.5) < top) t->bits++;
+    t->coarse = (real)(c->embed_grid ? step * grid_top(t) / top : 0);
+}
+
 /* How the core stores a tensor. */
 static void choose_quantizer(const Config *c, Tensor *t) {
-    if (t->role == INTERFACE || (t->role == EMBED && c->embed_bits == 16) ||
-        (t->role == PROJ && c->wq == WQ_NONE))
+    if (t->role == EMBED && c->embed_bits < 16) store_embedding(c, t);
+    else if (t->role == INTERFACE || t->role == EMBED ||
+             (t->role == PROJ && c->wq == WQ_NONE))
         store_as(t, quantizers + Q_BF16, 16, SCALE_ROW);
     else if (t->role == PROJ && c->wq == WQ_TERNARY)
         store_as(t, quantizers + Q_TERNARY, 2,
@@ -2956,7 +2973,7 @@ static void choose_quantizer(const Config *c, Tensor *t) {
     else if (t->role == PROJ)
         store_as(t, quantizers + Q_INT, 4 + c->wq - WQ_INT4,
                  c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW);
-    else store_as(t, quantizers + Q_INT, t->role == EMBED ? c->embed_bits : 8, SCALE_ROW);
+    else store_as(t, quantizers + Q_INT, 8, SCALE_ROW);
 }
 
 /* Inputs of the projections as integers -top..top with one scale per token: q = rint(x / inv),
@@ -3598,6 +3615,14 @@ static uint64_t quantize_copy(Golf *m, const Tensor *t, int j) {
     t->quant->quantize(m->code + at, scale_of(m, t, j), t->passes ? m->mask + at : NULL,
                        m->master + at, t);
     return t->role == PROJ ? codes_changed(m, at, t->copy_n) : 0;
+}
+
+/* Another step of the embedding's codes, from the next golf_quantize on. */
+static void set_embed_grid(Golf *m, int grid) {
+    Tensor *t = m->tensor + T_embed;
+    m->config.embed_grid = grid;
+    choose_storage(m, t);
+    t->bytes = t->copy_bytes = t->quant->bytes(t);
 }
 
 /* May its copies be quantized beside others? Large ones are not, and who uses the scales of
@@ -5605,6 +5630,10 @@ static void config_check(const Config *c) {
     model_check(c);
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->check_run && (*s)->on(c)) (*s)->check_run(c);
+    if (c->fit == FIT_CODED && c->embed_bits > 8)
+        die("--fit=coded steers the steps of the embedding's codes: expected --embed_bits=4 to 8, "
+            "found %d",
+            c->embed_bits);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
@@ -5839,6 +5868,30 @@ static Ledger ledger_of(const Golf *m) {
 
 size_t artifact_bytes(const Config *c) { return ledger_of(layout_of(c)).total; }
 
+/* Bytes of a tensor in the file, were it written now. */
+static size_t tensor_bytes(const Golf *m, const Tensor *t) {
+    uint8_t *payload = xcalloc(t->bytes, 1);
+    const size_t coded = write_coded(m, t, payload, t->bytes);
+    free(payload);
+    return coded ? coded : t->bytes;
+}
+
+/* And of all of it. */
+static size_t file_bytes(const Golf *m) {
+    size_t bytes = ledger_of(m).header;
+    EACH_TENSOR(t, m) {
+        if (is_stored(t)) bytes += tensor_bytes(m, t);
+    }
+    return bytes;
+}
+
+/* The options as the file says them: of the embedding's grid it knows the bits alone. */
+static Config stored_config(const Golf *m) {
+    Config c = m->config;
+    c.embed_bits = m->tensor[T_embed].bits;
+    return c;
+}
+
 /* Writes a tensor, coded if that is shorter than packed, and its row of the table. */
 static size_t save_tensor(const Golf *m, Tensor *t, uint8_t *row, uint8_t *payload) {
     t->coded = write_coded(m, t, payload, t->bytes);
@@ -5856,7 +5909,8 @@ static size_t save_tensor(const Golf *m, Tensor *t, uint8_t *row, uint8_t *paylo
 
 void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc) {
     char text[CONFIG_TEXT];
-    const size_t len = config_text(&m->config, MODEL, text), tensors = stored_tensors(m);
+    const Config stored = stored_config(m);
+    const size_t len = config_text(&stored, MODEL, text), tensors = stored_tensors(m);
     uint8_t *file = xcalloc(artifact_bytes(&m->config), 1);
     uint8_t *row = file + ARTIFACT_FIXED + len, *payload = row + 8 * tensors + 4;
     EACH_TENSOR(t, m) {
@@ -6082,9 +6136,10 @@ int64_t ckpt_load(Golf *m, const char *path) {
         if ((*s)->loaded) (*s)->loaded(m, path);
     }
     m->step = (int)k.step;
+    take_counts(&m->config, &k.config);
+    set_embed_grid(m, m->config.embed_grid);
     golf_quantize(m);
     m->flips = k.flips;
-    take_counts(&m->config, &k.config);
     free(k.file);
     return (int64_t)k.step;
 }
@@ -6482,9 +6537,11 @@ static int width_step(const Config *c) {
     return step;
 }
 
-/* Bytes that a file may have before it is coded; its fields hold 32 bits. */
+/* Bytes that a file may have before it is coded; its fields hold 32 bits. --fit=coded aims 1 %
+ * over the cap: steering takes that off, and a little is better than the next finer codes. */
 static size_t most_bytes(const Config *c) {
-    return (size_t)fmin(c->cap / c->squeeze, UINT32_MAX);
+    const double aim = c->fit == FIT_CODED ? 1.01 * c->cap : c->cap;
+    return (size_t)fmin(aim / c->squeeze, UINT32_MAX);
 }
 
 /* The largest value of an option, from `least` on in steps, with which the model is not
@@ -6499,23 +6556,203 @@ static int fit_option(Config *c, int *option, int least, int most, int step) {
     return best;
 }
 
+/* ---- --fit=coded: the last byte. What coding leaves is known when a run has ended, and its
+ * sizes are chosen before. So the coder predicts it from the new model, and training steers
+ * to it: the step of the embedding's codes, finer or coarser than that of --embed_bits,
+ * follows the size that the file would have (rate control, as in a video coder). At the end
+ * the finest step with which the file fits is taken. */
+
+/* Tensor t of a new model, in the file of the trained one. What starts as one number says
+ * nothing yet: the vectors of the interface get 10 of 16 bits (6 to 10.5 in the records,
+ * after 600 to 12,000 steps), others count packed. */
+static size_t expected_tensor_bytes(const Golf *m, const Tensor *t) {
+    const real *w = m->master + t->at;
+    const int one_number = !memcmp(w, w + 1, (t->n - 1) * sizeof *w);
+    if (t->role == INTERFACE) return t->bytes * 10 / 16;
+    return one_number ? t->bytes : tensor_bytes(m, t);
+}
+
+/* Bits of a number of the embedding that training takes off: its columns get means, which the
+ * coder learns. Measured: with 1,024 pieces 0.12 after 1,500 steps and 0.2 after 4,000, with
+ * 4,096 pieces 0.2 after 1,200, 0.6 to 0.9 after 12,000. */
+static double settled_bits(const Config *c) {
+    return fmin(0.1 + 7e-5 * c->steps * sqrt(c->vocab / 4096.0), 0.9);
+}
+
+/* The file's bytes, not depending on --seed: all seeds are the same model. */
+static double expected_bytes(const Config *c) {
+    Golf m;
+    Config first = *c;
+    first.seed = 1;
+    golf_init(&m, &first, 1);
+    double bytes = (double)ledger_of(&m).header;
+    EACH_TENSOR(t, &m) {
+        if (is_stored(t)) bytes += (double)expected_tensor_bytes(&m, t);
+    }
+    if (!c->embed_grid) bytes -= settled_bits(c) / 8 * (double)m.tensor[T_embed].n;
+    golf_free(&m);
+    return bytes;
+}
+
+/* The file's bytes as sizes are chosen by them. */
+static size_t reckoned_bytes(const Config *c) {
+    return c->fit == FIT_CODED ? (size_t)expected_bytes(c) : artifact_bytes(c);
+}
+
+static void reckon(Config *c) {
+    if (c->fit == FIT_CODED)
+        c->squeeze = (double)reckoned_bytes(c) / (double)artifact_bytes(c);
+}
+
 /* The widest model whose packed file fits into cap / squeeze; it grows with the width. What
  * is then left goes to the hidden width of the MLP, unless --hidden fixes it: equal caps
  * are equal bytes. */
-static void fit_width(Config *c) {
-    const int step = width_step(c);
-    check_systems(c);
+static void choose_width(Config *c, int step) {
     const int width = fit_option(c, &c->width, step, 16384, step);
     if (!width) {
         c->width = MIN(c->width, 16384);
         config_check(c); /* may say why */
         die("--cap=%d: no multiple of %d and --heads=%d fits, %d needs %zu bytes; raise --cap or "
             "lower --embed_bits",
-            c->cap, step, c->heads, c->width, artifact_bytes(c));
+            c->cap, step, c->heads, c->width, reckoned_bytes(c));
     }
     c->width = width;
     if (c->hidden || !hidden_counts(c)) return;
     c->hidden = fit_option(c, &c->hidden, hidden_width(c) + step, 1 << 20, step);
+}
+
+/* Has `choose` find sizes for the cap. What coding leaves depends on them: so again, until
+ * it is what they were chosen with, to 0.2 %. */
+static void fit_sizes(Config *c, void (*choose)(Config *c, int step), int step) {
+    enum { ROUNDS = 5 };
+    const Config asked = *c;
+    for (int round = 0; round < ROUNDS; round++) {
+        const double squeeze = c->squeeze;
+        *c = asked;
+        c->squeeze = squeeze;
+        choose(c, step);
+        reckon(c);
+        if (fabs(c->squeeze - squeeze) < 0.002) break;
+    }
+}
+
+static void fit_width(Config *c) {
+    check_systems(c);
+    if (c->fit == FIT_CODED)
+        c->squeeze = 0.6; /* less than any model's: it may still fit */
+    fit_sizes(c, choose_width, width_step(c));
+}
+
+/* The grids of the embedding: from codes of 8 bits to those of which the largest is 1. */
+static int finest_grid(const Config *c) { return -OCTAVE * (8 - c->embed_bits); }
+static int coarsest_grid(const Config *c) { return OCTAVE * (c->embed_bits - 1); }
+
+/* Steps of all matrices on grids 2^(grid / OCTAVE) times as large: the last resort. */
+enum { COARSEST_MATRICES = 8 * OCTAVE };
+static void set_matrix_grids(Golf *m, int grid) {
+    EACH_TENSOR(t, m) {
+        if (is_matrix(t)) t->coarse = (real)pow_of(2, (double)grid / OCTAVE);
+    }
+}
+
+/* What the run can come down to, whatever it learns: grids at their coarsest, all else
+ * packed. */
+static size_t least_bytes(const Config *c) {
+    Golf m;
+    Config coarse = *c;
+    coarse.embed_grid = coarsest_grid(c);
+    golf_init(&m, &coarse, 1);
+    set_matrix_grids(&m, COARSEST_MATRICES);
+    golf_quantize(&m);
+    size_t bytes = ledger_of(&m).header;
+    EACH_TENSOR(t, &m) {
+        const int on_grid = is_stored(t) && t->quant->coded == grid_coded;
+        bytes += on_grid ? tensor_bytes(&m, t) : t->bytes;
+    }
+    golf_free(&m);
+    return bytes;
+}
+
+/* Dies of sizes that were given, or weights, with which training cannot steer to the cap. */
+static void check_coded_cap(Config *c) {
+    Config coarse = *c;
+    coarse.embed_grid = coarsest_grid(c);
+    const double least = expected_bytes(&coarse);
+    const size_t promised = least_bytes(c);
+    reckon(c);
+    if (least > c->cap)
+        die("the artifact would have about %.0f bytes, %.0f with the coarsest embedding, --cap=%d; "
+            "lower --width (--width=fit finds the widest that fits) or raise --cap",
+            c->squeeze * (double)artifact_bytes(c), least, c->cap);
+    if (promised > (size_t)c->cap)
+        die("--fit=coded cannot promise --cap=%d: %zu bytes are on no grid that could get coarser "
+            "(bf16 weights, --wq=none, are not); use --fit=packed",
+            c->cap, promised);
+}
+
+static int within(int x, int least, int most) { return MIN(MAX(x, least), most); }
+
+/* In the second half of the run, 32 times: what the file is over the cap, in bits per number
+ * of the embedding, is how many octaves its next grid is coarser. A matter of the step
+ * alone, before it makes its codes: a resumed run does the same. */
+static void steer_embed_grid(Golf *m, int step) {
+    const Config *c = &m->config;
+    const int every = MAX(1, c->steps / 64);
+    if (c->fit != FIT_CODED || 2 * step < c->steps || step % every) return;
+    const int64_t over = (int64_t)file_bytes(m) - c->cap;
+    const int64_t by = over * 8 * OCTAVE / (int64_t)m->tensor[T_embed].n;
+    const int bounded = (int)MIN(MAX(by, -4 * OCTAVE), 4 * OCTAVE);
+    set_embed_grid(m, within(c->embed_grid + bounded, finest_grid(c), coarsest_grid(c)));
+}
+
+/* The finest grid of [from,to] with which the file fits; `to`, if none does. */
+static int finest_that_fits(Golf *m, void (*set)(Golf *m, int grid), int from, int to) {
+    while (from < to) {
+        const int grid = from + (to - from) / 2;
+        set(m, grid);
+        golf_quantize(m);
+        if (file_bytes(m) > (size_t)m->config.cap) from = grid + 1;
+        else to = grid;
+    }
+    set(m, to);
+    golf_quantize(m);
+    return to;
+}
+
+/* After the last step: the file fits. */
+static void end_at_cap(Golf *m) {
+    const Config *c = &m->config;
+    if (c->fit != FIT_CODED) return;
+    finest_that_fits(m, set_embed_grid, finest_grid(c), coarsest_grid(c));
+    if (file_bytes(m) > (size_t)c->cap)
+        finest_that_fits(m, set_matrix_grids, 1, COARSEST_MATRICES);
+}
+
+/* How much larger steps are for the cap than their quantizers say; those of the embedding,
+ * than --embed_bits says. */
+static double embed_steps(const Golf *m) {
+    return pow_of(2, (double)m->config.embed_grid / OCTAVE);
+}
+
+static double matrix_steps(const Golf *m) {
+    const real coarse = m->tensor[T_wqkv].coarse;
+    return coarse > 0 ? (double)coarse : 1;
+}
+
+/* What was done for the cap, behind a line of the file's size. */
+static void say_fit(const Golf *m, size_t bytes) {
+    const Config *c = &m->config;
+    const double used = (double)bytes / c->cap, matrices = matrix_steps(m);
+    printf("%.2f %% of the cap", 100 * used);
+    if (c->fit == FIT_CODED)
+        printf("; the embedding's steps are %.4g of those of %d bits, its codes have %d",
+               embed_steps(m), c->embed_bits, m->tensor[T_embed].bits);
+    if (matrices > 1)
+        printf("; that was not enough: steps of the matrices are %.4g of theirs",
+               matrices);
+    if (c->fit == FIT_CODED && used < 0.99)
+        printf("; finer ones do not fit, or there are none: a larger model would");
+    putchar('\n');
 }
 
 /* ---- result.json */
@@ -6590,6 +6827,9 @@ static void result_numbers(const Golf *m, const Run *r, FILE *f) {
         {"bytes_code", GOLF_CODE_BYTES},
         {"bytes_total", total + GOLF_CODE_BYTES},
         {"cap", c->cap},
+        {"cap_used", total / c->cap},
+        {"embed_steps", embed_steps(m)},
+        {"matrix_steps", matrix_steps(m)},
         {"params_stored", s.stored},
         {"params_ternary", s.ternary},
         {"weight_bits", 8 * s.coded / weights},
@@ -6707,6 +6947,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     EACH_SYSTEM(s, m) {
         if ((*s)->update) (*s)->update(m, step);
     }
+    steer_embed_grid(m, step);
     golf_quantize(m);
     *grad_norm = norm;
     return loss;
@@ -6947,17 +7188,31 @@ static void check_meanings(const Config *c, const char *preset) {
             option_text(c, option_named(name), text), why);
 }
 
-static void check_cap(const Config *c) {
+/* Can the run keep its promise about the file's size? */
+static void check_cap(Config *c) {
     const size_t most = artifact_bytes(c);
+    if (c->fit == FIT_CODED) {
+        check_coded_cap(c);
+        return;
+    }
     if (most > most_bytes(c))
         die("the artifact would have %zu bytes, --cap=%d --squeeze=%g; lower --width (--width=fit "
             "finds the widest that fits) or raise --cap",
             most, c->cap, c->squeeze);
 }
 
+/* --fit=coded computes what --squeeze says. */
+static void check_squeeze(const Config *c) {
+    if (c->fit == FIT_CODED && c->squeeze < 1)
+        die("--squeeze=%g is a bet on what --fit=coded predicts; leave it out or, if the preset has "
+            "it, give --squeeze=1",
+            c->squeeze);
+}
+
 /* The options of a run, completed and checked against its tokenizer and the cap. */
 static Tokenizer *open_run(Config *c, Run *run) {
     if (!*c->out) snprintf(c->out, sizeof c->out, "runs/%s", run->preset);
+    check_squeeze(c);
     cut_slashes(c->out);
     const char *beside = path_of(c->data, "tokenizer.model");
     if (!*c->tokenizer && access(beside, R_OK))
@@ -6997,10 +7252,14 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
            "weights\n",
            run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c),
            m->phases, m->n_params, m->tensor[T_wqkv].quant->name);
-    printf(
-        "artifact at most %zu bytes of %d / %g; %.2f MFLOP per token; %d threads, %s\n",
-        artifact_bytes(c), c->cap, c->squeeze, flops_per_token(c) / 1e6,
-        omp_get_max_threads(), GOLF_ISA);
+    if (c->fit == FIT_CODED)
+        printf("artifact about %.0f bytes before it is steered to %d; ",
+               c->squeeze * (double)artifact_bytes(c), c->cap);
+    else
+        printf("artifact at most %zu bytes of %d / %g; ", artifact_bytes(c), c->cap,
+               c->squeeze);
+    printf("%.2f MFLOP per token; %d threads, %s\n", flops_per_token(c) / 1e6,
+           omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, m->N, run->steps, c->out);
     if (!GOLF_FMA)
@@ -7044,7 +7303,8 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     write_result(m, run, phase_rms);
     free(phase_rms);
 
-    const size_t bytes = ledger_of(m).total;
+    const Ledger l = ledger_of(m);
+    const size_t bytes = l.total;
     const char *fits = bytes <= (size_t)c->cap ? "FITS" : "OVER";
     const char *prefix = c->val_tokens ? " (a prefix: --val_tokens)" : "";
     printf(
@@ -7052,6 +7312,10 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
         "bytes%s\n",
         path, bytes, fits, run->file.bpb, run->memory.bpb, (long long)run->file.tokens,
         (long long)run->file.bytes, prefix);
+    printf("core %zu, embedding %zu, interface %zu, protected %zu, header %zu: ",
+           l.of[LEDGER_CORE], l.of[LEDGER_EMBEDDING], l.of[LEDGER_INTERFACE],
+           l.of[LEDGER_PROTECTED], l.header);
+    say_fit(m, bytes);
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->steps - first, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
@@ -7098,6 +7362,7 @@ int train_main(int argc, char **argv) {
     write_file(path_of(c->out, "tokenizer.model"), tok->file, tok->size);
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
+    end_at_cap(&m);
     finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
     return 0;
 }
@@ -7192,8 +7457,8 @@ int info_main(const char *path, int argc, char **argv) {
         return 0;
     }
     const long long spare = how.cap - (long long)l.total;
-    printf("cap %d\n%s by %lld bytes\n", how.cap, spare >= 0 ? "FITS" : "OVER",
-           llabs(spare));
+    printf("cap %d\n%s by %lld bytes\nused %.2f %%\n", how.cap,
+           spare >= 0 ? "FITS" : "OVER", llabs(spare), 100.0 * (double)l.total / how.cap);
     return 0;
 }
 

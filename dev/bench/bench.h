@@ -312,15 +312,25 @@ static int is_listed(const Shapes *all, const Config *c) {
     return 0;
 }
 
-/* Adds c, unless it cannot be, does not fit, or is there. A hidden width of 0 is chosen: the
- * largest multiple of `step`, at least C, that fits. */
+/* The largest multiple of `step`, at least C, that fits; or 0. */
+static void choose_hidden(Config *c, int step) {
+    c->hidden = fit_option(c, &c->hidden, CEIL(c->width, step) * step, 1 << 20, step);
+}
+
+/* Does c fit? A hidden width of 0 is chosen. */
+static int shape_fits(Config *c, int step) {
+    if (c->hidden || !hidden_counts(c)) {
+        reckon(c);
+        return artifact_bytes(c) <= most_bytes(c);
+    }
+    fit_sizes(c, choose_hidden, step);
+    return c->hidden > 0;
+}
+
+/* Adds c, unless it cannot be, does not fit, or is there. */
 static void shapes_add(Shapes *to, Config c, int step) {
     if (to->count == SHAPES_MOST || is_refused(config_check, &c)) return;
-    if (!c.hidden && hidden_counts(&c)) {
-        c.hidden = fit_option(&c, &c.hidden, CEIL(c.width, step) * step, 1 << 20, step);
-        if (!c.hidden) return;
-    }
-    if (artifact_bytes(&c) > most_bytes(&c) || is_listed(to, &c)) return;
+    if (!shape_fits(&c, step) || is_listed(to, &c)) return;
     to->list[to->count++] = (Shape){c.width, c.heads, hidden_width(&c)};
 }
 
@@ -342,6 +352,7 @@ static void shapes_under_cap(Shapes *all, const Config *asked) {
     if (!start.width) fit_width(&start);
     config_check(&start);
     check_cap(&start);
+    c.squeeze = start.squeeze;
     const int D = head_dim(&start), least = start.width * 3 / 4;
     const int most = MIN(start.width * 3 / 2, 16384);
     all->list[all->count++] = (Shape){start.width, start.heads, hidden_width(&start)};
@@ -402,18 +413,21 @@ static void bench_shapes(const Config *asked) {
         const double t = now();
         shape_apply(&c, all.list + i);
         printf("%5d %4d %4d %6d %10zu %7.2f ", c.width, c.heads, head_dim(&c), c.hidden,
-               artifact_bytes(&c), 1e-6 * flops_per_token(&c));
+               reckoned_bytes(&c), 1e-6 * flops_per_token(&c));
         if (t - start + longest > SHAPES_SECONDS) printf("%9s %8s %8s", "-", "-", "-");
         else time_shape(&c);
         printf("  %s%s\n", filled_by(&c), i ? "" : "  <- what train takes");
         fflush(stdout);
         longest = fmax(longest, now() - t);
     }
+    if (asked->fit == FIT_CODED)
+        printf("(bytes: as predicted, steered to %d; ", asked->cap);
+    else printf("(bytes: packed, at most %zu, of cap / squeeze; ", most_bytes(asked));
     printf(
-        "(bytes: packed, at most %zu, of cap / squeeze; MFLOP: of the model, a token; fills: sizes that "
-        "are\nwhole vectors, C and F of %d, head_dim D of %d; -: not timed, %d s were over; bpb is not "
+        "MFLOP: of the model, a token; fills: sizes that are\n"
+        "whole vectors, C and F of %d, head_dim D of %d; -: not timed, %d s were over; bpb is not "
         "known here)\n",
-        most_bytes(asked), (int)LANES, (int)NR, SHAPES_SECONDS);
+        (int)LANES, (int)NR, SHAPES_SECONDS);
 }
 
 /* ---- The artifact of a fresh model: its bytes, how long it takes to write and to read. */
@@ -506,6 +520,7 @@ int bench_main(const char *what, int argc, char **argv) {
     if (what && !bench_is(what, "step") && !file && !scaling && !shapes)
         die("bench: expected nothing, 'step', 'file', 'scaling' or 'shapes', found '%s'",
             what);
+    check_squeeze(c);
     if (!c->width) fit_width(c);
     config_check(c);
     check_meanings(c, preset);

@@ -5,7 +5,7 @@
 # that does not pass. The rows of a system stand in its file, behind `#elif defined BUGS`, and are built
 # with that system alone.
 #
-#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, options, commands
+#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, fit, options, commands
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -298,12 +298,12 @@ bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->c
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
 bug fit-leaves-room float files fit "$(in_ fit_option)s/\*option += step/*option += 2 * step/"
 bug memory-promised float files memory "$(in_ check_memory)s/need > there/0/"
-bug shapes-over-the-cap float files shapes "$(in_ shapes_add)s/artifact_bytes(&c) > most_bytes(&c) || //"
-bug shapes-leave-room float files shapes "$(in_ shapes_add)s/, step);$/, 4 * step);/"
+bug shapes-over-the-cap float files shapes "$(in_ shape_fits)s/return artifact_bytes(c) <= most_bytes(c)/return 1/"
+bug shapes-leave-room float files shapes "$(in_ choose_hidden)s/, step);$/, 4 * step);/"
 bug shapes-move-a-fixed-width float files shapes "$(in_ shapes_under_cap)s/if (!start.width) //"
 bug shapes-twice float files shapes "$(in_ is_listed)s/return 1/return 0/"
 bug shapes-fill-half-tiles float files shapes "$(in_ filled_by)s/% NR/% LANES/"
-bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|c->cap / c->squeeze|c->cap|"
+bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|aim / c->squeeze|aim|"
 bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"
 bug loader-checks-the-batch float files own "$(in_ model_check)s/const Tensor \*large = /if ((double)c->batch * c->seq > 5e5) die(\"batch\");\n    &/"
@@ -311,6 +311,35 @@ bug exchanged-file-unnoticed float files exchanged "$(in_ depends_on)s/file, n -
 bug old-checkpoints-refused float files version "$(in_ ckpt_open)s/version == 1 ? CKPT_FIXED_1 : CKPT_FIXED/CKPT_FIXED/"
 bug gated-hidden-in-full float files gated "$(in_ hidden_width)s|wide / 12 \* 8|wide|"
 bug odd-halves float commands messages "$(in_ model_check)s/head_dim(c) % rope_step(c)/head_dim(c) % 2/"
+# the last byte
+bug codes-of-too-few-bits float fit grids "$(in_ store_embedding)s/+ 0.5) < top/+ 2.5) < top/"
+bug codes-of-too-many-bits float fit grids "$(in_ store_embedding)s/+ 0.5) < top/- 0.5) < top/"
+bug step-of-other-bits float fit grids "$(in_ store_embedding)s|step \* grid_top(t) / top|step|"
+bug coarse-step-not-bf16 float fit steering "$(in_ coarser)s/from_bf16(to_bf16(\(.*\))) :/(\1) :/"
+bug sizes-of-a-seed float fit prediction "$(in_ expected_bytes)s/first.seed = 1;//"
+bug prediction-of-packed-bytes float fit prediction "$(in_ expected_tensor_bytes)s/: tensor_bytes(m, t)/: t->bytes/"
+bug embedding-settles-too-far float fit prediction "$(in_ settled_bits)s/0.1 +/0.5 +/"
+bug fit-aims-below-the-cap float fit sizes "$(in_ most_bytes)s/1.01 \*/0.95 */"
+bug fit-of-the-first-guess float fit sizes "$(in_ fit_sizes)s/ROUNDS = 5/ROUNDS = 1/"
+bug fit-only-of-what-fits-packed float fit "coded alone" "$(in_ fit_width)s/c->squeeze = 0.6;/;/"
+bug shapes-of-one-guess float fit shapes "$(in_ shape_fits)s/fit_sizes(c, choose_hidden, step)/choose_hidden(c, step)/"
+bug steering-to-the-other-side float fit steering "$(in_ steer_embed_grid)s/c->embed_grid + bounded/c->embed_grid - bounded/"
+bug steering-unasked float fit packed "$(in_ steer_embed_grid)s/c->fit != FIT_CODED || //"
+bug steering-of-one-thread float fit threads "$(in_ steer_embed_grid)s/- c->cap;/- c->cap + 99 * omp_get_max_threads();/"
+bug grid-not-resumed float fit resume "$(in_ ckpt_load)s/set_embed_grid(m, m->config.embed_grid);//"
+bug grid-counted-anew float fit resume "$(in_ ckpt_load)s/take_counts(&m->config, &k.config);//"
+bug file-of-the-bits-asked-for float fit steering "$(in_ stored_config)s/c.embed_bits = .*//"
+bug end-far-under-the-cap float fit steering "$(in_ finest_that_fits)s/> (size_t)m->config.cap/> (size_t)m->config.cap * 19 \/ 20/"
+bug end-over-the-cap float fit steering "$(in_ finest_that_fits)s/> (size_t)m->config.cap/> (size_t)m->config.cap + 90/"
+bug end-at-the-embedding float fit guarantee "$(in_ end_at_cap)s/if (file_bytes(m) > (size_t)c->cap)/if (0)/"
+bug matrices-as-they-are float fit guarantee "$(in_ set_matrix_grids)s/if (is_matrix(t))/if (0)/"
+bug far-over-is-trained float fit refused "$(in_ check_coded_cap)s/if (least > c->cap)/if (0)/"
+bug promise-of-numbers float fit refused "$(in_ check_coded_cap)s/if (promised > (size_t)c->cap)/if (0)/"
+bug bet-on-a-prediction float fit refused "$(in_ check_squeeze)s/c->squeeze < 1/0/"
+bug grid-of-numbers float fit refused "$(in_ config_check)s/c->embed_bits > 8/c->embed_bits > 16/"
+bug cap-over-what-is-used float commands fit "$(in_ result_numbers)s|total / c->cap|c->cap / total|"
+bug end-not-said float commands fit "$(in_ say_fit)s/if (c->fit == FIT_CODED)$/if (0)/"
+bug percent-of-nothing float commands output "$(in_ info_main)s|100.0 \* (double)l.total|(double)l.total|"
 # options
 bug order-of-one-block float options every "s/M(order, c->unique > 1 \&\& c->repeat > 1,/M(order, 1,/"
 bug scales-that-do-not-share float options every "$(in_ wscale_means)s/return !same_storage(c, c->wscale.*/return 1;/"

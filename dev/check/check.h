@@ -110,6 +110,22 @@ MAYBE void run_steps(Golf *m, int from, int to) {
     for (int s = from; s < to; s++) golf_step(m, x, y, s, &norm);
 }
 
+/* Steps on a language: small numbers are frequent, and what follows one is near its half. */
+MAYBE void learn(Golf *m, int from, int to) {
+    const int V = m->config.vocab, N = (int)m->N;
+    int *x = xcalloc(m->N + 1, sizeof(int));
+    double norm;
+    for (int step = from; step < to; step++) {
+        const uint64_t key = hash64(77, (uint64_t)step);
+        for (int i = 1; i <= N; i++) {
+            const int any = (int)(V * pow_of(uniform01(key, (uint64_t)i), 3));
+            x[i] = (any + x[i - 1] / 2) % V;
+        }
+        golf_step(m, x, x + 1, step, &norm);
+    }
+    free(x);
+}
+
 /* A tensor of one copy, role PROJ, stored as the options say. */
 MAYBE Tensor tensor_of(const char *options_text, const char *name, int rows, int cols) {
     const Config c = config_of(options_text);

@@ -157,6 +157,7 @@ done << 'END'
 --unet=1 --baseline_init=1 --shuffle=0 --muon_split=1
 --embed_rank=16
 --qat=noise --wq=int4 --aq=none
+--fit=coded --width=fit --cap=40000 --wq=int4
 END
 
 echo "== a signal during validation, data of another tokenizer"

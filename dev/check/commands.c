@@ -113,6 +113,15 @@ static const char *const errors[][2] = {
     /* sizes that do not fit */
     {TINY "--cap=1000 --width=fit", "--cap=1000|no multiple of 8|needs|raise --cap"},
     {TINY "--cap=5000", "would have|--cap=5000|--width=fit"},
+    {TINY "--cap=3000 --fit=coded", "would have about|coarsest embedding|--cap=3000"},
+    {TINY "--cap=1000 --fit=coded --width=fit",
+     "--cap=1000|no multiple of 8|raise --cap"},
+    {TINY "--fit=coded --squeeze=0.9", "--squeeze=0.9|--fit=coded|leave it out"},
+    {TINY "--fit=coded --embed_bits=16", "--fit=coded|--embed_bits=4 to 8|found 16"},
+    {TINY "--fit=coded --cap=32000 --wq=none --width=48 --heads=2",
+     "--fit=coded|cannot promise|--cap=32000|--wq=none|--fit=packed"},
+    {"bench --fit=coded --squeeze=0.9", "--squeeze=0.9|--fit=coded|leave it out"},
+    {TINY "--embed_grid=5", "unknown option --embed_grid"},
     {TINY "--width=36 --heads=4", "--width=36|--heads=4|head_dim 9|--rope|multiple of 2"},
     {TINY "--width=24 --heads=4 --rope=half", "head_dim 6|--rope|multiple of 4"},
     {TINY "--width=34 --heads=4", "--width=34|--heads=4|multiple"},
@@ -142,6 +151,7 @@ static const char *const errors[][2] = {
     {RUN, "@/run|holds a run|--resume=1|--overwrite=1"},
     {RUN " --resume=1 --lr=0.1", "ckpt.bin|--lr=0.004|now it is 0.1|same options"},
     {RUN " --resume=1 --wq=none", "ckpt.bin|--wq=ternary|now it is none"},
+    {RUN " --resume=1 --fit=coded", "ckpt.bin|--fit=packed|now it is coded"},
     {RUN "3 --resume=1", "run3/ckpt.bin|checksum|damaged"},
     {RUN "4 --resume=1", "run4/ckpt.bin|expected a checkpoint"},
     {RUN "5 --resume=1", "run5/ckpt.bin|-byte numbers"},
@@ -355,6 +365,8 @@ static void test_output(void) {
           "info: %s", text);
     CHECK(near(number_after(text, "FITS by "), 100000.0 - (double)size, 0), "info: %s",
           text);
+    CHECK(near(number_after(text, "used "), (double)size / 1000, 0.006), "info: %s",
+          text);
     CHECK(strstr(output_of("info @/run/model.golf --cap=1000"), "\nOVER by ") != NULL,
           "over");
     text = output_of("info @/run/model.golf"); /* the file does not know its cap */
@@ -450,6 +462,46 @@ static void test_training(void) {
     free(model);
 }
 
+/* A number of result.json. */
+static double result_number(const char *file, const char *key) {
+    char line[512];
+    const char *colon = strchr(result_line(file, key, line), ':');
+    return colon ? strtod(colon + 1, NULL) : (double)NAN;
+}
+
+/* --fit=coded: the file takes all of its cap, which the command says, and is what trained;
+ * scored again, it is the same. A model that is too large for its cap ends under it, too. */
+static void test_fit(void) {
+    size_t n, again;
+    char used[64];
+#define CODED \
+    "train --preset=tiny --seq=16 --steps=20 --data=@/d --fit=coded --out=@/coded "
+    const char *text = output_of(CODED "--width=fit --cap=9000");
+    uint8_t *model = read_file(IN("coded/model.golf"), &n);
+    CHECK(
+        n > 8900 && n <= 9000 &&
+            near(result_number("coded/result.json", "cap_used"), (double)n / 9000, 1e-12),
+        "%zu bytes of 9000", n);
+    CHECK(near(result_number("coded/result.json", "roundtrip_gap"), 0, 0), "gap");
+    snprintf(used, sizeof used, ": %.2f %% of the cap; the embedding's steps are",
+             (double)n / 90);
+    CHECK(strstr(text, "before it is steered to 9000") && strstr(text, used), "%s", text);
+    if (remove(IN("coded/result.json"))) die("remove: %s", strerror(errno));
+    output_of(CODED "--width=fit --cap=9000 --resume=1");
+    CHECK(same_file(IN("coded/model.golf"), model, n), "scored again: another file");
+    CHECK(strstr(output_of("info @/coded/model.golf"), "\nembed       int") != NULL,
+          "info");
+
+    text = output_of(CODED "--overwrite=1 --width=32 --cap=4700");
+    read_file(IN("coded/model.golf"), &again);
+    CHECK(again <= 4700 && again > 4600 &&
+              result_number("coded/result.json", "embed_steps") > 1.5,
+          "%zu bytes of 4700: %s", again, text);
+    text = output_of(CODED "--overwrite=1 --width=16 --cap=90000");
+    CHECK(strstr(text, "or there are none: a larger model would") != NULL, "%s", text);
+    free(model);
+}
+
 /* eval takes few rows at a time where they are long. */
 static void test_rows(void) {
     static const int rows[][2] = {{8, 16}, {256, 16}, {4096, 16}, {8192, 8}, {65536, 1}};
@@ -512,6 +564,7 @@ int main(void) {
     run_test("locked folder", test_locked_folder);
     run_test("output", test_output);
     run_test("training", test_training);
+    run_test("fit", test_fit);
     run_test("rows", test_rows);
     run_test("prepare", test_prepare);
     return end_tests("commands");

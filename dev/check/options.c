@@ -59,6 +59,11 @@ static int masked_anyway(const Config *c) {
     return 0;
 }
 
+static int is_packed(const Config *c) { return c->fit == FIT_PACKED; }
+
+/* Are there no finer codes than these? */
+static int has_finest_codes(const Config *c) { return c->embed_bits == 8; }
+
 static const struct {
     const char *option, *value;     /* NULL: whatever the value */
     int (*really)(const Config *c); /* NULL: in any model */
@@ -71,6 +76,8 @@ static const struct {
     {"ste", "clip", masked_anyway, "masks hardly more than trust: models are small here"},
     {"xgain", "none", NULL, "no gains of norms that are not there"},
     {"recompute", NULL, NULL, "time for memory"},
+    {"cap", NULL, is_packed, "a limit: commands: train"},
+    {"fit", "coded", has_finest_codes, "the cap leaves room, and nothing can take it"},
     {"kv_heads", "1", NULL, "as many as heads"},
     {"qgain", "scalar", NULL, "one head has one gain"},
     {"unet", "1", NULL, "one phase has no skip, but its bytes"},

@@ -145,7 +145,8 @@ static void quest_quantize(int8_t *code, real *scale, uint8_t *mask, const real 
         const size_t at = (size_t)r * (size_t)n;
         real *z = memcpy(scratch((size_t)n), w + at, sizeof(real) * (size_t)n);
         hadamard(z, n, t->extra[0]);
-        scale[r] = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
+        const real s = from_bf16(to_bf16(quest_step((double)inner(z, z, n), n, t)));
+        scale[r] = coarser(s, t);
         grid_codes(code + at, z, n, scale[r], t);
         if (mask) t->passes(mask + at, z, n, scale[r], t);
     }
@@ -616,6 +617,30 @@ static void test_quest_fit(void) {
     CHECK(others > 5, "without a rotation, %d widths are no multiples of 32", others);
 }
 
+/* --fit=coded: the size after training, to 3 %, and, as the last resort, a grid so coarse that
+ * a code is little more than a sign. */
+static void test_quest_coded(void) {
+    for (int bits = 3; bits <= 4; bits++) {
+        Golf m;
+        Config c = config_of("vocab=1024 width=32 heads=2 mlp=8 seq=20 unique=2 repeat=1 batch=3 "
+                             "steps=40 optimizer=muon embed_bits=4 lr_embed=0.001 wq=quest");
+        c.wbits = bits;
+        const double expected = expected_bytes(&c);
+        golf_init(&m, &c, 1);
+        golf_buffers(&m, 60);
+        learn(&m, 0, 40);
+        const double had = (double)file_bytes(&m);
+        CHECK(near(expected / had, 1, 0.03), "%d bits: expected %.0f bytes, it has %.0f",
+              bits, expected, had);
+        set_matrix_grids(&m, COARSEST_MATRICES);
+        golf_quantize(&m);
+        const Tensor *t = m.tensor + T_wup;
+        const double coarse = 8.0 * (double)tensor_bytes(&m, t) / (double)t->n;
+        CHECK(coarse < 1.6, "%d bits: %g on the coarsest grid", bits, coarse);
+        golf_free(&m);
+    }
+}
+
 static void test_quest_blocks(void) {
     char text[256];
     Golf m;
@@ -671,6 +696,7 @@ static const SystemTests quest_tests = {
                             {"integers", test_quest_integers},
                             {"packed", test_quest_packed},
                             {"fit", test_quest_fit},
+                            {"coded", test_quest_coded},
                             {"blocks", test_quest_blocks},
                             {"coder", test_quest_coder},
                             {NULL, NULL}}};
@@ -684,6 +710,7 @@ bug quest-step-of-the-whole-matrix float gaussian "$(in_ quest_quantize)s/(doubl
 bug inputs-mask-forgotten double inputs "$(in_ masked_in_rotation)s/mask\[i\] ? d\[i\] : 0/d[i]/"
 bug inputs-gradient-as-it-is double inputs "$(in_ quest_inputs_backward)s/FOR_ROWS.*/(void)dx;/"
 bug fit-in-narrow-blocks float fit "$(in_ quest_multiple)s/QUEST_FEWEST : 1/8 : 1/"
+bug grid-that-stays-fine float coded "$(in_ quest_quantize)s/coarser(s, t)/s/"
 bug block-not-told float blocks "$(in_ quest_blocks)s/least = MIN(least, block);//"
 bug seven-bits-of-eight float best "$(in_ quest_alpha)s/{7, 3.611102}/{7, 3.922204}/"
 bug wide-codes-in-a-byte float integers "$(in_ quest_shape)s/c->abits > 7/0/"
