@@ -6690,8 +6690,6 @@ static void check_coded_cap(Config *c) {
             c->cap, promised);
 }
 
-static int within(int x, int least, int most) { return MIN(MAX(x, least), most); }
-
 /* In the second half of the run, 32 times: what the file is over the cap, in bits per number
  * of the embedding, is how many octaves its next grid is coarser. A matter of the step
  * alone, before it makes its codes: a resumed run does the same. */
@@ -6701,8 +6699,8 @@ static void steer_embed_grid(Golf *m, int step) {
     if (c->fit != FIT_CODED || 2 * step < c->steps || step % every) return;
     const int64_t over = (int64_t)file_bytes(m) - c->cap;
     const int64_t by = over * 8 * OCTAVE / (int64_t)m->tensor[T_embed].n;
-    const int bounded = (int)MIN(MAX(by, -4 * OCTAVE), 4 * OCTAVE);
-    set_embed_grid(m, within(c->embed_grid + bounded, finest_grid(c), coarsest_grid(c)));
+    const int64_t grid = MAX(c->embed_grid + by, finest_grid(c));
+    set_embed_grid(m, (int)MIN(grid, coarsest_grid(c)));
 }
 
 /* The finest grid of [from,to] with which the file fits; `to`, if none does. */

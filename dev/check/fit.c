@@ -141,8 +141,8 @@ static void test_coded_alone(void) {
     }
     CHECK(c.cap > 5000 && c.cap < 20000, "packed from %d bytes on", c.cap);
     c.cap -= 500;
-    CHECK(STATUS(fit_width(&c), exit(c.width == 8 ? 0 : 2)) == 0, "coded in %d: %s", c.cap,
-          message);
+    CHECK(STATUS(fit_width(&c), exit(c.width == 8 ? 0 : 2)) == 0, "coded in %d: %s",
+          c.cap, message);
 }
 
 /* bench shapes: none is over, each takes what is there. */
