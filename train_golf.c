@@ -6434,6 +6434,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf info    MODEL.golf\n"
         "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
+        "       ./train_golf prepare --out=DIR --hold_out=FOLDER\n"
         "       ./train_golf selftest        does this machine compute the recorded bits?\n"
         "       ./train_golf help    every option with its range\n"
         "Same seed, same bits: on every machine, with every compiler, any number of threads.\n",

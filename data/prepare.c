@@ -2,10 +2,13 @@
  *
  *     ./train_golf prepare --out=DIR --name=NAME [--vocab=1024] [--tokenizer=FILE]
  *                          [--seed=1] --train FILES... --val FILES...
+ *     ./train_golf prepare --out=DIR --hold_out=FOLDER [--every=20]
  *
  * One document per file; --train=@LIST reads the file names from LIST, one a line.
  *
- * The tokenizer is trained on the training text alone, or taken from --tokenizer. DIR
+ * The tokenizer is trained on the training text alone, or taken from --tokenizer. With
+ * --hold_out, the training text of a prepared FOLDER is split again: to choose options
+ * without a look at its validation text. DIR
  * appears, complete, when everything in it has been written and checked, or not at all.
  * Its layout and the bytes of its files are drawn in README.md.
  *
@@ -628,6 +631,17 @@ static void print_notes(const SplitFacts *facts) {
                (long long)facts->bytes.unknown);
 }
 
+/* A line of info.txt, which is said aloud, too. */
+static void report_split(ByteList *info, const char *split, size_t documents, size_t size,
+                         int64_t tokens, int64_t counted) {
+    char line[256];
+    snprintf(line, sizeof line,
+             "%-5s %6zu documents %11zu bytes %10lld tokens  %.4f bytes per token\n",
+             split, documents, size, (long long)tokens, (double)counted / (double)tokens);
+    printf("%s", line);
+    push_bytes(info, line, strlen(line));
+}
+
 /* Writes one split as shards, and a line about it to the end of info. */
 static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, int exact,
                           ByteList *info) {
@@ -646,22 +660,21 @@ static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, in
     refuse_wrong_table(&facts.bytes, w->split);
     if (!strcmp(w->split, "val")) refuse_unknown(&facts.bytes, w->split);
 
-    char line[256];
-    snprintf(line, sizeof line,
-             "%-5s %6zu documents %11zu bytes %10lld tokens  %.4f bytes per token\n",
-             w->split, corpus->n, corpus_bytes(corpus), (long long)w->total,
-             (double)facts.bytes.counted / (double)w->total);
-    printf("%s", line);
-    push_bytes(info, line, strlen(line));
+    report_split(info, w->split, corpus->n, corpus_bytes(corpus), w->total,
+                 facts.bytes.counted);
     print_notes(&facts);
 }
 
 /* --------------------------------------------------------------------------- command */
 typedef struct {
-    const char *out, *name, *model; /* model: --tokenizer, or NULL */
+    const char *out;
+    const char *of_text; /* the last option given that means nothing with --hold_out */
+    const char *name, *model; /* model: --tokenizer, or NULL */
     int vocab;
     uint64_t seed;
     Corpus train, val;
+    const char *hold_out; /* a prepared folder, or NULL */
+    int every;            /* 0: not given */
 } PrepareOptions;
 
 static long prepare_number(const char *arg, const char *text, long lo, long hi) {
@@ -677,44 +690,68 @@ static int argument_starts(const char *text, const char *start) {
     return !strncmp(text, start, strlen(start));
 }
 
+/* An option of folders that are made from text; returns 0 when it is none. */
+static int prepare_text_option(PrepareOptions *o, const char *arg, const char *value) {
+    if (argument_starts(arg, "--name=")) {
+        o->name = value;
+    } else if (argument_starts(arg, "--tokenizer=")) {
+        o->model = value;
+    } else if (argument_starts(arg, "--vocab=")) {
+        const long most = PREPARE_MAX_VOCAB;
+        o->vocab = (int)prepare_number(arg, value, PREPARE_MIN_VOCAB, most);
+    } else if (argument_starts(arg, "--seed=")) {
+        o->seed = (uint64_t)prepare_number(arg, value, 0, 1L << 30);
+    } else if (argument_starts(arg, "--train=@")) {
+        corpus_add_list(&o->train, value + 1);
+    } else if (argument_starts(arg, "--val=@")) {
+        corpus_add_list(&o->val, value + 1);
+    } else {
+        return 0;
+    }
+    o->of_text = arg;
+    return 1;
+}
+
 static void prepare_options(PrepareOptions *o, int argc, char **argv) {
     Corpus *into = NULL; /* what a file name is added to */
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i], *sign = strchr(arg, '=');
         const char *value = sign ? sign + 1 : "";
+        if (prepare_text_option(o, arg, value)) continue;
         if (argument_starts(arg, "--out=")) {
             o->out = value;
-        } else if (argument_starts(arg, "--name=")) {
-            o->name = value;
-        } else if (argument_starts(arg, "--tokenizer=")) {
-            o->model = value;
-        } else if (argument_starts(arg, "--vocab=")) {
-            const long most = PREPARE_MAX_VOCAB;
-            o->vocab = (int)prepare_number(arg, value, PREPARE_MIN_VOCAB, most);
-        } else if (argument_starts(arg, "--seed=")) {
-            o->seed = (uint64_t)prepare_number(arg, value, 0, 1L << 30);
+        } else if (argument_starts(arg, "--hold_out=")) {
+            o->hold_out = value;
+        } else if (argument_starts(arg, "--every=")) {
+            o->every = (int)prepare_number(arg, value, 2, 1000000);
         } else if (!strcmp(arg, "--train")) {
             into = &o->train;
         } else if (!strcmp(arg, "--val")) {
             into = &o->val;
-        } else if (argument_starts(arg, "--train=@")) {
-            corpus_add_list(&o->train, value + 1);
-        } else if (argument_starts(arg, "--val=@")) {
-            corpus_add_list(&o->val, value + 1);
         } else if (into && !argument_starts(arg, "--")) {
             corpus_add(into, arg);
+            o->of_text = arg;
         } else {
             die("%s: expected --out= --name= --vocab= --tokenizer= --seed= --train FILES "
-                "--val FILES",
+                "--val FILES, or --out= --hold_out= --every=",
                 arg);
         }
     }
+}
 
-    const int named = o->out && *o->out && o->name && *o->name;
-    if (!named || !o->train.n || !o->val.n)
+static void prepare_check_options(const PrepareOptions *o) {
+    const int out = o->out && *o->out, named = o->name && *o->name;
+    const int from_text = named && o->train.n && o->val.n;
+    if (!out || (!o->hold_out && !from_text))
         die("usage: ./train_golf prepare --out=DIR --name=NAME [--vocab=%d] "
-            "[--tokenizer=FILE] [--seed=1] --train FILES... --val FILES...",
+            "[--tokenizer=FILE] [--seed=1] --train FILES... --val FILES..., or "
+            "--out=DIR --hold_out=FOLDER [--every=20]",
             o->vocab);
+    if (o->hold_out && o->of_text)
+        die("%s means nothing with --hold_out, which takes all from %s; leave it out",
+            o->of_text, o->hold_out);
+    if (!o->hold_out && o->every)
+        die("--every=%d means nothing without --hold_out; leave it out", o->every);
 }
 
 /* Removes a folder of files, if it is there. */
@@ -783,27 +820,128 @@ static Tokenizer *prepare_tokenizer(const PrepareOptions *o, const char *path) {
     return t;
 }
 
+static void report_vocab(ByteList *info, const Tokenizer *t) {
+    char line[64];
+    snprintf(line, sizeof line, "vocab %d\n", t->vocab);
+    push_bytes(info, line, strlen(line));
+}
+
+/* -------------------------------------------------------------------------- held out */
+/* One side of training text that is split again. */
+typedef struct {
+    ShardWriter file;
+    TextBytes bytes;
+    size_t documents;
+} HeldPart;
+
+static void held_put(HeldPart *part, const Tokenizer *t, int id) {
+    part->documents += id == t->bos;
+    count_token(&part->bytes, id);
+    shard_writer_put(&part->file, id);
+}
+
+/* The token at a position, read with those beside it. */
+static int held_token(const Shards *s, int64_t at) {
+    enum { BLOCK = 1 << 16 };
+    static int block[BLOCK];
+    if (at % BLOCK == 0) shards_read(s, at, (int)MIN(BLOCK, s->tokens - at), block);
+    return block[at % BLOCK];
+}
+
+static size_t count_documents(const Shards *s, int bos) {
+    size_t documents = 0;
+    for (int64_t at = 0; at < s->tokens; at++) documents += held_token(s, at) == bos;
+    return documents;
+}
+
+/* Every 20th document (the 1st, 21st, ...) goes to part[1], the others to part[0]. Of a
+ * text of fewer documents it is the last 20th of the tokens, as a document of its own. */
+static void split_again(const Shards *s, const Tokenizer *t, int every, HeldPart *part) {
+    const int few = count_documents(s, t->bos) < (size_t)every;
+    const int64_t cut = few ? s->tokens - s->tokens / every : s->tokens;
+    size_t document = 0;
+    int side = 0;
+    for (int64_t at = 0; at < s->tokens; at++) {
+        const int id = held_token(s, at), starts = id == t->bos;
+        document += (size_t)starts;
+        if (starts && !few) side = document % (size_t)every == 1;
+        if (at == cut) side = 1;
+        if (at == cut && !starts) held_put(&part[side], t, t->bos);
+        held_put(&part[side], t, id);
+    }
+}
+
+/* The NAME of shards NAME_train_000000.bin or NAME_train.bin. */
+static const char *name_of_shards(const Shards *s) {
+    char *name = strcpy(xcalloc(strlen(s->shard[0].path) + 1, 1),
+                        strrchr(s->shard[0].path, '/') + 1);
+    const int end = shard_prefix(name, "train");
+    name[end - (int)strlen(name[end] == '.' ? "_train" : "_train_")] = 0;
+    return name;
+}
+
+static HeldPart held_part(const char *dir, const char *split, const Shards *s,
+                          const Tokenizer *t) {
+    const int64_t most = MIN(s->tokens + 1, SHARD_MAX_TOKENS); /* with a BOS of its own */
+    HeldPart part = {.bytes = {.t = t, .before = -1}};
+    part.file.dir = dir;
+    part.file.name = name_of_shards(s);
+    part.file.split = split;
+    part.file.bytes = xcalloc(SHARD_HEADER + 2 * (size_t)most, 1);
+    return part;
+}
+
+/* Makes the folder from the training text of another, with its tokenizer. */
+static void hold_out(const PrepareOptions *o, const char *dir, ByteList *info) {
+    const Tokenizer *t = tokenizer_load(path_of(o->hold_out, "tokenizer.model"));
+    const Shards *s = shards_open(o->hold_out, "train", t->vocab);
+    HeldPart part[] = {held_part(dir, "train", s, t), held_part(dir, "val", s, t)};
+    if (t->bos < 0)
+        die("%s: expected a tokenizer with a BOS piece, found none: nothing says where "
+            "documents begin",
+            t->path);
+    split_again(s, t, o->every ? o->every : 20, part);
+    write_file(path_of(dir, "tokenizer.model"), t->file, t->size);
+    report_vocab(info, t);
+    for (int i = 0; i < 2; i++) {
+        ShardWriter *w = &part[i].file;
+        const int64_t bytes = part[i].bytes.counted;
+        if (w->n || !w->shards) shard_writer_flush(w);
+        report_split(info, w->split, part[i].documents, (size_t)bytes, w->total, bytes);
+        free(w->bytes);
+    }
+    check_text_bytes(t, shards_open(dir, "val", t->vocab));
+}
+
+/* Makes the folder from text. */
+static void prepare_text(const PrepareOptions *o, const char *dir, ByteList *info) {
+    const Tokenizer *t = prepare_tokenizer(o, path_of(dir, "tokenizer.model"));
+    const int exact = !o->model; /* our own tokenizers give every text back */
+    Corpus train_text = o->train, val_text = o->val;
+    corpus_shuffle(&train_text, o->seed);
+    qsort(val_text.item, val_text.n, sizeof *val_text.item, document_by_path);
+
+    ShardWriter train = {.dir = dir, .name = o->name, .split = "train"};
+    ShardWriter val = {.dir = dir, .name = o->name, .split = "val"};
+    report_vocab(info, t);
+    prepare_split(t, &train_text, &train, exact, info);
+    prepare_split(t, &val_text, &val, exact, info);
+}
+
 int prepare_main(int argc, char **argv) {
     PrepareOptions o = {.vocab = 1024, .seed = 1};
     prepare_options(&o, argc, argv);
+    prepare_check_options(&o);
     o.out = new_folder(o.out);
     /* Built as DIR.part and renamed: a killed run leaves nothing that looks complete. */
     start_folder(o.out);
     const char *dir = unfinished;
-    const Tokenizer *t = prepare_tokenizer(&o, path_of(dir, "tokenizer.model"));
-
     ByteList info = {0};
-    char line[64];
-    snprintf(line, sizeof line, "vocab %d\n", t->vocab);
-    push_bytes(&info, line, strlen(line));
-
-    const int exact = !o.model; /* our own tokenizers give every text back */
-    corpus_shuffle(&o.train, o.seed);
-    qsort(o.val.item, o.val.n, sizeof *o.val.item, document_by_path);
-    ShardWriter train = {.dir = dir, .name = o.name, .split = "train"};
-    ShardWriter val = {.dir = dir, .name = o.name, .split = "val"};
-    prepare_split(t, &o.train, &train, exact, &info);
-    prepare_split(t, &o.val, &val, exact, &info);
+    if (o.hold_out) {
+        hold_out(&o, dir, &info);
+    } else {
+        prepare_text(&o, dir, &info);
+    }
     write_file(path_of(dir, "info.txt"), info.item, info.n);
     free(info.item);
 

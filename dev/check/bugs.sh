@@ -274,6 +274,11 @@ bug long-files-refused float input "long files" "$(in_ prepare_document)s/from, 
 bug slash-kept float input folders "$(in_ cut_slashes)s/len > 1/0/"
 bug empty-folder-removed float input folders "$(in_ start_folder)s/remove_folder(dir);/rmdir(out);/"
 bug unfinished-left float input folders "$(in_ remove_unfinished)s/if (\*unfinished)/if (0)/"
+bug held-out-and-trained-on float input "held out" "$(in_ split_again)s/held_put(&part\[side\], t, id);/&held_put(\&part[0], t, id);/"
+bug held-out-counted-from-none float input "held out" "$(in_ split_again)s/every == 1;/every == 0;/"
+bug tail-without-a-start float input "held out" "$(in_ split_again)s/if (at == cut && !starts)/if (0)/"
+bug held-text-unchecked float input "held out" "$(in_ hold_out)s/^ *check_text_bytes.*//"
+bug blocks-not-read-on float input "held out" "$(in_ held_token)s/at % BLOCK == 0/at == 0/"
 bug ids-unchecked float input shards "$(in_ read_shard)s/out\[k\] >= vocab/0/"
 # files
 bug damaged-tensor-accepted float files corruption "$(in_ load_tensor)s/ || t->crc != crc32_of([^)]*)//"

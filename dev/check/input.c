@@ -731,6 +731,109 @@ static void test_folders(void) {
     CHECK(!strcmp(c.out, IN("run")), "a run in %s", c.out);
 }
 
+/* Tokens that grow at their end. */
+typedef struct {
+    int id[200000], n;
+} Tokens;
+
+/* A document of letters that no other document has, each of them HELD_LEN at least. */
+enum { HELD_LEN = 1500 };
+
+static void put_held_document(Tokens *to, int number) {
+    const int bos = 1, a = 4 + 'a';
+    to->id[to->n] = bos;
+    to->n++;
+    for (int i = 0; i < HELD_LEN + 37 * number; i++) {
+        to->id[to->n] = a + (int)(hash64(number, i) % 26);
+        to->n++;
+    }
+}
+
+static void same_split(const char *dir, const char *split, const Tokens *want) {
+    const Shards *s = shards_open(dir, split, HAND_VOCAB);
+    Tokens *got = xcalloc(1, sizeof *got);
+    CHECK(s->tokens == want->n, "%s: %d tokens, not %d", split, (int)s->tokens, want->n);
+    if (s->tokens == want->n) shards_read(s, 0, want->n, got->id);
+    CHECK(!memcmp(got->id, want->id, sizeof(int) * (size_t)want->n),
+          "%s: other tokens, or in another order", split);
+    free(got);
+}
+
+/* Training text of so many documents, in one file or two; its parts when every k-th is held
+ * out. */
+static void check_held_out(int documents, int every, int one_file) {
+    static Tokens all, part[2];
+    char line[256], dir[256];
+    all.n = part[0].n = part[1].n = 0;
+    for (int d = 1; d <= documents; d++) {
+        put_held_document(&all, d);
+        put_held_document(&part[d % every == 1], d);
+    }
+    remove_tree(IN("whole"));
+    mkdir(IN("whole"), 0777);
+    write_hand_model(IN("whole/tokenizer.model"));
+    if (one_file) {
+        write_shard(IN("whole/two_names_train.bin"), all.id, all.n);
+    } else {
+        const int third = all.n / 3;
+        write_shard(IN("whole/x_train_000000.bin"), all.id, third);
+        write_shard(IN("whole/x_train_000001.bin"), all.id + third, all.n - third);
+    }
+
+    remove_tree(IN("held"));
+    snprintf(line, sizeof line, "prepare --out=@/held --hold_out=@/whole --every=%d",
+             every);
+    CHECK(STATUS(command_line(line)) == 0, "%s: %s", line, message);
+    snprintf(dir, sizeof dir, "%s", IN("held"));
+    same_split(dir, "train", &part[0]);
+    same_split(dir, "val", &part[1]);
+    CHECK(exists(one_file ? "held/two_names_val_000000.bin" : "held/x_val_000000.bin"),
+          "the shards have another name");
+}
+
+static void check_held_tail(void) {
+    static Tokens all, part[2];
+    all.n = part[0].n = part[1].n = 0;
+    put_held_document(&all, 1);
+    const int cut = all.n - all.n / 20;
+    part[0] = all;
+    part[0].n = cut;
+    part[1].id[0] = 1;
+    part[1].n = 1 + all.n - cut;
+    memcpy(part[1].id + 1, all.id + cut, sizeof(int) * (size_t)(all.n - cut));
+    write_data("one", 40, 40, HAND_VOCAB);
+    write_shard(IN("one/x_train_000000.bin"), all.id, all.n);
+    CHECK(STATUS(command_line("prepare --out=@/tail --hold_out=@/one")) == 0, "%s",
+          message);
+    same_split(strdup(IN("tail")), "train", &part[0]);
+    same_split(strdup(IN("tail")), "val", &part[1]);
+}
+
+/* Part of the training text becomes the validation text of another folder; nothing of the
+ * validation text does. */
+static void test_held_out(void) {
+    size_t n;
+    check_held_out(45, 20, 0);
+    check_held_out(8, 2, 1);
+    const uint8_t *model = read_file(IN("whole/tokenizer.model"), &n);
+    CHECK(same_file(IN("held/tokenizer.model"), model, n), "another tokenizer");
+    const char *info = (char *)read_file(IN("held/info.txt"), &n);
+    CHECK(strstr(info, "vocab 266\n") && strstr(info, "train      4 documents") &&
+              strstr(info, "val        4 documents        6592 bytes       6596 tokens"),
+          "info: %s", info);
+    check_held_tail();
+
+    const int unknown[] = {1, 3, 70, 71, 1, 72, 73};
+    write_shard(IN("one/x_train_000000.bin"), unknown, 7);
+    DIES("text that is lost", "unknown pieces",
+         command_line("prepare --out=@/lost --hold_out=@/one --every=2"));
+    CHECK(!exists("lost") && !exists("lost.part"), "a folder is left");
+    DIES("no folder", "nowhere|tokenizer.model",
+         command_line("prepare --out=@/lost --hold_out=@/nowhere"));
+    DIES("there already", "held: exists already",
+         command_line("prepare --out=@/held --hold_out=@/one"));
+}
+
 /* ------------------------------------------------------------------------------------
  * The order of training */
 /* An epoch visits each window once, whole, all of them moved by the same shift;
@@ -851,6 +954,7 @@ int main(void) {
     run_test("prepare: parts", test_parts);
     run_test("prepare: long files", test_long_files);
     run_test("prepare: folders", test_folders);
+    run_test("prepare: held out", test_held_out);
     run_test("corruption", test_corruption);
     return end_tests("input");
 }
