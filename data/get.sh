@@ -2,17 +2,22 @@
 # get.sh: fetch a corpus and prepare it, so that ./train_golf finds tokens and a tokenizer.
 #
 #   data/get.sh sotu             the State of the Union addresses, 1790-2021, 10.8 MB (default)
+#   data/get.sh gcide            a dictionary with its quotations, from a Debian package, 31 MB
 #   data/get.sh text FILES...    your own text: one document per file, or one file
 #   data/get.sh fineweb          Parameter Golf's FineWeb shards and tokenizer (0.3 GB and up)
+#   data/get.sh dev DIR          DIR_dev: a 20th of DIR's training text held out, to choose options with
 #
-# Settings are environment variables: OUT (folder to make), VOCAB (4096 for sotu, else 1024), TOKENIZER (a SentencePiece
-# .model to use instead of training one), SHARDS (fineweb: training shards, 1). A folder that is
+# Settings are environment variables: OUT (folder to make), VOCAB (4096 for sotu and gcide, else 1024), TOKENIZER (a
+# SentencePiece .model to use instead of training one), SHARDS (fineweb: training shards, 1), DEB (gcide: its package,
+# where apt-get is not), EVERY (dev: 20, one document of so many). A folder that is
 # there is complete and is kept: remove it to make it again. What is in it: data/README.md.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 LC_ALL=C; export LC_ALL              # file names sort the same everywhere
-[ "${1:-sotu}" = sotu ] && VOCAB=${VOCAB:-4096}      # what preset pocket was tuned with: dev/LOG.md
-VOCAB=${VOCAB:-1024}
+case ${1:-sotu} in
+    sotu | gcide) VOCAB=${VOCAB:-4096} ;;            # what preset pocket was tuned with: dev/LOG.md
+    *) VOCAB=${VOCAB:-1024} ;;
+esac
 SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tags/v0.2.3.tar.gz}
 hub=https://huggingface.co/datasets/willdepueoai/parameter-golf/resolve/main
 FINEWEB_URL=${FINEWEB_URL:-$hub/datasets}
@@ -36,10 +41,14 @@ keep_if_there() {
     exit 0
 }
 
-# prepare NAME: trains the tokenizer and writes $OUT from the lists $tmp/train and $tmp/val
-prepare() {
+build() {
     [ -x "$here/../train_golf" ] || (cd "$here/.." && make -s train_golf) ||
         fail "cannot build ./train_golf; see above"
+}
+
+# prepare NAME: trains the tokenizer and writes $OUT from the lists $tmp/train and $tmp/val
+prepare() {
+    build
     mkdir -p "$(dirname "$OUT")"
     "$here/../train_golf" prepare --out="$OUT" --name="$1" --vocab="$VOCAB" \
         ${TOKENIZER:+--tokenizer="$TOKENIZER"} --train=@"$tmp/train" --val=@"$tmp/val" \
@@ -49,15 +58,15 @@ prepare() {
     cat "$tmp/prepare.log"
 }
 
-# ------------------------------------------------------------------------------------ sotu
-sotu_check() {  # $1 split, $2 documents, $3 bytes
+split_check() {  # $1 split, $2 documents, $3 bytes
     n=$(wc -l < "$tmp/$1" | tr -d ' ')
-    bytes=$(while read -r f; do cat "$f"; done < "$tmp/$1" | wc -c | tr -d ' ')
+    bytes=$(tr '\n' '\000' < "$tmp/$1" | xargs -0 cat | wc -c | tr -d ' ')
     [ "$n $bytes" = "$2 $3" ] ||
         fail "$1 split: expected $2 documents of $3 bytes, found $n of $bytes; the source has" \
              "changed or came incomplete: try again, or use data/get.sh text FILES"
 }
 
+# ------------------------------------------------------------------------------------ sotu
 sotu_fetch() {  # -> $tmp/src, the unpacked source
     mkdir "$tmp/src"
     why=""
@@ -82,9 +91,70 @@ get_sotu() {
     find "$tmp/src" -path '*/data/*.txt' | sort > "$tmp/all"
     sed -n '/\/[0-9]*[02468]9_[^/]*$/!p' "$tmp/all" > "$tmp/train"
     sed -n '/\/[0-9]*[02468]9_[^/]*$/p' "$tmp/all" > "$tmp/val"
-    sotu_check train 222 10258552
-    sotu_check val 11 502861
+    split_check train 222 10258552
+    split_check val 11 502861
     prepare sotu
+}
+
+# ----------------------------------------------------------------------------------- gcide
+gcide_fetch() {  # -> $tmp/gcide.dict, the dictionary as one text
+    deb=${DEB:-}
+    if [ -z "$deb" ]; then
+        have apt-get || fail "gcide: apt-get is not installed; fetch Debian's package dict-gcide elsewhere" \
+            "and give its file: DEB=dict-gcide_0.48.5.deb data/get.sh gcide"
+        (cd "$tmp" && apt-get download dict-gcide) > /dev/null 2> "$tmp/apt.log" ||
+            fail "cannot fetch Debian's package dict-gcide: $(grep '^E:' "$tmp/apt.log" | head -n 1);" \
+                "apt-get update may help, or another machine: DEB=FILE gives the package"
+        deb=$(ls "$tmp"/dict-gcide_*.deb)
+    fi
+    [ -f "$deb" ] || fail "DEB=$deb: expected Debian's package dict-gcide, found no file"
+    have dpkg-deb || fail "gcide: dpkg-deb is not installed; it unpacks Debian's packages"
+    mkdir "$tmp/src"
+    dpkg-deb --fsys-tarfile "$deb" 2> "$tmp/dpkg.log" > "$tmp/deb.tar" && tar xf "$tmp/deb.tar" -C "$tmp/src" ||
+        fail "$deb: expected a Debian package: $(tail -n 1 "$tmp/dpkg.log")"
+    gzip -dc < "$tmp/src/usr/share/dictd/gcide.dict.dz" > "$tmp/gcide.dict" ||
+        fail "$deb: expected the dictionary of dict-gcide in it, found none"
+}
+
+# An entry begins at the start of a line. A document is the entries whose words begin with the same three
+# characters; a paragraph is one line; of the text, only the marks of its sources are left out.
+gcide_documents() {  # $tmp/gcide.dict -> $tmp/entries/00001, ...
+    mkdir "$tmp/entries"
+    awk -v dir="$tmp/entries" '
+        function end_paragraph() {
+            gsub(/ *\[[^][]*(Webster|WordNet|PJC)[^][]*\]/, "", paragraph)
+            gsub(/ +/, " ", paragraph)
+            sub(/^ /, "", paragraph)
+            if (paragraph != "") print paragraph >> file
+            paragraph = ""
+        }
+        function start_entry(start) {
+            end_paragraph()
+            inside = $0 !~ /^00-database/
+            if (!inside) return
+            start = tolower(substr($0, 1, 3))
+            if (start != last && file != "") close(file)
+            if (start in file_of) print "" >> file_of[start]
+            else file_of[start] = sprintf("%s/%05d", dir, ++documents)
+            last = start
+            file = file_of[start]
+        }
+        /^[^ ]/ { start_entry() }
+        !inside { next }
+        /^ *$/ { end_paragraph(); next }
+        { gsub(/^ +| +$/, ""); paragraph = paragraph (paragraph == "" ? "" : " ") $0 }
+        END { end_paragraph() }' "$tmp/gcide.dict"
+}
+
+get_gcide() {
+    keep_if_there
+    gcide_fetch
+    gcide_documents
+    find "$tmp/entries" -type f | sort > "$tmp/all"
+    (cd "$tmp" && awk '{ print > (NR % 40 == 0 ? "val" : "train") }' all)
+    split_check train 3925 30464425
+    split_check val 100 888987
+    prepare gcide
 }
 
 # ------------------------------------------------------------------------------------ text
@@ -113,6 +183,19 @@ get_text() {
         (cd "$tmp" && awk '{ print > (NR % 20 == 1 ? "val" : "train") }' all)
     fi
     prepare text
+}
+
+# ------------------------------------------------------------------------------------- dev
+# Training and validation text from the training text of $1, by document, for its tokenizer.
+get_dev() {
+    if [ -f "$OUT/tokenizer.model" ]; then
+        cmp -s "$1/tokenizer.model" "$OUT/tokenizer.model" ||
+            fail "$OUT: expected the tokenizer of $1, found another; remove $OUT to make it again"
+        echo "$OUT is there already and kept; remove it to make it again"
+        exit 0
+    fi
+    build
+    "$here/../train_golf" prepare --out="$OUT" --hold_out="$1" ${EVERY:+--every="$EVERY"}
 }
 
 # --------------------------------------------------------------------------------- fineweb
@@ -175,12 +258,20 @@ command=${1:-sotu}
 [ $# -gt 0 ] && shift
 case $command in
     fineweb) OUT=${OUT:-$here/fineweb$VOCAB} ;;
+    dev)
+        [ $# -eq 1 ] && [ -f "$1/tokenizer.model" ] ||
+            fail "dev: expected the folder of a corpus with its tokenizer.model, found '$*'"
+        from=$1
+        while [ "${from%/}" != "$from" ]; do from=${from%/}; done
+        OUT=${OUT:-${from}_dev} ;;
     *) OUT=${OUT:-$here/$command} ;;
 esac
 while [ "${OUT%/}" != "$OUT" ] && [ "$OUT" != / ]; do OUT=${OUT%/}; done # it gets a name beside it
 case $command in
     sotu) get_sotu ;;
+    gcide) get_gcide ;;
     text) get_text "$@" ;;
+    dev) get_dev "$from" ;;
     fineweb) get_fineweb ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 1 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 1 ;;
 esac

@@ -68,8 +68,29 @@ get_texts() { # WHAT: odd names, one file, a folder's name with slashes
     get "$tmp/got//" *
     check "$1: a second time: kept" has "$tmp/got is there already"
     cd "$root" || exit 1
+    rm -rf "$tmp/got one_dev"
+    $shell data/get.sh dev "$tmp/got one/" > "$tmp/out" 2>&1
+    check "$1: part of it held out: $(tail -n 1 "$tmp/out")" cmp "$tmp/got one_dev/tokenizer.model" "$tmp/want one/tokenizer.model"
+    DEB=$tmp/dictionary.deb OUT="$tmp/got dict" $shell data/get.sh gcide > "$tmp/out" 2>&1
+    # 44 x 34 bytes, and an empty line and 21 bytes more in the first document; the 40th is validation text
+    check "$1: a dictionary" has 'train split: expected 3925 documents of 30464425 bytes, found 44 of 1518;'
+}
+dictionary() { # a package like dict-gcide, with another text
+    {
+        printf '00-database-info\n   Not an entry.\n\n'
+        i=100
+        while [ $((i += 1)) -le 145 ]; do
+            word=w${i#1}
+            printf '%s \\%s\\ n.\n   A    word of\n   two lines.\n   [1913%sWebster]\n\n' $word $word " "
+        done
+        printf 'w01s \\w01s\\ n.\n   More. [1913\n   Webster +PJC]\n\n'
+    } | gzip > "$1/usr/share/dictd/gcide.dict.dz"
+    printf 'Package: dict-gcide\nVersion: 1\nArchitecture: all\nMaintainer: none <none@none>\nDescription: a test\n' > "$1/DEBIAN/control"
+    dpkg-deb --build "$1" "$tmp/dictionary.deb" > "$tmp/out" 2>&1
 }
 shell=sh
+mkdir -p "$tmp/dict/DEBIAN" "$tmp/dict/usr/share/dictd"
+dictionary "$tmp/dict" || cat "$tmp/out"
 cd "$tmp/plain" || exit 1
 get "$tmp/want" 1 2 3 4 5 6 7
 get "$tmp/want one" 1
