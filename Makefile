@@ -7,6 +7,8 @@
 # make without    for each system: its line deleted, then make test
 # make commands   every command of the READMEs as written, after make baseline (an hour)
 # make study N=1  one of dev/studies                   make report     their tables and figures again
+# make tune CAP=256000 MINUTES=60 FAMILY=flat          the best options under a cap: also recursive, any;
+#                 DATA= SEED= OUT= JOBS= and more, see dev/tune.sh
 # make quantizers, make sharing, make papers: all systems at one size, as the papers have them; these and
 #                 study: SEEDS=3 ARMS="a b" QUICK=1
 # make plot RUN=runs/mine     its curves, with gnuplot
@@ -141,6 +143,10 @@ baseline: train_golf
 study: train_golf
 	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
 
+tune: train_golf
+	@CAP="$(CAP)" MINUTES="$(MINUTES)" FAMILY="$(FAMILY)" DATA="$(DATA)" SEED="$(SEED)" OUT="$(OUT)" JOBS="$(JOBS)" \
+	  STEPS="$(STEPS)" TRIALS="$(TRIALS)" REFINE="$(REFINE)" SPACE="$(SPACE)" dev/tune.sh
+
 quantizers sharing papers: train_golf
 	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh dev/records/$@
 
@@ -173,4 +179,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: always test test-bugs check golden alone without commands baseline study quantizers sharing papers report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without commands baseline study tune quantizers sharing papers report plot asan format info help clean

@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# dev/tune.sh in seconds: its draws with every awk, its table after interruptions, its winner trained again, its errors; and
+# the folders that it scores on. Makes its own text; needs ./train_golf. Ends with `N passed, N failed`.
+set -u
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+cd "$(dirname "$0")/../.." || exit 1
+[ -x ./train_golf ] || { echo "no ./train_golf here: make it first"; exit 1; }
+mkdir -p build && tmp=$(mktemp -d build/tune.XXXXXX) || exit 1 # not TMPDIR: what a search is called has no space
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+passed=0 failed=0
+check() { # WHAT COMMAND...
+    local what=$1
+    shift
+    if "$@" > /dev/null 2>&1; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $what"; fi
+}
+same() { [ "$1" = "$2" ] || { echo "FAILED $3: expected '$1', found '$2'"; false; } && passed=$((passed + 1)) || failed=$((failed + 1)); }
+says() { # WHAT FILE
+    grep -qF -- "$1" "$2" && passed=$((passed + 1)) && return
+    failed=$((failed + 1))
+    echo "FAILED: expected '$1', found: $(tail -n 1 "$2")"
+}
+
+# ---- the table: draws and neighbours, worked by hand
+printf '%s\t%s\n' lr 0.5 wq ternary bits 2 unique 3 repeat 1 ramp "" > "$tmp/options.tsv"
+cat > "$tmp/space" << 'END'
+lr      0.1 0.2 0.5 # rates
+wq      ternary quest int4
+bits    2 3 4           when wq=quest
+bits    8               when wq=int4
+unique  2 3             when family=flat
+unique  1               when family!=flat
+repeat  1               when unique>1
+repeat  2 3             when family=recursive unique<2
+ramp    - 1@0,{repeat}@0.5      when repeat>1 wq=quest|ternary
+start   flat lr=0.3 wq=quest bits=5
+END
+ask() { # MODE VARIABLES...
+    local mode=$1 variable given=()
+    shift
+    for variable; do given+=(-v "$variable"); done
+    $awk -v mode="$mode" "${given[@]}" -f dev/tune.awk "$tmp/options.tsv" "${table:-$tmp/space}"
+}
+printf '#!/bin/sh\nexec busybox awk "$@"\n' > "$tmp/busybox_awk"
+chmod +x "$tmp/busybox_awk"
+command -v busybox > /dev/null && extra=$tmp/busybox_awk
+for awk in awk mawk original-awk gawk ${extra:-}; do
+    command -v $awk > /dev/null || { echo "skipped: $awk is not installed"; continue; }
+    ask draw seed=3 family=any n=40 data="a b" > "$tmp/drawn" 2>&1
+    [ -f "$tmp/drawn.first" ] || cp "$tmp/drawn" "$tmp/drawn.first"
+    check "$awk draws the same" cmp "$tmp/drawn" "$tmp/drawn.first"
+    ask neighbours of="family=recursive lr=0.2 wq=quest bits=4 unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=a" data="a b" > "$tmp/near"
+    [ -f "$tmp/near.first" ] || cp "$tmp/near" "$tmp/near.first"
+    check "$awk: the same neighbours" cmp "$tmp/near" "$tmp/near.first"
+done
+awk=awk
+ask draw seed=3 family=any n=40 data="a b" > "$tmp/drawn"
+same "1	family=flat lr=0.3 wq=quest bits=5 data=a" "$(head -n 1 "$tmp/drawn")" "what is known to be good comes first"
+same 40 "$(cut -f 2 "$tmp/drawn" | sort -u | wc -l | tr -d ' ')" "no candidate twice"
+check "flat and recursive in turn" awk '{ n[$2]++ } END { exit !(n["family=flat"] > 15 && n["family=recursive"] > 15) }' "$tmp/drawn"
+check "conditions hold" awk '
+    NR > 1 && (/flat/ != /unique=[23] / || /flat/ != /repeat=1/ || /recursive/ != /unique=1 repeat=[23]/) { exit 1 }
+    (/quest/ != /bits=[2-5]/ || /int4/ != /bits=8/ || (/ramp/ && (/int4/ || /repeat=1/))) { exit 1 }' "$tmp/drawn"
+for value in lr=0.1 lr=0.2 lr=0.5 wq=ternary bits=2 bits=3 bits=4 bits=8 repeat=3 ramp= data=b; do
+    check "$value is drawn" grep -q " $value" "$tmp/drawn"
+done
+ask draw seed=4 family=any n=40 data="a b" > "$tmp/other"
+check "another seed, other candidates" [ "$(sort "$tmp/other" "$tmp/drawn" | uniq -d | wc -l)" -lt 8 ]
+ask draw seed=3 family=recursive n=1000 data=a > "$tmp/all"
+same 54 "$(wc -l < "$tmp/all" | tr -d ' ')" "all there are: 3 rates x (ternary 2 x 2, quest 3 x 2 x 2, int4 2)"
+check "recursive alone" sh -c "! grep -q flat '$tmp/all'"
+cat > "$tmp/want" << 'END'
+lr=0.1	family=recursive lr=0.1 wq=quest bits=4 unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=a
+lr=0.5	family=recursive lr=0.5 wq=quest bits=4 unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=a
+wq=ternary	family=recursive lr=0.2 wq=ternary unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=a
+wq=int4	family=recursive lr=0.2 wq=int4 bits=4 unique=1 repeat=3 data=a
+bits=3	family=recursive lr=0.2 wq=quest bits=3 unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=a
+repeat=2	family=recursive lr=0.2 wq=quest bits=4 unique=1 repeat=2 ramp=1@0,{repeat}@0.5 data=a
+ramp=-	family=recursive lr=0.2 wq=quest bits=4 unique=1 repeat=3 data=a
+data=b	family=recursive lr=0.2 wq=quest bits=4 unique=1 repeat=3 ramp=1@0,{repeat}@0.5 data=b
+END
+check "neighbours: $(diff "$tmp/near.first" "$tmp/want")" cmp "$tmp/near.first" "$tmp/want"
+ask neighbours of="family=recursive lr=0.2 wq=ternary unique=1 repeat=2 data=a" data=a > "$tmp/near"
+says "wq=quest	family=recursive lr=0.2 wq=quest unique=1 repeat=2 data=a bits=3" "$tmp/near"
+same 6 "$(wc -l < "$tmp/near" | tr -d ' ')" "two rates, two quantizers, one repeat, one ramp"
+rm "$tmp/want"
+printf 'lr 1 2\nrate 1 when wq=quest\nlr\nbits 2 when wq\nbits 2 when q=2\nstart tree lr=1\nstart flat lr\n' > "$tmp/wrong"
+table=$tmp/wrong ask check > "$tmp/faults"
+for fault in "line 2: the program has no option --rate" "line 3: expected values of lr" "line 4: expected a condition such as" \
+    "line 5: the program has no option --q" "line 6: start: expected flat or recursive, found 'tree'" "line 7: expected OPTION=VALUE"; do
+    says "$fault" "$tmp/faults"
+done
+
+# ---- text, and the folder that scores are from
+for i in $(seq 10 33); do
+    awk -v seed="$i" 'BEGIN { srand(seed); n = split("the of state union and people we shall our nation with great peace to " \
+        "congress laws year", w, " ")
+        for (i = 0; i < 700; i++) printf "%s%s", w[1 + int(n * rand() * rand())], rand() < .1 ? ".\n" : " " }' > "$tmp/text$i"
+done
+OUT=$tmp/words VOCAB=320 data/get.sh text "$tmp"/text?? > "$tmp/out" 2>&1 || cat "$tmp/out"
+data/get.sh dev "$tmp/words/" > "$tmp/out" 2>&1
+check "dev: $(tail -n 1 "$tmp/out")" [ -f "$tmp/words_dev/info.txt" ]
+check "the same tokenizer" cmp "$tmp/words/tokenizer.model" "$tmp/words_dev/tokenizer.model"
+documents() { # FILE: one a line; BOS is token 1
+    od -An -v -t u2 -j 1024 "$1" | tr -s ' \n' '\n\n' | awk 'NF { if ($1 == 1) print line; line = ($1 == 1 ? "" : line " " $1) }
+        END { print line }' | grep .
+}
+for split in train val; do
+    documents "$tmp/words/text_${split}_000000.bin" | sort > "$tmp/whole.$split"
+    documents "$tmp/words_dev/text_${split}_000000.bin" | sort > "$tmp/dev.$split"
+done
+same "22 2 20 2" "$(echo $(cat "$tmp/whole.train" | wc -l) $(cat "$tmp/whole.val" | wc -l) $(cat "$tmp/dev.train" | wc -l) \
+    $(cat "$tmp/dev.val" | wc -l))" "documents"
+check "its two splits are the training text" cmp <(sort "$tmp/dev.train" "$tmp/dev.val") "$tmp/whole.train"
+same 0 "$(cat "$tmp"/dev.* "$tmp/whole.val" | sort | uniq -d | wc -l | tr -d ' ')" "documents that two splits share"
+data/get.sh dev "$tmp/words" > "$tmp/out" 2>&1
+says "words_dev is there already and kept" "$tmp/out"
+EVERY=7 OUT=$tmp/seventh data/get.sh dev "$tmp/words" > "$tmp/out" 2>&1
+same 4 "$(sed -n 's/^val *\([0-9]*\) documents.*/\1/p' "$tmp/seventh/info.txt")" "every 7th of 22"
+cp "$tmp/seventh/info.txt" "$tmp/words_dev/tokenizer.model.other" && cp -r "$tmp/words_dev" "$tmp/made_with"
+echo x >> "$tmp/made_with/tokenizer.model"
+OUT=$tmp/made_with data/get.sh dev "$tmp/words" > "$tmp/out" 2>&1
+says "made_with: expected the tokenizer of" "$tmp/out"
+rm "$tmp/words_dev/tokenizer.model.other"
+data/get.sh dev "$tmp/nowhere" > "$tmp/out" 2>&1
+says "dev: expected the folder of a corpus" "$tmp/out"
+
+# ---- a search: undisturbed, and after interruptions of each kind
+cat > "$tmp/small" << 'END'
+lr_muon 0.01 0.03 10
+wq      ternary int4 none
+aq      none            when wq=none
+aq      int8
+wd      10              when lr_muon>9
+repeat  1               when family=flat
+repeat  2 3             when family=recursive
+repeat_ramp - 1@0,{repeat}@0.5  when family=recursive
+unique  1 2
+mlp     2 4
+seq     32
+batch   4
+start flat wq=int4 kv_heads=7 unique=2 repeat=1
+END
+# 8 candidates for 20 steps, 2 for 80, 1 for 320
+export CAP=14000 TRIALS=8 REFINE=3 STEPS=320 DATA="$tmp/words" SPACE="$tmp/small" JOBS=2
+search() { # NAME SETTINGS...
+    local name=$1
+    shift
+    env OUT="$tmp/$name" "$@" dev/tune.sh > "$tmp/out" 2>&1
+}
+search quiet
+check "an undisturbed search ends well: $(tail -n 1 "$tmp/out")" [ $? = 0 -a -s "$tmp/quiet/winner.txt" ]
+rows() { awk -F'\t' "$1" "$tmp/quiet/trials.tsv" | wc -l | tr -d ' '; }
+same 8 "$(rows '$1 == 0 && $4 != "refused" && NR > 1')" "candidates trained"
+same 2 "$(rows '$1 == 1 && $3 !~ /r/')" "a quarter of them goes on"
+same 2 "$(rows '$1 == 2 && $3 !~ /r/')" "and two are trained in full"
+same 3 "$(rows '$1 == 1 && $3 ~ /r/')" "changes to the winner"
+check "refused, with the reason" grep -q "^0	20	1	refused	.*	--kv_heads=7: expected a divisor" "$tmp/quiet/trials.tsv"
+check "diverged, with the reason" grep -q "	diverged	-	-	.*training diverged" "$tmp/quiet/trials.tsv"
+check "no file over the cap, none far below" awk -F'\t' '$4 == "ok" && ($6 > 14000 || $6 < 11900) { exit 1 }' "$tmp/quiet/trials.tsv"
+check "those with the best scores go on" awk -F'\t' '
+    NR > 1 && $3 !~ /r/ && $4 == "ok" { score[$1, $3] = $5; ids[$3] = 1 }
+    END {
+        for (i in ids) for (j in ids)
+            if (((1, i) in score) && ((0, j) in score) && !((1, j) in score) && score[0, j] < score[0, i]) exit 1
+    }' "$tmp/quiet/trials.tsv"
+winner=$(sed -n 's/^the winner, trial \([^,]*\), .*/\1/p' "$tmp/quiet/winner.txt")
+same "$(awk -F'\t' '$1 == 2 && $4 == "ok"' "$tmp/quiet/trials.tsv" | sort -t '	' -k 5,5n | head -n 1 | cut -f 3)" "$winner" "the winner"
+check "checkpoints of finished runs are gone" sh -c "! find '$tmp/quiet/runs' -name ckpt.bin | grep ."
+
+# The lines to paste.
+line=$(grep -A1 '^the winner' "$tmp/quiet/winner.txt" | sed -n "2s|runs/|$tmp/|p")
+(eval "$line") > "$tmp/out" 2>&1
+check "the winner's line, $line: $(tail -n 1 "$tmp/out")" cmp "$tmp/tuned-$winner/model.golf" "$tmp/quiet/runs/$winner/2/best/model.golf"
+same "$(awk -F'\t' -v id="$winner" '$1 == 2 && $3 == id { print $5 }' "$tmp/quiet/trials.tsv")" \
+    "$(sed -n 's/^  "val_bpb": \(.*\),/\1/p' "$tmp/tuned-$winner/result.json")" "its score"
+line=$(grep -A1 '^trained on all' "$tmp/quiet/winner.txt" | sed -n "2s|runs/|$tmp/|p")
+check "all of the training text: $line" grep -q -- "--data=$tmp/words .*--seed=1 " <<< "$line"
+(eval "$line") > "$tmp/out" 2>&1
+says "FITS; val_bpb" "$tmp/out"
+
+search quiet
+check "finished: nothing is done again" [ "$(grep -c '^\[' "$tmp/out")" = 0 ]
+check "and says the same" cmp <(sed -n '/^bits per byte/,$p' "$tmp/out") "$tmp/quiet/winner.txt"
+search quiet FAMILY=flat
+says "quiet was started with CAP=14000 FAMILY=any" "$tmp/out"
+cp "$tmp/small" "$tmp/smaller" && echo "heads 1" >> "$tmp/smaller"
+search quiet SPACE="$tmp/smaller"
+says "quiet was started with another table" "$tmp/out"
+
+# Ctrl-C, SIGTERM, the shell killed, all killed; in turn, until it is done.
+turns=0 waited=0 codes=
+until [ -s "$tmp/disturbed/winner.txt" ] || [ $turns -ge 60 ]; do
+    set -m # a group of its own, and SIGINT not ignored
+    OUT=$tmp/disturbed dev/tune.sh > "$tmp/out" 2>&1 &
+    pid=$!
+    set +m
+    sleep $((turns / 8)).$((turns * 7 % 9 + 1))
+    case $((turns % 4)) in
+    0) kill -INT -- -$pid ;;
+    1) kill -TERM $pid ;;
+    2) kill -KILL $pid ;;
+    3) kill -KILL -- -$pid ;;
+    esac 2> /dev/null
+    wait $pid 2> /dev/null
+    codes="$codes $((turns % 4)):$?"
+    grep -q "waiting for what an earlier start" "$tmp/out" && waited=1
+    turns=$((turns + 1))
+done
+check "interrupted $turns times, ends well" [ -s "$tmp/disturbed/winner.txt" ]
+check "it was interrupted: $codes" [ $turns -ge 5 ]
+for code in 0:130 1:143 2:137 3:137; do check "exit status $code in $codes" grep -q " $code" <<< "$codes"; done
+check "a start waits for trainers that a killed one left" [ $waited = 1 ]
+table_of() { cut -f 1-6,8- "$tmp/$1/trials.tsv"; } # without seconds
+check "the same table: $(diff <(table_of quiet) <(table_of disturbed) | head -n 3)" cmp <(table_of quiet) <(table_of disturbed)
+check "the same winner" cmp <(sed "s|/quiet/|/disturbed/|" "$tmp/quiet/winner.txt") "$tmp/disturbed/winner.txt"
+
+# A score that is no number is none.
+printf 'lr_muon 10\nwd 10\nwq none\naq none\nseq 32\nbatch 4\nmlp 2\nrepeat 1\nstart flat repeat=1 seq=32 batch=4 mlp=2\n' > "$tmp/wild.space"
+search wild FAMILY=flat TRIALS=2 REFINE=0 STEPS=160 SPACE="$tmp/wild.space"
+check "a score that is no number: $(sed -n 3p "$tmp/wild/trials.tsv")" grep -q "^0	10	2	diverged	-	.*	a score of -*nan" "$tmp/wild/trials.tsv"
+check "the other one wins: $(tail -n 1 "$tmp/out")" grep -q "^the winner, trial 1," "$tmp/wild/winner.txt"
+
+# A search as long as it may be, from its own measurements.
+search timed TRIALS= REFINE= MINUTES=0.2 STEPS=160 FAMILY=recursive
+check "MINUTES alone: $(tail -n 1 "$tmp/out")" [ -s "$tmp/timed/winner.txt" ]
+check "at least 16 candidates are planned" [ "$(sed -n 's/^trials //p' "$tmp/timed/plan")" -ge 16 ]
+check "recursive alone" sh -c "! grep -q family=flat '$tmp/timed/trials.tsv'"
+
+# ---- errors
+refuses() { # MESSAGE SETTINGS...
+    local message=$1
+    shift
+    if search refused "$@"; then
+        failed=$((failed + 1))
+        echo "FAILED: accepted: $*"
+    else
+        says "$message" "$tmp/out"
+    fi
+    rm -rf "$tmp/refused"
+}
+refuses "expected the bytes of the file, found none: make tune CAP=256000" CAP=
+refuses "CAP: expected a number from 1000 on, found '64k'" CAP=64k
+refuses "FAMILY: expected flat, recursive or any, found 'tree'" FAMILY=tree
+refuses "MINUTES: expected a number, found 'long'" MINUTES=long
+refuses "STEPS: expected a number from 16 on, found '5'" STEPS=5
+refuses "JOBS: expected a number from 1 on, found '0'" JOBS=0
+refuses "none of 17 candidates could be trained: --cap=1000: no multiple of 8 and --heads=2 fits" CAP=1000
+refuses "none of 8 candidates could be trained: --cap=1000: no multiple of" CAP=1000 TRIALS= SPACE=dev/tune.space
+refuses "MINUTES=0.001: expected" MINUTES=0.001 TRIALS=
+refuses "DATA: expected a folder with a tokenizer.model, found '$tmp/nowhere'" DATA="$tmp/nowhere"
+refuses "SPACE: expected a table such as dev/tune.space, found no file 'none'" SPACE=none
+refuses "line 2: the program has no option --rate" SPACE="$tmp/wrong"
+CAP= make -s tune > "$tmp/out" 2>&1
+says "expected the bytes of the file" "$tmp/out"
+make -s help > "$tmp/out"
+says "make tune CAP=256000" "$tmp/out"
+./train_golf help | sed -n "s/^  --\([a-z0-9_]*\)=\([^ ]*\)  .*/\1	\2/p" > "$tmp/options.tsv"
+table=dev/tune.space ask check > "$tmp/faults"
+check "the table that comes with it: $(cat "$tmp/faults")" [ ! -s "$tmp/faults" ]
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
