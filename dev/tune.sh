@@ -177,15 +177,18 @@ put_best_try() { # TRIAL RUNG TRY
     fi
 }
 train_trial() { # TRIAL RUNG: a run and its row; up to three runs where the file has yet to come near the cap
-    local dir guess bytes words try best=
+    local dir guess bytes words try status best=
+    trap - INT TERM
     dir=$(dir_of "$1" "$2")
     mkdir -p "$dir"
     guess=$(first_guess "$1" "$2")
     for try in 1 2 3; do
         words="$(words_of "$1")$(fit_words "$guess") --steps=${steps_of[$2]} --seed=$((100 + seed))"
         if [ ! -f "$dir/$try/result.json" ]; then
-            train $words --ckpt_every=200 --resume=1 --out="$dir/$try" > "$dir/$try.log" 2>&1 ||
-                { [ $? -lt 128 ] && no_result "$1" "$2" $try; return; }
+            train $words --ckpt_every=200 --resume=1 --out="$dir/$try" > "$dir/$try.log" 2>&1
+            status=$?
+            [ $status -lt 128 ] || return $status
+            [ $status -eq 0 ] || { no_result "$1" "$2" $try; return; }
         fi
         rm -f "$dir/$try/ckpt.bin"
         bytes=$(value "$dir/$try" bytes_model)
@@ -217,13 +220,24 @@ rows() { awk -F'\t' -v rung="$1" -v status="$2" 'NR > 1 && $1 == rung && $4 ~ st
 ranked() { rows "$1" '^ok$' | sort -t "$tab" -k 5,5n -k 3,3 | cut -f 3; }                              # RUNG: the best first
 declare -A what=()
 broken=0
-reap() { # waits for one run to end and reports it
-    local pid status id rung row
-    wait -n -p pid
+# A request to stop is heard while runs are waited for, which is nearly always; elsewhere it would find decisions half made.
+wait_for_one() { # -> ended, id and rung
+    local status
+    trap 'stopped 130' INT
+    trap 'stopped 143' TERM
+    wait -n -p ended
     status=$?
-    read -r id rung <<< "${what[$pid]}"
-    unset "what[$pid]"
+    trap '' INT TERM
+    read -r id rung <<< "${what[$ended]}"
+    unset "what[$ended]"
+    return $status
+}
+reap() { # waits for one run to end and reports it
+    local ended status id rung row
+    wait_for_one
+    status=$?
     row=$(dir_of "$id" "$rung")/row
+    [ $status -ne 130 ] || stopped 130 # Ctrl-C, which the trainer heard, too
     if [ $status -ne 0 ] || [ ! -f "$row" ]; then
         broken=1
         echo "trial $id: failed: $(cat "${row%row}"*.log | tail -n 1)" >&2
@@ -261,8 +275,6 @@ stopped() { # Ctrl-C: trainers save what they have
     echo "stopped; what is finished is in $out/trials.tsv; start again to go on"
     exit "$1"
 }
-trap 'stopped 130' INT
-trap 'stopped 143' TERM
 
 # ---- the budget, in seconds of one job. A run costs so much per step, and some for reading, exporting, scoring.
 planned() { sed -n "s/^$1 //p" "$out/plan"; }
@@ -289,33 +301,31 @@ eta() { # RUNG: this batch and, while there are rungs to come, those
 
 # How many candidates, and for how many steps: as MINUTES allows at the speed of some short runs.
 measure_one() { # TRIAL: seconds per step and per run
+    trap - INT TERM
     local dir=$out/speed/$1 start=$EPOCHREALTIME
     train $(words_of "$1") $(fit_words 0.85) --steps=40 --ckpt_every=0 --overwrite=1 --out="$dir" > "$dir.log" 2>&1 || return 0
     echo "$(calculate "$(value "$dir" seconds) / 40") $(calculate "$EPOCHREALTIME - $start - $(value "$dir" seconds)")" > "$dir.speed"
 }
-measure() { # -> means of both
-    local id
+measure() { # -> speed/mean: of both
+    local i id rung ended
     mkdir -p "$out/speed"
-    for ((id = 1; id <= 4 * jobs; id++)); do
-        while [ ${#what[@]} -ge "$jobs" ]; do wait_for_one; done
-        measure_one $id &
-        what[$!]="$id speed"
+    for ((i = 1; i <= 4 * jobs; i++)); do
+        [ ${#what[@]} -lt "$jobs" ] || wait_for_one
+        measure_one $i &
+        what[$!]="$i speed"
     done
     while [ ${#what[@]} -gt 0 ]; do wait_for_one; done
-    cat "$out"/speed/*.speed > "$out/speed/all" 2> /dev/null ||
+    cat "$out"/speed/*.speed 2> /dev/null | awk '{ a += $1; b += $2 } END { if (NR) print a / NR, b / NR }' > "$out/speed/mean"
+    [ -s "$out/speed/mean" ] ||
         fail "none of $((4 * jobs)) candidates could be trained: $(tail -qn 1 "$out"/speed/*.log | sed 's/.*: error: //' | commonest)"
-    awk '{ a += $1; b += $2 } END { printf "%.6f %.4f\n", a / NR, b / NR }' "$out/speed/all"
-}
-wait_for_one() {
-    local pid
-    wait -n -p pid
-    unset "what[$pid]"
 }
 make_plan() {
     local per_step=0 per_run=0
-    [ "$trials" ] && [ "$refine" ] || read -r per_step per_run <<< "$(measure)"
-    [ "$per_run" ] || exit 1
-    rm -rf "$out/speed"
+    if [ -z "$trials" ] || [ -z "$refine" ]; then
+        measure
+        read -r per_step per_run < "$out/speed/mean"
+        rm -rf "$out/speed"
+    fi
     awk -v per_step="$per_step" -v per_run="$per_run" -v longest="$longest" -v trials="$trials" \
         -v budget="$(calculate "60 * $minutes * $jobs * (\"$refine\" == \"0\" ? 1 : 0.7)")" '
         function rung1(n) { return n < 8 ? (n < 2 ? n : 2) : int((n + 3) / 4) }
@@ -416,6 +426,7 @@ refine_winner() {
     local round winner
     for ((round = 1; round <= 99; round++)); do
         winner=$(round_winner "$out/winner.$round")
+        [ "$winner" ] || return 0
         [ -f "$out/refined.$round" ] || choose_neighbours $round "$winner"
         [ -s "$out/refined.$round" ] || break
         echo "refining trial $winner, $(column "$winner" 2 5 | cut -c 1-7): $(wc -l < "$out/refined.$round" | tr -d ' ') changes"
@@ -449,19 +460,22 @@ report() {
     cat "$out/winner.txt"
 }
 
-collect
-if [ ! -f "$out/candidates.tsv" ]; then
-    ask draw "seed=$seed" "family=$family" "n=$((${trials:-250} * 4 + 40))" "data=${folders[*]}" > "$out/candidates.part"
-    mv "$out/candidates.part" "$out/candidates.tsv"
-fi
-[ -f "$out/plan" ] || make_plan
-keep=("$(planned trials)" "$(planned rung1)" "$(planned rung2)")
-steps=$(planned steps)
-steps_of=($((steps > 160 ? steps / 16 : 10)) $((steps > 40 ? steps / 4 : 10)) "$steps")
-[ "$steps" -ge "$longest" ] ||
-    echo "note: MINUTES=$minutes allows $steps steps in the last rung, not $longest: what is best for more may be something else"
-echo "$out: ${keep[0]} candidates of ${steps_of[0]} steps, ${keep[1]} of ${steps_of[1]}, ${keep[2]} of ${steps_of[2]}, then refinement;" \
-    "$jobs at a time, $minutes minutes in all"
-halve
-[ "$refine" = 0 ] || refine_winner
-report
+search() {
+    collect
+    if [ ! -f "$out/candidates.tsv" ]; then
+        ask draw "seed=$seed" "family=$family" "n=$((${trials:-250} * 4 + 40))" "data=${folders[*]}" > "$out/candidates.part"
+        mv "$out/candidates.part" "$out/candidates.tsv"
+    fi
+    [ -f "$out/plan" ] || make_plan
+    keep=("$(planned trials)" "$(planned rung1)" "$(planned rung2)")
+    steps=$(planned steps)
+    steps_of=($((steps > 160 ? steps / 16 : 10)) $((steps > 40 ? steps / 4 : 10)) "$steps")
+    [ "$steps" -ge "$longest" ] ||
+        echo "note: MINUTES=$minutes allows $steps steps in the last rung, not $longest: what is best for more may be something else"
+    echo "$out: ${keep[0]} candidates of ${steps_of[0]} steps, ${keep[1]} of ${steps_of[1]}, ${keep[2]} of ${steps_of[2]}, then refinement;" \
+        "$jobs at a time, $minutes minutes in all"
+    halve
+    [ "$refine" = 0 ] || refine_winner
+    report
+}
+search

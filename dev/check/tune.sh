@@ -128,8 +128,8 @@ says "dev: expected the folder of a corpus" "$tmp/out"
 # ---- a search: undisturbed, and after interruptions of each kind
 cat > "$tmp/small" << 'END'
 lr_muon 0.01 0.03 10
-wq      ternary int4 none
-aq      none            when wq=none
+wq      ternary int4 int8
+aq      none            when wq=int8
 aq      int8
 wd      10              when lr_muon>9
 repeat  1               when family=flat
@@ -166,6 +166,8 @@ check "those with the best scores go on" awk -F'\t' '
     }' "$tmp/quiet/trials.tsv"
 winner=$(sed -n 's/^the winner, trial \([^,]*\), .*/\1/p' "$tmp/quiet/winner.txt")
 same "$(awk -F'\t' '$1 == 2 && $4 == "ok"' "$tmp/quiet/trials.tsv" | sort -t '	' -k 5,5n | head -n 1 | cut -f 3)" "$winner" "the winner"
+check "all of them on the text held out" sh -c "! grep -L '\"data\": \"$tmp/words_dev\"' '$tmp'/quiet/runs/*/?/?/result.json | grep ."
+check "all of them with another seed than studies have" sh -c "! grep -L '\"seed\": 101,' '$tmp'/quiet/runs/*/?/?/result.json | grep ."
 check "checkpoints of finished runs are gone" sh -c "! find '$tmp/quiet/runs' -name ckpt.bin | grep ."
 
 # The lines to paste.
@@ -196,9 +198,9 @@ until [ -s "$tmp/disturbed/winner.txt" ] || [ $turns -ge 60 ]; do
     pid=$!
     set +m
     sleep $((turns / 8)).$((turns * 7 % 9 + 1))
-    case $((turns % 4)) in
-    0) kill -INT -- -$pid ;;
-    1) kill -TERM $pid ;;
+    case $((turns % 4)) in # the first two again, if not heard: runs of a tenth of a second are seldom waited for
+    0) until ! kill -INT -- -$pid; do sleep 0.1; done ;;
+    1) until ! kill -TERM $pid; do sleep 0.1; done ;;
     2) kill -KILL $pid ;;
     3) kill -KILL -- -$pid ;;
     esac 2> /dev/null
@@ -215,11 +217,48 @@ table_of() { cut -f 1-6,8- "$tmp/$1/trials.tsv"; } # without seconds
 check "the same table: $(diff <(table_of quiet) <(table_of disturbed) | head -n 3)" cmp <(table_of quiet) <(table_of disturbed)
 check "the same winner" cmp <(sed "s|/quiet/|/disturbed/|" "$tmp/quiet/winner.txt") "$tmp/disturbed/winner.txt"
 
-# A score that is no number is none.
-printf 'lr_muon 10\nwd 10\nwq none\naq none\nseq 32\nbatch 4\nmlp 2\nrepeat 1\nstart flat repeat=1 seq=32 batch=4 mlp=2\n' > "$tmp/wild.space"
-search wild FAMILY=flat TRIALS=2 REFINE=0 STEPS=160 SPACE="$tmp/wild.space"
-check "a score that is no number: $(sed -n 3p "$tmp/wild/trials.tsv")" grep -q "^0	10	2	diverged	-	.*	a score of -*nan" "$tmp/wild/trials.tsv"
-check "the other one wins: $(tail -n 1 "$tmp/out")" grep -q "^the winner, trial 1," "$tmp/wild/winner.txt"
+# Parts of it, with numbers worked by hand.
+function_of() { sed -n "/^$1() {.*}\$/p; /^$1() {/,/^}/p" dev/tune.sh; }
+for name in value config calculate is left planned column rows ranked cost_of promote make_plan put_best_try; do
+    eval "$(function_of $name)"
+done
+# A score that is no number is none, a file over the cap is no candidate.
+dir_of() { echo "$tmp/fake"; }
+put_row() { echo "$*"; }
+verdict() { # BPB BYTES; a cap of 100
+    mkdir -p "$tmp/fake/1"
+    printf '{\n  "val_bpb": %s,\n  "bytes_model": %s,\n  "config": {"width": "8", "hidden": "16"}\n}\n' "$1" "$2" > "$tmp/fake/1/result.json"
+    cap=100 put_best_try 7 0 1
+}
+same "7 0 ok 1.25 100 8 16 -" "$(verdict 1.25 100)" "a result"
+same "7 0 over - 101 8 16 101 bytes, over the cap of 100" "$(verdict 1.25 101)" "a file over the cap"
+same "7 0 diverged - 100 8 16 a score of -nan" "$(verdict -nan 100)" "a score that is no number"
+same "7 0 diverged - 100 8 16 a score of inf" "$(verdict inf 100)" "an infinite score"
+
+# 50 ms a step, 1 s a run, two jobs. 120 minutes, 0.7 of them: 10080 s; 84 candidates cost 111 + (84/16 + 21/4 + 6) 600 s.
+out=$tmp/planned jobs=2 refine= trials= longest=12000
+measure() { mkdir -p "$out/speed" && echo "0.05 1" > "$out/speed/mean"; }
+plan_for() { (minutes=$1 && make_plan && echo $(planned trials) $(planned rung1) $(planned rung2) $(planned steps)); }
+same "84 21 6 12000" "$(plan_for 120)" "two hours"
+same "124 31 8 12000" "$(refine=0 plan_for 120)" "two hours without refinement: 14400 s; 163 + (124/16 + 31/4 + 8) 600"
+same "16 4 2 4081" "$(plan_for 10)" "ten minutes: 840 s; 22 + (1 + 1 + 2) 204"
+same "5 2 1 12000" "$(trials=5 plan_for 10)" "as many as one says"
+
+# Four candidates took 10 s for 10 steps, so 40 s for 40; the better two will then take 160 s each.
+out=$tmp/promoted jobs=1 keep=(8 4 2) steps_of=(10 40 160) tab=$'\t'
+dir_of() { echo "$out/runs/$1/$2"; }
+mkdir -p "$out/runs"/{1,2,3,4,5}/0
+echo "per_run 0" > "$out/plan"
+echo header > "$out/trials.tsv"
+for id in 1 2 3 4 5; do
+    printf '0\t10\t%s\tok\t1.%s\t100\t10.0\t8\t16\tno=options\t-\n' $id $((9 - id)) | tee "$out/runs/$id/0/row" >> "$out/trials.tsv"
+done
+promoted() { (minutes=$1 SECONDS=0 && promote 1 "$out/rung" && echo $(cat "$out/rung") && rm "$out/rung"); }
+same "5 4 3 2" "$(promoted 60)" "the best four of five"
+same "5 4 3 2" "$(promoted 8.1)" "486 s for 160 and 320"
+same "5 4 3" "$(promoted 7.9)" "474 s"
+same "5 4" "$(promoted 7)" "420 s"
+same "5" "$(promoted 3)" "180 s"
 
 # A search as long as it may be, from its own measurements.
 search timed TRIALS= REFINE= MINUTES=0.2 STEPS=160 FAMILY=recursive
