@@ -94,7 +94,7 @@ enum {
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per phase, 0 = per block") \
     X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before phase p") \
-    X(MODEL, INT, wq, "ternary", "none|ternary|int4|int5|int6|int7|int8", \
+    X(MODEL, INT, wq, "ternary", "none|ternary|int3|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
     X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
       "a scale per copy, row, 128 of a row; auto: copy, integers: row") \
@@ -146,7 +146,7 @@ enum { ORDER_CYCLE, ORDER_SEQUENCE };
 enum { ACT_RELU2, ACT_RELU, ACT_SILU, ACT_SWIGLU };
 enum { ROPE_FULL, ROPE_HALF };
 enum { XN_NONE, XN_OUT, XN_EACH };
-enum { WQ_NONE, WQ_TERNARY, WQ_INT4 };
+enum { WQ_NONE, WQ_TERNARY, WQ_INT3 };
 enum { AQ_NONE, AQ_INT8, AQ_INT4 };
 enum { SCALE_TENSOR, SCALE_ROW, SCALE_GROUP, SCALE_AUTO };
 enum { FIT_PACKED, FIT_CODED };

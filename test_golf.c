@@ -591,6 +591,7 @@ static void test_model_gradients(void) {
         "wq=none",
         "aq=none",
         "aq=int4",
+        "wq=int3 unique=2",
         "wq=int4",
         "wq=int8 aq=none",
         "wscale=row extra_norm=each",
@@ -1164,6 +1165,7 @@ static void test_grids(void) {
     } rows[] = {{"wq=ternary", 1, 1},
                 {"wq=ternary wscale=row", 1, 3},
                 {"wq=ternary wscale=group", 1, 9},
+                {"wq=int3", 3, 3},
                 {"wq=int4", 7, 3},
                 {"wq=int5 wscale=row", 15, 3},
                 {"wq=int6 wscale=group", 31, 9},
@@ -1239,6 +1241,7 @@ static void test_inputs(void) {
 static void test_straight_through(void) {
     enum { N = 96 };
     const char *const arms[][2] = {{"wq=ternary", "wo"},
+                                   {"wq=int3", "wo"},
                                    {"wq=int4", "wo"},
                                    {"wq=none", "wo"},
                                    {"embed_bits=5", "embed"}};

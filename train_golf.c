@@ -2971,7 +2971,7 @@ static void choose_quantizer(const Config *c, Tensor *t) {
         store_as(t, quantizers + Q_TERNARY, 2,
                  c->wscale == SCALE_AUTO ? SCALE_TENSOR : c->wscale);
     else if (t->role == PROJ)
-        store_as(t, quantizers + Q_INT, 4 + c->wq - WQ_INT4,
+        store_as(t, quantizers + Q_INT, 3 + c->wq - WQ_INT3,
                  c->wscale == SCALE_GROUP ? SCALE_GROUP : SCALE_ROW);
     else store_as(t, quantizers + Q_INT, 8, SCALE_ROW);
 }

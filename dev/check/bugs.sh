@@ -164,6 +164,7 @@ bug bits-highest-first float golf integers \
     "$(in_ int_packed)s/u >> i % bits/u >> (bits - 1 - i % bits)/" "$(in_ int_unpacked)s/<< b;/<< (bits - 1 - b);/"
 bug infinite-scale-accepted float golf trits "$(in_ unpack_scales)s/ || !isfinite(scale\[g\])//"
 bug group-of-the-next-row float golf grids "$(in_ span_at)s|i / per_line \* line + at,|i * group,|"
+bug three-bits-as-four float golf grids "$(in_ choose_quantizer)s/3 + c->wq/4 + c->wq/"
 bug int4-everywhere float golf inputs "$(in_ inputs_for)s/ && tensor != T_wdown//"
 bug inputs-of-one-step float golf inputs "$(in_ act_quant)s/absmax_of(x + at, K)/absmax_of(x, K)/"
 # optimizers

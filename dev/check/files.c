@@ -43,6 +43,7 @@ static void test_exports(void) {
         "width=96 hidden=8 extra_norm=each", /* F < C: no buffer may be F wide alone */
         "wscale=row",
         "wscale=group hidden=200",
+        "wq=int3",
         "wq=int4 aq=int4",
         "wq=int5 aq=none wscale=row",
         "wq=int6 wscale=group",

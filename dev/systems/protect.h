@@ -1,7 +1,7 @@
 /* protect.h - projections, or their worst rows, in more bits than the others. Not from a
  * paper: a plain way to spend bytes where low-bit codes hurt most.
  *
- *   --protect=wdown:8       all of wdown as integers of 4 to 8 bits with a scale per
+ *   --protect=wdown:8       all of wdown as integers of 3 to 8 bits with a scale per
  *                           row, or as bf16 numbers (16)
  *   --protect=wdown:8:10%   so the 10 % of its rows that ternary codes miss most
  *   --protect=wo:4,wup:5:1% a list of these
@@ -73,7 +73,7 @@ static int protect_uses(const Config *c) {
 
 static int protect_item_fits(const ProtectItem *item) {
     const int whole = item->bits == 16 && !item->rows;
-    if (!whole && (item->bits < 4 || item->bits > 8)) return 0;
+    if (!whole && (item->bits < 3 || item->bits > 8)) return 0;
     return item->percent > 0 && item->percent <= 100;
 }
 
@@ -88,7 +88,7 @@ static void protect_check(const Config *c) {
         while (k < count && strcmp(names[k], item.name)) k++;
         if (!good || k == count)
             die("--protect=%s: expected NAME:BITS[:P%%][,...] with wqkv, wo, wup or wdown "
-                "(--act=swiglu: or wgate), 4 to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
+                "(--act=swiglu: or wgate), 3 to 8 or 16 bits and P (for up to 8 bits) percent of the rows, found "
                 "'%.40s'",
                 c->protect, p);
         if (seen[k]) die("--protect=%s: %s is there twice", c->protect, item.name);
@@ -304,6 +304,7 @@ static void test_protected_sizes(void) {
         int bits;
     } rows[] = {{"protect=wdown:8", "wdown", 8},
                 {"protect=wo:16,wup:5", "wo", 16},
+                {"protect=wo:3,wdown:3", "wdown", 3},
                 {"protect=wo:16,wup:5 unique=2", "wup", 5},
                 {"protect=wqkv:4 wscale=group width=256", "wqkv", 4}};
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -440,19 +441,19 @@ static void test_protected_fit(void) {
 }
 
 static const SystemTests protect_tests = {
-    .gradients = (const char *const[]){"protect=wo:4,wdown:8,wqkv:16",
+    .gradients = (const char *const[]){"protect=wo:4,wdown:3,wqkv:16",
                                        "protect=wup:5 hidden=24 unique=2 repeat=1",
                                        "protect=wdown:8:30%,wqkv:4:20%",
                                        "protect=wgate:8:30%,wup:4 act=swiglu", NULL},
     .files =
         (const char *const[]){"protect=wdown:8:30%", "protect=wdown:8:10%",
-                              "protect=wqkv:4:50%,wup:6:1% unique=2", "protect=wdown:8",
+                              "protect=wqkv:3:50%,wup:6:1% unique=2", "protect=wdown:3",
                               "protect=wo:16,wup:4,wqkv:7 hidden=72 unique=2",
                               "protect=wo:5 aq=none", "protect=wgate:8 act=swiglu", NULL},
     .errors =
         (const char *const[][2]){
             {"--protect=wgate:8", "wgate|--act=swiglu|found 'wgate:8'"},
-            {"--protect=wo:3", "wqkv, wo, wup or wdown|4 to 8 or 16 bits|found 'wo:3'"},
+            {"--protect=wo:2", "wqkv, wo, wup or wdown|3 to 8 or 16 bits|found 'wo:2'"},
             {"--protect=wo:8,embed:8", "found 'embed:8'"},
             {"--protect=wo:8:0%", "percent of the rows|found 'wo:8:0%'"},
             {"--protect=wo:16:5%", "found 'wo:16:5%'"},

@@ -2,7 +2,7 @@
 #ifndef HIGH_BITS_H
 #define HIGH_BITS_H
 
-/* Integers of 4 to 8 bits with a scale per row (with --wscale=group per group), or bf16
+/* Integers of 3 to 8 bits with a scale per row (with --wscale=group per group), or bf16
  * numbers: 16. They count as protected bytes. */
 static __attribute__((unused)) void store_in_high_bits(const Config *c, Tensor *t,
                                                        int bits) {
