@@ -99,7 +99,7 @@ enum {
     X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
       "a scale per copy, row, 128 of a row; auto: copy, integers: row") \
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
-    X(MODEL, INT, embed_bits, "4", "4 to 8|16", "tied embedding: codes, scale per row; bf16") \
+    X(MODEL, INT, embed_bits, "4", "3 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
     X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \

@@ -571,6 +571,7 @@ static void test_model_gradients(void) {
         "extra_norm=none",
         "extra_norm=each",
         "extra_norm=each kv_heads=1 unique=2 repeat=1 wq=none aq=none",
+        "embed_bits=3",
         "embed_bits=4",
         "embed_bits=16 repeat=3 extra_norm=each phase_embed=1",
         "phase=0 repeat=3",
@@ -1116,7 +1117,7 @@ static void test_integers(void) {
     t.quant->quantize(code, &s, NULL, nan_row, &t);
     CHECK(isfinite(s) && code[2] == -127 && code[1] == 64, "NaN: %g %d", (double)s,
           code[2]);
-    for (int bits = 4; bits <= 8; bits++)
+    for (int bits = 3; bits <= 8; bits++)
         for (int cols = 1; cols <= 41; cols += 1 + cols / 3)
             check_integers_of(bits, cols);
 }

@@ -5631,7 +5631,7 @@ static void config_check(const Config *c) {
     for (const System *const *s = all_systems; *s; s++)
         if ((*s)->check_run && (*s)->on(c)) (*s)->check_run(c);
     if (c->fit == FIT_CODED && c->embed_bits > 8)
-        die("--fit=coded steers the steps of the embedding's codes: expected --embed_bits=4 to 8, "
+        die("--fit=coded steers the steps of the embedding's codes: expected --embed_bits=3 to 8, "
             "found %d",
             c->embed_bits);
     if ((double)c->batch * c->seq > 1e8)

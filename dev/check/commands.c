@@ -117,7 +117,7 @@ static const char *const errors[][2] = {
     {TINY "--cap=1000 --fit=coded --width=fit",
      "--cap=1000|no multiple of 8|raise --cap"},
     {TINY "--fit=coded --squeeze=0.9", "--squeeze=0.9|--fit=coded|leave it out"},
-    {TINY "--fit=coded --embed_bits=16", "--fit=coded|--embed_bits=4 to 8|found 16"},
+    {TINY "--fit=coded --embed_bits=16", "--fit=coded|--embed_bits=3 to 8|found 16"},
     {TINY "--fit=coded --cap=32000 --wq=none --width=48 --heads=2",
      "--fit=coded|cannot promise|--cap=32000|--wq=none|--fit=packed"},
     {"bench --fit=coded --squeeze=0.9", "--squeeze=0.9|--fit=coded|leave it out"},
@@ -141,7 +141,7 @@ static const char *const errors[][2] = {
     {"train --lr=nan", "--lr|0 to 10|nan"},
     {"train --lr=", "--lr|0 to 10"},
     {"train --wq=foo", "--wq|none|ternary|foo"},
-    {"train --embed_bits=9", "--embed_bits|4 to 8|16|'9'"},
+    {"train --embed_bits=9", "--embed_bits|3 to 8|16|'9'"},
     {"train width=3", "--key=value|width=3|help"},
     {"train --width", "--key=value|--width"},
     {"--width", "--key=value|--width"}, /* without a command: train */

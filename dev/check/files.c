@@ -29,6 +29,7 @@ static void test_exports(void) {
         "wq=none",
         "aq=none",
         "wq=none aq=none embed_bits=16",
+        "embed_bits=3",
         "embed_bits=4",
         "embed_bits=5",
         "embed_bits=6 width=24",

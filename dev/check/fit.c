@@ -61,7 +61,7 @@ static void check_grid(int bits, int grid) {
 }
 
 static void test_grids(void) {
-    for (int bits = 4; bits <= 8; bits++) {
+    for (int bits = 3; bits <= 8; bits++) {
         const Config c = {.embed_bits = bits};
         const int least = finest_grid(&c), most = coarsest_grid(&c);
         for (int grid = least; grid <= most; grid += 37) check_grid(bits, grid);
@@ -283,7 +283,7 @@ static void test_packed(void) {
 static void test_refused(void) {
     Config c = small_config("", 30000);
     c.embed_bits = 16;
-    DIES("numbers of 16 bits", "--fit=coded|--embed_bits=4 to 8|found 16",
+    DIES("numbers of 16 bits", "--fit=coded|--embed_bits=3 to 8|found 16",
          config_check(&c));
     c = small_config("", 30000);
     c.squeeze = 0.9;

@@ -878,14 +878,12 @@ static void test_coder(void) {
     static const struct {
         const char *options, *name;
         int rows, cols;
-    } rows[] = {{"wq=ternary", "wo", 300, 400},
-                {"wq=ternary wscale=group", "wo", 200, 300},
-                {"wq=int3", "wo", 200, 300},
-                {"wq=int4", "wo", 200, 200},
-                {"wq=int8", "wo", 300, 300},
-                {"embed_bits=4", "embed", 4096, 48},
-                {"embed_bits=8", "embed", 3000, 64},
-                {"wq=ternary", "wo", 1100, 1000}}; /* two streams */
+    } rows[] = {
+        {"wq=ternary", "wo", 300, 400},      {"wq=ternary wscale=group", "wo", 200, 300},
+        {"wq=int3", "wo", 200, 300},         {"wq=int4", "wo", 200, 200},
+        {"wq=int8", "wo", 300, 300},         {"embed_bits=3", "embed", 4096, 48},
+        {"embed_bits=4", "embed", 4096, 48}, {"embed_bits=8", "embed", 3000, 64},
+        {"wq=ternary", "wo", 1100, 1000}}; /* two streams */
     const real *w = reals(1100 * 1000, 90);
 
     for (size_t i = 0; i < COUNT(rows); i++) {
