@@ -71,7 +71,7 @@ GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -79,7 +79,8 @@ $(PROGRAM): $(SOURCES)
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
 TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double options_float systems_float \
-  files_float fit_float golf_float kernels_double kernels_float input_float commands_float)
+  files_float fit_float golf_float kernels_double kernels_float input_float certify_float \
+  commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
 # Small models enter many parallel regions with one thread: a third of their time with OpenMP.
@@ -100,6 +101,8 @@ $(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
 $(TESTS)/files_%: dev/check/files.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/fit_%: dev/check/fit.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/certify_%: dev/check/certify.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/commands_%: dev/check/commands.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)

@@ -135,6 +135,7 @@ enum {
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
     X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
+    X(EVAL, INT, certify, "0", "0 to 2147483647", "> 0: proves the score, at places of this seed") \
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
     X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
@@ -714,7 +715,7 @@ struct Golf {
     const struct Adapter *adapter; /* NULL, or what stands between embedding and stream */
     const struct System *systems[N_SYSTEMS + 2]; /* those that are on, then NULL */
     const struct System *loss_of;                /* NULL, or whose loss it is */
-    void *own[N_SYSTEMS + 1];                    /* of each system */
+    void *own[N_SYSTEMS + 1]; /* of each system; the last: of what proves a score */
 };
 
 /* Sections 3-6. */
@@ -842,6 +843,14 @@ typedef struct {
     int64_t tokens, bytes;
 } Score;
 
+/* B rows of T tokens that are scored together, row b from token at + b * step of the text
+ * on. x (B,T), and the tokens behind each, y (B,T). */
+typedef struct {
+    const int *x, *y;
+    int B, T, step;
+    int64_t at;
+} Rows;
+
 typedef struct {
     const char *name, *preset;
     double seconds, tok_per_s;
@@ -961,6 +970,9 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*release)(Golf *m);                  /* before the model is freed */
     void (*loaded)(Golf *m, const char *path); /* a checkpoint was read */
     void (*eval)(Golf *m, const Config *how);  /* of all systems: before `eval` scores */
+    /* of all systems: does `eval` print another score, NAME_bpb, which is this system's? It
+     * joins m, read from the file anew, and needs a report. */
+    int (*again)(Golf *m, const Tokenizer *tok, const Config *how);
     /* a training step, in this order */
     void (*step)(Golf *m, int step);      /* before it; step -1: before an evaluation */
     void (*enter)(Golf *m, int p, int N); /* m->prev[p] is what phase p starts from */
@@ -981,7 +993,10 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*soften)(Golf *m);           /* eff: not quite what the codes say */
     void (*expand)(Golf *m);           /* eff of VIRTUAL tensors */
     /* what a run tells */
-    void (*scored)(Golf *m, int n); /* token n of the last pass counts in a score */
+    /* token n of the last pass counts in a score: what it predicts is token `target` of the
+     * text */
+    void (*scored)(Golf *m, int n, int64_t target);
+    void (*learn)(Golf *m, const Rows *r); /* these were scored, and may be learnt from */
     void (*report)(const Golf *m, const Score *s,
                    FILE *f);                 /* lines of `eval`, behind it */
     void (*announce)(const Golf *m);         /* a line at its start */

@@ -6166,20 +6166,20 @@ void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
 }
 
 /* ==== 9. Evaluation and sampling ==================================================== */
-/* B rows of T tokens: adds those to s that no window before scored. Of a row its last
- * `scored` tokens count; of the first row of all (`first`) every one. */
-static void score_rows(Golf *m, const Tokenizer *tok, const int *x, const int *y, int B,
-                       int T, int scored, int first, Score *s) {
-    golf_forward(m, x, y, B, T);
-    for (int n = 0; n < B * T; n++) {
-        const int earlier =
-            n % T < m->config.seq - scored; /* a window before this one had it */
-        if (earlier && (!first || n >= T)) continue;
+/* Adds to s the tokens that no window before scored. Of a row its last `step` tokens count;
+ * of the first row of the text every one. */
+static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
+    const int T = r->T;
+    golf_forward(m, r->x, r->y, r->B, T);
+    for (int n = 0; n < r->B * T; n++) {
+        const int64_t row_at = r->at + (int64_t)(n / T) * r->step;
+        const int earlier = n % T < m->config.seq - r->step; /* a window before had it */
+        if (earlier && row_at > 0) continue;
         s->nll += (double)m->loss[n];
-        s->bytes += tokenizer_bytes(tok, x[n], y[n]);
+        s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
-            if ((*sys)->scored) (*sys)->scored(m, n);
+            if ((*sys)->scored) (*sys)->scored(m, n, row_at + n % T + 1);
         }
     }
 }
@@ -6224,7 +6224,11 @@ Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t 
             shards_read(val, at, len + 1, x + b * len);
             memcpy(y + b * len, x + b * len + 1, sizeof(int) * (size_t)len);
         }
-        score_rows(m, tok, x, y, B, len, step, start == 0, &s);
+        const Rows r = {.x = x, .y = y, .B = B, .T = len, .step = step, .at = start};
+        score_rows(m, tok, &r, &s);
+        EACH_SYSTEM(sys, m) {
+            if ((*sys)->learn) (*sys)->learn(m, &r);
+        }
         if (isatty(2) && total > 1000000)
             fprintf(stderr, "\rscored %lld of %lld tokens", (long long)s.tokens,
                     (long long)total);
@@ -7394,17 +7398,64 @@ static size_t rows_at_a_time(const Config *c) {
     return (size_t)MAX(1, MIN(16, 65536 / c->seq));
 }
 
+/* What is to be scored, and how. by: whose score it is, or NULL for the model's own. */
+typedef struct {
+    const char *path;
+    const Config *how;
+    const Tokenizer *tok;
+    Shards *val;
+    const System *by;
+} Scoring;
+
+/* A system that is there for an evaluation: its hooks are called behind those of others. */
+static void join(Golf *m, const System *s) {
+    const System **at = m->systems;
+    while (*at) at++;
+    *at = s;
+}
+
+/* A model from its file gets buffers, and what the options make of it. */
+static void ready_to_score(Golf *m, const Config *how) {
+    golf_buffers(m, rows_at_a_time(&m->config) * (size_t)m->config.seq);
+    for (const System *const *s = all_systems; *s; s++)
+        if ((*s)->eval) (*s)->eval(m, how);
+}
+
+#include "dev/check/certify.h" /* certify */
+
+static void print_score(const char *name, const Score *s) {
+    printf("%s_loss %.12f\n%s_bpb %.12f\n", name, s->loss, name, s->bpb);
+}
+
+/* The score that a system has of the file, if it is asked for. Returns 0 if it is no
+ * score. */
+static int score_again(const Scoring *what) {
+    Golf m;
+    int good = 1;
+    golf_load(&m, what->path);
+    ready_to_score(&m, what->how);
+    if (what->by->again(&m, what->tok, what->how)) {
+        const Score s =
+            golf_eval(&m, what->tok, what->val, what->how->stride, what->how->val_tokens);
+        print_score(what->by->name, &s);
+        printf("%s_sum_nll %.17g\n", what->by->name, s.nll);
+        what->by->report(&m, &s, stdout);
+        if (what->how->certify) good = certify(what, &s);
+    }
+    golf_free(&m);
+    return good;
+}
+
 int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
-    Shards *val = open_split(&how, tok, "val");
-    golf_buffers(&m, rows_at_a_time(&m.config) * (size_t)m.config.seq);
-    for (const System *const *s = all_systems; *s; s++)
-        if ((*s)->eval) (*s)->eval(&m, &how);
-    const Score s = golf_eval(&m, tok, val, how.stride, how.val_tokens);
+    Scoring what = {.path = path, .how = &how, .tok = tok};
+    what.val = open_split(&how, tok, "val");
+    ready_to_score(&m, &how);
+    const Score s = golf_eval(&m, tok, what.val, how.stride, how.val_tokens);
     if (m.n_visits != m.phases) printf("phases %d\n", m.n_visits);
-    printf("val_loss %.12f\nval_bpb %.12f\n", s.loss, s.bpb);
+    print_score("val", &s);
     if (how.stride) printf("mode sliding, stride %d\n", how.stride);
     else printf("mode plain, rows of %d\n", m.config.seq);
     printf("tokens %lld\nbytes %lld\nsum_nll %.17g\n", (long long)s.tokens,
@@ -7412,7 +7463,15 @@ int eval_main(const char *path, int argc, char **argv) {
     EACH_SYSTEM(sys, &m) {
         if ((*sys)->report) (*sys)->report(&m, &s, stdout);
     }
-    return 0;
+    if (how.certify) say_file(path);
+
+    int good = how.certify ? certify(&what, &s) : 1;
+    for (const System *const *by = all_systems; *by; by++) {
+        what.by = *by;
+        if ((*by)->again) good &= score_again(&what);
+    }
+    if (how.certify) printf("certified %s\n", good ? "yes" : "no");
+    return !good;
 }
 
 int sample_main(const char *path, int argc, char **argv) {

@@ -192,7 +192,6 @@ static double early_exit_flops(const Golf *m, const Tensor *t) {
 /* The system joins a model that is evaluated. */
 static void early_exit_eval(Golf *m, const Config *how) {
     const size_t n = (size_t)m->n_visits, C = (size_t)m->config.width;
-    const System **s = m->systems;
     if (how->exit <= 0) return;
 
     Exits *e = owned(m, 1, sizeof(Exits));
@@ -204,8 +203,7 @@ static void early_exit_eval(Golf *m, const Config *how) {
     e->exit = owned(m, m->N, sizeof(int));
     e->sum = owned(m, n, sizeof(double));
     e->leave = owned(m, n, sizeof(int64_t));
-    while (*s) s++;
-    *s = &early_exit_system;
+    join(m, &early_exit_system);
 }
 
 /* Keeps what the phase before this one left: phases share that buffer now. */
@@ -268,8 +266,9 @@ static double early_exit_before_head(Golf *m, const int *y, int N, int learn) {
     return 0;
 }
 
-static void early_exit_scored(Golf *m, int n) {
+static void early_exit_scored(Golf *m, int n, int64_t target) {
     Exits *e = m->own[SYS_early_exit];
+    (void)target;
     if (e->confidence <= 0) return;
     for (int i = 0; i < m->n_visits; i++)
         e->sum[i] += (double)e->nll[(size_t)i * m->N + (size_t)n];
@@ -626,7 +625,7 @@ bug exit-before-it-is-sure float "early_exit: choice" "$(in_ leave_at)s/sure < e
 bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp_of((double)most - lse)/exp_of((double)most) \/ exp_of(lse + 0.2)/"
 bug exit-of-shared-buffers float "early_exit: shorter" "$(in_ early_exit_enter)s/if (before < 0) return;/if (before != 0) return;/"
 bug exit-seen-late float "early_exit: causality" "$(in_ leave_at)s/m->logits + row \* V/m->logits + (row + 1) % (size_t)n * V/"
-bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && (!first || n >= T)) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& (!first || n >= T)) (*z)->scored(m, n); } &/"
+bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && row_at > 0) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& row_at > 0) (*z)->scored(m, n, 0); } &/"
 bug exits-cost-nothing float "early_exit: FLOPs" "$(in_ early_exit_flops)s/m->phases + /1 + /"
 bug exits-counted-from-0 float "early_exit: report" "$(in_ mean_applications)s/(i + 1) \*/i */"
 #endif
