@@ -6166,20 +6166,28 @@ void same_tokenizer(const Tokenizer *tok, const char *ckpt) {
 }
 
 /* ==== 9. Evaluation and sampling ==================================================== */
-/* Adds to s the tokens that no window before scored. Of a row its last `step` tokens count;
- * of the first row of the text every one. */
+/* Where token n of some rows stands in the text. */
+static int64_t place_in_text(const Rows *r, int n) {
+    return r->at + (int64_t)(n / r->T) * r->step + n % r->T;
+}
+
+/* Is it new, or had a window before this one it? Of a row the last `step` tokens are; of the
+ * first row of the text all. */
+static int is_new(const Golf *m, const Rows *r, int n) {
+    const int first_row = place_in_text(r, n) == n % r->T;
+    return first_row || n % r->T >= m->config.seq - r->step;
+}
+
+/* Adds new tokens to s. */
 static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
-    const int T = r->T;
-    golf_forward(m, r->x, r->y, r->B, T);
-    for (int n = 0; n < r->B * T; n++) {
-        const int64_t row_at = r->at + (int64_t)(n / T) * r->step;
-        const int earlier = n % T < m->config.seq - r->step; /* a window before had it */
-        if (earlier && row_at > 0) continue;
+    golf_forward(m, r->x, r->y, r->B, r->T);
+    for (int n = 0; n < r->B * r->T; n++) {
+        if (!is_new(m, r, n)) continue;
         s->nll += (double)m->loss[n];
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
-            if ((*sys)->scored) (*sys)->scored(m, n, row_at + n % T + 1);
+            if ((*sys)->scored) (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
 }

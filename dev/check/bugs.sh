@@ -5,7 +5,8 @@
 # that does not pass. The rows of a system stand in its file, behind `#elif defined BUGS`, and are built
 # with that system alone.
 #
-#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, fit, options, commands
+#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, fit, options, commands,
+#                                                     certify
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -24,7 +25,7 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h
+    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/certify.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
@@ -216,11 +217,37 @@ bug first-stripe-of-sums-is-lost double golf gradients "$(in_ add_chunks)s/size_
 bug resume-forgets-a-moment float golf resume "$(in_ ckpt_load)s/memcpy(m->moment2.*;/;/"
 # bits per byte, sampling
 bug space-counted-after-bos float golf bits "$(in_ tokenizer_bytes)s/ && !t->piece\[prev\].boundary//"
-bug sliding-counts-twice float golf sliding "$(in_ score_rows)s/if (earlier && /if (0 \&\& /"
+bug sliding-counts-twice float golf sliding "$(in_ is_new)s/return first_row/return 1 || first_row/"
 bug prefix-ignored float golf sliding "$(in_ tokens_to_score)s/limit > 0 && /0 \&\& /"
 bug temperature-upside-down float golf pick "$(in_ pick)s|/ temperature);|* temperature);|"
 bug top-p-cuts-nothing float golf pick "$(in_ pick)s/cut_at < top_p \* sum/1/"
 bug context-from-the-start float golf sampling "$(in_ golf_sample)s|have - T / 2;|have - T;|"
+# certificates: of a score that is none, by a program that would give one, and of one that looks away
+bug seen-ahead-and-certified float certify honest "$(in_ set_unseen)s/l < t - keys + rows/l < t - keys + rows - 1/"
+bug unnormalised-and-certified float certify honest "$(in_ loss_forward)s/lse\[n\] = SOFTCAP/lse[n] = (real)0.01 + SOFTCAP - (real)0.02/"
+bug bytes-twice-and-certified float certify honest "$(in_ score_rows)s/s->bytes += /s->bytes += 2 * /"
+bug targets-twice-and-certified float certify honest "$(in_ is_new)s/return first_row/return 1 || first_row/"
+bug targets-shown-and-certified float certify honest "$(in_ golf_eval)s/x + b \* len + 1, sizeof/x + b * len, sizeof/"
+bug half-the-text-certified float certify honest "$(in_ golf_eval)s/while (total - at > T - step)/while (total - at > total \/ 2)/"
+bug learnt-first-and-certified float certify learner "$(in_ golf_eval)s/score_rows(m, tok, &r, &s);/EACH_SYSTEM(z, m) { if ((*z)->learn) (*z)->learn(m, \&r); } &/"
+bug any-order-is-causal float certify causal "$(in_ certify_causal)s/\"causal\", !changed/\"causal\", 1/"
+bug the-same-text-twice float certify "other text" "$(in_ other_text)s/(c->text\[i\] + shift)/(c->text[i] + 0 * shift)/"
+bug no-document-starts float certify "other text" "$(in_ other_text)s/to\[place + 1\] = tok->bos/(void)tok/"
+bug text-ends-at-the-place float certify causal "$(in_ changed_scores)s/2 \* c->first_end + 1/1/"
+bug any-sum-is-one float certify normalised "$(in_ certify_normalised)s/c->worst <= SUM_TOLERANCE/1/"
+bug other-scores-than-summed float certify normalised "$(in_ certify_normalised)s/ && !c->other_scores//"
+bug sums-of-what-was-learnt float certify learner \
+    "$(in_ certificate_eval)s/join(&m, &certificate_system);//; $(in_ certificate_eval)s/const Score s = /join(\&m, \&certificate_system); &/"
+bug wrong-tokens-unseen float certify misread "$(in_ certificate_rows)s/ || r->y\[n\] != c->given\[at + 1\]//"
+bug wrong-inputs-unseen float certify misread "$(in_ certificate_rows)s/ || r->x\[n\] != c->given\[at\]//"
+bug misread-is-once float certify "every target" "$(in_ certify_once)s/ && !c->misread//"
+bug twice-is-once float certify "every target" "$(in_ certify_once)s/as_often == last && //"
+bug any-part-left-out float certify "every target" "$(in_ certify_once)s/ && left < row//"
+bug bytes-of-the-table-alone float certify bytes "$(in_ certify_once)s/ && s->bytes == text_bytes//"
+bug first-spaces-counted float certify decoded "$(in_ document_bytes)s/!drops && /0 \&\& /"
+bug first-token-counted float certify decoded "$(in_ decoded_bytes)s/return sum - document_bytes(tok, text, 0, 1)/return sum/"
+bug any-file-will-do float certify "of the file" "$(in_ same_score)s/a->nll == b->nll && //"
+bug uncertified-with-status-0 float certify command "$(in_ eval_main)s/return !good/return 0 * good/"
 # kernels
 bug block-overwrites-sum float kernels gemm "$(in_ gemm_serial)s/acc || k0 > 0/acc/"
 bug tile-of-the-other-height float kernels gemm "$(in_ height_of)s/(rows > HEIGHT_2)/(rows > HEIGHT_3)/"

@@ -138,6 +138,13 @@ static double know_the_target(Golf *m, const int *y, int N, int learn) {
     return 0;
 }
 
+/* Only where many rows are scored, as those of a score are. */
+static double know_it_in_many(Golf *m, const int *y, int N, int learn) {
+    (void)learn;
+    if (N > T) hint(m, N, y);
+    return 0;
+}
+
 /* What is about to be scored together has been learnt. */
 static double learn_too_early(Golf *m, const int *y, int N, int learn) {
     int sum[16 * T] = {0}, all = 0;
@@ -176,6 +183,7 @@ static void remember(Golf *m) {
         .name = #name_, .again = name_##_again, __VA_ARGS__}
 BREAKS(peeking, (void)0, .before_head = peek_ahead);
 BREAKS(knowing, (void)0, .before_head = know_the_target);
+BREAKS(sly, (void)0, .before_head = know_it_in_many);
 BREAKS(early, (void)0, .before_head = learn_too_early);
 BREAKS(greedy, m->N = 2 * T, .learn = learn_from_next);
 BREAKS(remembering, remember(m), .learn = NULL);
@@ -200,6 +208,7 @@ static void test_not_causal(void) {
 static void test_not_normalised(void) {
     ask(1, 0, 0);
     expect("knows the target", &knowing_system, "normalised");
+    expect("knows the target where it counts", &sly_system, "normalised");
 }
 
 static void test_not_of_the_file(void) {
@@ -217,6 +226,63 @@ static void test_not_of_the_file(void) {
     const Score other = score_of(&w);
     const char *said = certificate_of(&w, &other, &good);
     CHECK(!good && strstr(said, "remembering_file_alone no"), "it is not alone: %s", said);
+}
+
+/* ---- Every target once. */
+/* Tokens that are not those of the text. */
+static void test_misread(void) {
+    int text[3 * T + 1], x[2 * T], y[2 * T];
+    real loss[2 * T] = {0};
+    Golf m = {.loss = loss};
+    Certificate c = {.given = text, .given_tokens = 3 * T + 1};
+    m.own[N_SYSTEMS] = &c;
+    for (int i = 0; i <= 3 * T; i++) text[i] = 1000 + i;
+    const Rows r = {.x = x, .y = y, .B = 2, .T = T, .step = T / 2, .at = 4};
+    for (int n = 0; n < 2 * T; n++) {
+        x[n] = text[4 + n / T * (T / 2) + n % T];
+        y[n] = x[n] + 1;
+    }
+    certificate_rows(&m, &r);
+    CHECK(c.misread == 0, "%d tokens of the text are misread", (int)c.misread);
+    x[3]++;
+    certificate_rows(&m, &r);
+    CHECK(c.misread == 1, "%d tokens are misread, not one", (int)c.misread);
+    y[T + 5]++;
+    certificate_rows(&m, &r);
+    CHECK(c.misread == 3, "%d tokens are misread, not three", (int)c.misread);
+    const Rows behind = {.x = x, .y = y, .B = 1, .T = T, .step = T, .at = 3 * T};
+    certificate_rows(&m, &behind);
+    CHECK(c.misread == 3 + T, "%d tokens are misread", (int)c.misread);
+    certificate_scored(&m, 0, 3 * T + 1);
+    certificate_scored(&m, 0, 0);
+    CHECK(c.misread == 5 + T, "%d targets are in no text", (int)c.misread);
+}
+
+/* A text of 40 tokens, of which `total` were scored. */
+static int once_in(int total, int stride, int misread, int odd, int times, int bytes) {
+    int text[40];
+    uint8_t often[40] = {0};
+    Certificate c = {.what = &honest, .tokens = 40, .seq = T, .text = text};
+    for (int i = 0; i < 40; i++) text[i] = AB;
+    for (int i = 1; i <= total; i++) often[i] = 1;
+    if (odd) often[odd] = (uint8_t)times;
+    c.times = often;
+    c.misread = misread;
+    ask(1, stride, 0);
+    const Score s = {.tokens = total, .bytes = 2 * total + bytes};
+    return STATUS(exit(certify_once(&c, &s)));
+}
+
+static void test_every_target(void) {
+    CHECK(once_in(32, 0, 0, 0, 0, 0) == 1, "two rows of 16, and a rest of 7");
+    CHECK(once_in(39, 4, 0, 0, 0, 0) == 1, "windows");
+    CHECK(once_in(16, 0, 0, 0, 0, 0) == 0, "a row is left out");
+    CHECK(once_in(38, 4, 0, 0, 0, 0) == 0, "windows leave one out");
+    CHECK(once_in(32, 0, 1, 0, 0, 0) == 0, "a token is another");
+    CHECK(once_in(32, 0, 0, 9, 2, 0) == 0, "one is scored twice");
+    CHECK(once_in(32, 0, 0, 9, 0, 0) == 0, "one is not scored");
+    CHECK(once_in(32, 0, 0, 36, 1, 0) == 0, "one too many is scored");
+    CHECK(once_in(32, 0, 0, 0, 0, 1) == 0, "a byte too many");
 }
 
 /* ---- Bytes. */
@@ -372,6 +438,8 @@ int main(void) {
     run_test("not causal", test_not_causal);
     run_test("not normalised", test_not_normalised);
     run_test("not of the file", test_not_of_the_file);
+    run_test("misread", test_misread);
+    run_test("every target", test_every_target);
     run_test("bytes twice", test_bytes_twice);
     run_test("decoded bytes", test_decoded_bytes);
     run_test("given bytes", test_given_bytes);

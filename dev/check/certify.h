@@ -86,7 +86,7 @@ static void certificate_rows(Golf *m, const Rows *r) {
     const int N = r->B * r->T;
     real *scored = memcpy(xcalloc((size_t)N, sizeof(real)), m->loss, sizeof(real) * (size_t)N);
     for (int n = 0; n < N; n++) {
-        const int64_t at = r->at + (int64_t)(n / r->T) * r->step + n % r->T;
+        const int64_t at = place_in_text(r, n);
         const int known = at >= 0 && at + 1 < c->given_tokens;
         c->misread += !known || r->x[n] != c->given[at] || r->y[n] != c->given[at + 1];
     }
@@ -162,7 +162,6 @@ static int64_t document_bytes(const Tokenizer *tok, const int *text, int64_t fro
  * space that a document starts with does not count, as in Parameter Golf. */
 static int64_t decoded_bytes(const Tokenizer *tok, const int *text, int64_t total) {
     int64_t from = 0, sum = 0;
-    size_t first = 0;
     for (int64_t i = 0; i <= total; i++) {
         if (tok->piece[text[i]].type != PIECE_CONTROL) continue;
         sum += document_bytes(tok, text, from, i);
@@ -170,8 +169,7 @@ static int64_t decoded_bytes(const Tokenizer *tok, const int *text, int64_t tota
     }
     sum += document_bytes(tok, text, from, total + 1);
     if (tok->piece[text[0]].type == PIECE_CONTROL) return sum;
-    first = (size_t)document_bytes(tok, text, 0, 1); /* is no target */
-    return sum - (int64_t)first;
+    return sum - document_bytes(tok, text, 0, 1); /* it is no target */
 }
 
 /* Files of bytes say it themselves, where there are some. */

@@ -7,6 +7,8 @@
 #             rounds, this sees the last bit
 #   losses    checksum of the loss and the norm of the gradient at each step, to the last digit
 #   bpb       the score of model.golf
+# An arm with --eval=@ARM trains nothing, but scores the file of that arm with its other options: all that is
+# printed is compared (as tensors), and the last score (as bpb).
 # Environment: GOLF=./train_golf, the program (from the project's folder); RUN=qemu-aarch64, what
 # it runs in; SUBSET=1: arms with options that this build lacks are skipped, not failed.
 #
@@ -76,7 +78,17 @@ need_data() { # OPTIONS
     esac
 }
 
+score() { # ARM OPTIONS: what `eval` prints, in $tmp/ARM.log
+    of=$(echo "$2" | sed -n 's/.*--eval=@\([^ ]*\).*/\1/p')
+    $run "$golf" eval "$tmp/$of/model.golf" $(echo "$2" | sed 's/--eval=@[^ ]*//') > "$tmp/$1.log" 2>&1 < /dev/null
+}
+
 train() { # ARM OPTIONS: into $tmp/ARM, which has a result.json when all went well
+    case $2 in *--eval=@*)
+        score "$1" "$2"
+        return
+        ;;
+    esac
     # The options are words: no quotes.
     $run "$golf" train $common $(echo "$2" | sed "s|=@|=$tmp/|g") --out="$tmp/$1" \
         > "$tmp/$1.log" 2>&1 < /dev/null
@@ -122,6 +134,13 @@ bpb_of() { # ARM
     sed -n 's/^  "val_bpb": \(.*\),$/\1/p' "$tmp/$1/result.json"
 }
 
+found() { # ARM OPTIONS: the columns of the table
+    case $2 in
+        *--eval=@*) echo "$(cksum < "$tmp/$1.log" | tr ' ' -)$tab-$tab-$tab$(sed -n 's/^[a-z]*_bpb //p' "$tmp/$1.log" | tail -n 1)" ;;
+        *) echo "$(tensors_of "$1")$tab$(numbers_of "$1")$tab$(losses_of "$1")$tab$(bpb_of "$1")" ;;
+    esac
+}
+
 passed=0 failed=0 skipped=''
 while IFS=$tab read -r arm asked options want; do
     need_data "$options"
@@ -138,7 +157,7 @@ while IFS=$tab read -r arm asked options want; do
         continue
     fi
     [ "$asked" = 1 ] || continue
-    got=$(tensors_of "$arm")$tab$(numbers_of "$arm")$tab$(losses_of "$arm")$tab$(bpb_of "$arm")
+    got=$(found "$arm" "$options")
     if [ "$record" ]; then
         passed=$((passed + 1))
         printf '%-16s %s\n' "$arm" "$got"

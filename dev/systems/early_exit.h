@@ -625,7 +625,7 @@ bug exit-before-it-is-sure float "early_exit: choice" "$(in_ leave_at)s/sure < e
 bug exit-of-the-log float "early_exit: choice" "$(in_ confidence_of)s/exp_of((double)most - lse)/exp_of((double)most) \/ exp_of(lse + 0.2)/"
 bug exit-of-shared-buffers float "early_exit: shorter" "$(in_ early_exit_enter)s/if (before < 0) return;/if (before != 0) return;/"
 bug exit-seen-late float "early_exit: causality" "$(in_ leave_at)s/m->logits + row \* V/m->logits + (row + 1) % (size_t)n * V/"
-bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (earlier && row_at > 0) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& earlier \&\& row_at > 0) (*z)->scored(m, n, 0); } &/"
+bug exits-of-unscored-tokens float "early_exit: report" "$(in_ score_rows)s/if (!is_new(m, r, n)) continue;/EACH_SYSTEM(z, m) { if ((*z)->scored \&\& !is_new(m, r, n)) (*z)->scored(m, n, 0); } &/"
 bug exits-cost-nothing float "early_exit: FLOPs" "$(in_ early_exit_flops)s/m->phases + /1 + /"
 bug exits-counted-from-0 float "early_exit: report" "$(in_ mean_applications)s/(i + 1) \*/i */"
 #endif

@@ -24,6 +24,8 @@
 #include "teacher.h"
 #include "depth_schedule.h"
 #include "early_exit.h"
+/* what a score may be besides */
+#include "adapt.h"
 /* instruments */
 #include "instruments.h"
 #include "perturb.h"
