@@ -156,6 +156,7 @@ same 2 "$(rows '$1 == 1 && $3 !~ /r/')" "a quarter of them goes on"
 same 2 "$(rows '$1 == 2 && $3 !~ /r/')" "and two are trained in full"
 same 3 "$(rows '$1 == 1 && $3 ~ /r/')" "changes to the winner"
 check "refused, with the reason" grep -q "^0	20	1	refused	.*	--kv_heads=7: expected a divisor" "$tmp/quiet/trials.tsv"
+check "a ramp up to the candidate's own number of uses" grep -q "	ok	.* repeat=3.* repeat_ramp=1@0,{repeat}@0.5 " "$tmp/quiet/trials.tsv"
 check "diverged, with the reason" grep -q "	diverged	-	-	.*training diverged" "$tmp/quiet/trials.tsv"
 check "no file over the cap, none far below" awk -F'\t' '$4 == "ok" && ($6 > 14000 || $6 < 11900) { exit 1 }' "$tmp/quiet/trials.tsv"
 check "those with the best scores go on" awk -F'\t' '
@@ -191,7 +192,7 @@ search quiet SPACE="$tmp/smaller"
 says "quiet was started with another table" "$tmp/out"
 
 # Ctrl-C, SIGTERM, the shell killed, all killed; in turn, until it is done.
-turns=0 waited=0 codes=
+turns=0 waited=0 codes= left=
 until [ -s "$tmp/disturbed/winner.txt" ] || [ $turns -ge 60 ]; do
     set -m # a group of its own, and SIGINT not ignored
     OUT=$tmp/disturbed dev/tune.sh > "$tmp/out" 2>&1 &
@@ -206,12 +207,14 @@ until [ -s "$tmp/disturbed/winner.txt" ] || [ $turns -ge 60 ]; do
     esac 2> /dev/null
     wait $pid 2> /dev/null
     codes="$codes $((turns % 4)):$?"
+    [ $((turns % 4)) -ge 2 ] || flock -n "$tmp/disturbed/lock" true || left="$left $turns"
     grep -q "waiting for what an earlier start" "$tmp/out" && waited=1
     turns=$((turns + 1))
 done
 check "interrupted $turns times, ends well" [ -s "$tmp/disturbed/winner.txt" ]
 check "it was interrupted: $codes" [ $turns -ge 5 ]
 for code in 0:130 1:143 2:137 3:137; do check "exit status $code in $codes" grep -q " $code" <<< "$codes"; done
+check "one that is asked to stop leaves no trainer: turns$left of $codes" [ -z "$left" ]
 check "a start waits for trainers that a killed one left" [ $waited = 1 ]
 table_of() { cut -f 1-6,8- "$tmp/$1/trials.tsv"; } # without seconds
 check "the same table: $(diff <(table_of quiet) <(table_of disturbed) | head -n 3)" cmp <(table_of quiet) <(table_of disturbed)
