@@ -142,7 +142,7 @@ batch   4
 start flat wq=int4 kv_heads=7 unique=2 repeat=1
 END
 # 8 candidates for 20 steps, 2 for 80, 1 for 320
-export CAP=14000 TRIALS=8 REFINE=3 STEPS=320 DATA="$tmp/words" SPACE="$tmp/small" JOBS=2
+export CAP=14000 TRIALS=8 REFINE=3 STEPS=320 SEED=3 DATA="$tmp/words" SPACE="$tmp/small" JOBS=2
 search() { # NAME SETTINGS...
     local name=$1
     shift
@@ -156,7 +156,11 @@ same 2 "$(rows '$1 == 1 && $3 !~ /r/')" "a quarter of them goes on"
 same 2 "$(rows '$1 == 2 && $3 !~ /r/')" "and two are trained in full"
 same 3 "$(rows '$1 == 1 && $3 ~ /r/')" "changes to the winner"
 check "refused, with the reason" grep -q "^0	20	1	refused	.*	--kv_heads=7: expected a divisor" "$tmp/quiet/trials.tsv"
-check "a ramp up to the candidate's own number of uses" grep -q "	ok	.* repeat=3.* repeat_ramp=1@0,{repeat}@0.5 " "$tmp/quiet/trials.tsv"
+check "a ramp up to the candidate's own number of uses" grep -q '"repeat": "3".*"repeat_ramp": "1@0,3@0.5"' "$tmp"/quiet/runs/*/0/best/result.json
+check "changes that are better for a quarter of the steps, and they alone, are trained in full" awk -F'\t' -v parent="$(cat "$tmp/quiet/winner.1")" '
+    NR > 1 { score[$1, $3] = $5; if ($1 == 1 && $3 ~ /r/ && $4 == "ok") changed[$3] = 1 }
+    END { for (id in changed) { better = score[1, id] < score[1, parent]; if (better != ((2, id) in score)) exit 1; n += better } exit !n }
+    ' "$tmp/quiet/trials.tsv"
 check "diverged, with the reason" grep -q "	diverged	-	-	.*training diverged" "$tmp/quiet/trials.tsv"
 check "no file over the cap, none far below" awk -F'\t' '$4 == "ok" && ($6 > 14000 || $6 < 11900) { exit 1 }' "$tmp/quiet/trials.tsv"
 check "those with the best scores go on" awk -F'\t' '
@@ -168,7 +172,7 @@ check "those with the best scores go on" awk -F'\t' '
 winner=$(sed -n 's/^the winner, trial \([^,]*\), .*/\1/p' "$tmp/quiet/winner.txt")
 same "$(awk -F'\t' '$1 == 2 && $4 == "ok"' "$tmp/quiet/trials.tsv" | sort -t '	' -k 5,5n | head -n 1 | cut -f 3)" "$winner" "the winner"
 check "all of them on the text held out" sh -c "! grep -L '\"data\": \"$tmp/words_dev\"' '$tmp'/quiet/runs/*/?/?/result.json | grep ."
-check "all of them with another seed than studies have" sh -c "! grep -L '\"seed\": 101,' '$tmp'/quiet/runs/*/?/?/result.json | grep ."
+check "all of them with another seed than studies have" sh -c "! grep -L '\"seed\": 103,' '$tmp'/quiet/runs/*/?/?/result.json | grep ."
 check "checkpoints of finished runs are gone" sh -c "! find '$tmp/quiet/runs' -name ckpt.bin | grep ."
 
 # The lines to paste.
