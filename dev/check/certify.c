@@ -41,8 +41,8 @@ static Score score_of(const Scoring *w) {
 /* What a certificate says, line by line; good: its verdict. */
 static const char *certificate_of(const Scoring *w, const Score *s, int *good) {
     size_t n;
-    const int status = STATUS(freopen(IN("said"), "w", stdout) ? 0 : exit(9),
-                              exit(!certify(w, s)));
+    const int status =
+        STATUS(freopen(IN("said"), "w", stdout) ? 0 : exit(9), exit(!certify(w, s)));
     CHECK((status == 0 || status == 1) && !*message, "status %d: %s", status, message);
     *good = status == 0;
     return (char *)read_file(IN("said"), &n);
@@ -225,7 +225,8 @@ static void test_not_of_the_file(void) {
     w.by = &remembering_system;
     const Score other = score_of(&w);
     const char *said = certificate_of(&w, &other, &good);
-    CHECK(!good && strstr(said, "remembering_file_alone no"), "it is not alone: %s", said);
+    CHECK(!good && strstr(said, "remembering_file_alone no"), "it is not alone: %s",
+          said);
 }
 
 /* ---- Every target once. */
@@ -303,8 +304,8 @@ static void test_decoded_bytes(void) {
     static const int t[] = {1, SP_A, AB, SP_A, SP_A, 1, SP_A, AB, 4, SP_A, 103, CC};
     static const int want[] = {0, 1, 3, 5, 7, 7, 8, 10, 11, 13, 14, 16};
     for (int n = 0; n < 12; n++)
-        CHECK(decoded_bytes(honest.tok, t, n) == want[n], "%d tokens: %d bytes, not %d", n,
-              (int)decoded_bytes(honest.tok, t, n), want[n]);
+        CHECK(decoded_bytes(honest.tok, t, n) == want[n], "%d tokens: %d bytes, not %d",
+              n, (int)decoded_bytes(honest.tok, t, n), want[n]);
     CHECK(decoded_bytes(honest.tok, t + 3, 3) == 3, "a text that starts with no <s>: %d",
           (int)decoded_bytes(honest.tok, t + 3, 3));
 
@@ -371,8 +372,8 @@ static void test_other_text(void) {
 /* ---- The command. */
 static const char *command_says(const char *line, int wanted) {
     size_t n;
-    const int status = STATUS(freopen(IN("said"), "w", stdout) ? 0 : exit(9),
-                              exit(command_line(line)));
+    const int status =
+        STATUS(freopen(IN("said"), "w", stdout) ? 0 : exit(9), exit(command_line(line)));
     CHECK(status == wanted && !*message, "%s: status %d: %s", line, status, message);
     return (char *)read_file(IN("said"), &n);
 }
@@ -413,11 +414,13 @@ static void test_command(void) {
              crc32_of(0, file, n));
     CHECK(!strncmp(said, plain, strlen(plain)), "another score:\n%s\n%s", said, plain);
     CHECK(strstr(said, line) != NULL, "expected %s in %s", line, said);
-    CHECK(!strstr(plain, "certified") && strstr(said, "\ncertified yes\n") + 15 == said + strlen(said),
+    CHECK(!strstr(plain, "certified") &&
+              strstr(said, "\ncertified yes\n") + 15 == said + strlen(said),
           "the last line: %s", said);
     write_odd_text();
     said = command_says("eval @/odd/model.golf --data=@/odd --certify=1", 1);
-    CHECK(strstr(said, "\nval_once no\n") && strstr(said, "\ncertified no\n"), "%s", said);
+    CHECK(strstr(said, "\nval_once no\n") && strstr(said, "\ncertified no\n"), "%s",
+          said);
     free(file);
 }
 
@@ -426,8 +429,8 @@ static void test_no_room(void) {
     ask(1, 0, 0);
     const Score s = score_of(&honest);
     const struct rlimit none = {100, 100};
-    DIES("no room", "--certify|temporary file|make room",
-         signal(SIGXFSZ, SIG_IGN), setrlimit(RLIMIT_FSIZE, &none), certify(&honest, &s));
+    DIES("no room", "--certify|temporary file|make room", signal(SIGXFSZ, SIG_IGN),
+         setrlimit(RLIMIT_FSIZE, &none), certify(&honest, &s));
 }
 
 int main(void) {

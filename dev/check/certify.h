@@ -31,10 +31,10 @@ typedef struct {
     /* of the evaluation that is going on */
     const int *given; /* its text */
     int64_t given_tokens;
-    real *loss;        /* (tokens) of each target */
-    uint8_t *times;    /* (tokens) how often it was scored */
-    int64_t misread;   /* inputs and targets that are not those of the text */
-    int64_t first_end; /* the last target of the rows that are scored first */
+    real *loss;                  /* (tokens) of each target */
+    uint8_t *times;              /* (tokens) how often it was scored */
+    int64_t misread;             /* inputs and targets that are not those of the text */
+    int64_t first_end;           /* the last target of the rows that are scored first */
     int64_t row_of[ROWS_TO_SUM]; /* targets whose rows are summed; 0: none */
     int sum_row[ROWS_TO_SUM];    /* these rows in the last pass, from 1; 0: not there */
     /* what was found of rows */
@@ -84,7 +84,8 @@ static void sum_row(Golf *m, Certificate *c, const Rows *r, int b, const real *s
 static void certificate_rows(Golf *m, const Rows *r) {
     Certificate *c = m->own[N_SYSTEMS];
     const int N = r->B * r->T;
-    real *scored = memcpy(xcalloc((size_t)N, sizeof(real)), m->loss, sizeof(real) * (size_t)N);
+    real *scored =
+        memcpy(xcalloc((size_t)N, sizeof(real)), m->loss, sizeof(real) * (size_t)N);
     for (int n = 0; n < N; n++) {
         const int64_t at = place_in_text(r, n);
         const int known = at >= 0 && at + 1 < c->given_tokens;
