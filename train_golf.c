@@ -7471,7 +7471,6 @@ int eval_main(const char *path, int argc, char **argv) {
     EACH_SYSTEM(sys, &m) {
         if ((*sys)->report) (*sys)->report(&m, &s, stdout);
     }
-    if (how.certify) say_file(path);
 
     int good = how.certify ? certify(&what, &s) : 1;
     for (const System *const *by = all_systems; *by; by++) {

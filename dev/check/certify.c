@@ -259,31 +259,41 @@ static void test_misread(void) {
     CHECK(c.misread == 5 + T, "%d targets are in no text", (int)c.misread);
 }
 
-/* A text of 40 tokens, of which `total` were scored. */
-static int once_in(int total, int stride, int misread, int odd, int times, int bytes) {
+/* A text of 40 tokens, of which `total` were scored; and what is changed in it. */
+enum { NOTHING, MISREAD, TWICE, NEVER, TOO_MANY, A_BYTE, NLL, LOSS, BPB };
+static int once_in(int total, int stride, int changed) {
     int text[40];
     uint8_t often[40] = {0};
+    real loss[40];
     Certificate c = {.what = &honest, .tokens = 40, .seq = T, .text = text};
+    Score s = {.tokens = total, .bytes = 2 * total};
     for (int i = 0; i < 40; i++) text[i] = AB;
+    for (int i = 0; i < 40; i++) loss[i] = noise(3, (size_t)i);
     for (int i = 1; i <= total; i++) often[i] = 1;
-    if (odd) often[odd] = (uint8_t)times;
+    for (int i = 1; i <= total; i++) s.nll += (double)loss[i];
+    s.bytes += changed == A_BYTE;
+    s.loss = s.nll / total;
+    s.bpb = s.nll / log_of(2) / (double)s.bytes;
+    s.nll *= 1 + 1e-15 * (changed == NLL);
+    s.loss *= 1 + 1e-15 * (changed == LOSS);
+    s.bpb *= 1 + 1e-15 * (changed == BPB);
+    if (changed == TWICE) often[9] = 2;
+    if (changed == NEVER) often[9] = 0;
+    if (changed == TOO_MANY) often[total + 1] = 1;
     c.times = often;
-    c.misread = misread;
+    c.loss = loss;
+    c.misread = changed == MISREAD;
     ask(1, stride, 0);
-    const Score s = {.tokens = total, .bytes = 2 * total + bytes};
     return STATUS(exit(certify_once(&c, &s)));
 }
 
 static void test_every_target(void) {
-    CHECK(once_in(32, 0, 0, 0, 0, 0) == 1, "two rows of 16, and a rest of 7");
-    CHECK(once_in(39, 4, 0, 0, 0, 0) == 1, "windows");
-    CHECK(once_in(16, 0, 0, 0, 0, 0) == 0, "a row is left out");
-    CHECK(once_in(38, 4, 0, 0, 0, 0) == 0, "windows leave one out");
-    CHECK(once_in(32, 0, 1, 0, 0, 0) == 0, "a token is another");
-    CHECK(once_in(32, 0, 0, 9, 2, 0) == 0, "one is scored twice");
-    CHECK(once_in(32, 0, 0, 9, 0, 0) == 0, "one is not scored");
-    CHECK(once_in(32, 0, 0, 36, 1, 0) == 0, "one too many is scored");
-    CHECK(once_in(32, 0, 0, 0, 0, 1) == 0, "a byte too many");
+    CHECK(once_in(32, 0, NOTHING) == 1, "two rows of 16, and a rest of 7");
+    CHECK(once_in(39, 4, NOTHING) == 1, "windows");
+    CHECK(once_in(16, 0, NOTHING) == 0, "a row is left out");
+    CHECK(once_in(38, 4, NOTHING) == 0, "windows leave one out");
+    for (int changed = MISREAD; changed <= BPB; changed++)
+        CHECK(once_in(32, 0, changed) == 0, "change %d is not seen", changed);
 }
 
 /* ---- Bytes. */
@@ -405,13 +415,19 @@ static void write_odd_text(void) {
 }
 
 static void test_command(void) {
-    char line[64];
+    char line[128];
     size_t n;
     uint8_t *file = read_file(honest.path, &n);
     const char *plain = command_says("eval @/d/model.golf --data=@/d", 0);
     const char *said = command_says("eval @/d/model.golf --data=@/d --certify=1", 0);
-    snprintf(line, sizeof line, "\nmodel_bytes %zu\nmodel_crc32 %08x\n", n,
-             crc32_of(0, file, n));
+    snprintf(line, sizeof line, "\nmodel_bytes %zu\nmodel_crc32 %08x\ntext_tokens 333\n",
+             n, crc32_of(0, file, n));
+    size_t size;
+    const uint8_t *shard = read_file(IN("d/x_val_000000.bin"), &size);
+    char crc[64];
+    snprintf(crc, sizeof crc, "\ntext_crc32 %08x\n",
+             crc32_of(0, shard + SHARD_HEADER, size - SHARD_HEADER));
+    CHECK(strstr(said, crc) != NULL, "expected %s in %s", crc, said);
     CHECK(!strncmp(said, plain, strlen(plain)), "another score:\n%s\n%s", said, plain);
     CHECK(strstr(said, line) != NULL, "expected %s in %s", line, said);
     CHECK(!strstr(plain, "certified") &&

@@ -1,24 +1,24 @@
-/* certify.h - `eval --certify=SEED`: is the score what it says it is, of this file and this
- * text? Each evaluation below is golf_eval's, taken as a black box, with a model that is
- * read from the file anew. What is found is printed, a key and a value a line, first the
- * name of the score; the last line is `certified yes`, or `certified no` and exit status 1.
+/* certify.h - `eval --certify=SEED`: is the score one, of this file and this text? Every
+ * evaluation here is golf_eval's, a black box, with a model that is read from the file
+ * anew. What is found is printed, a key and a value a line, the keys behind the name of the
+ * score; the last line is `certified yes`, or `certified no` with exit status 1.
  *
- *   file_alone  the file, read again, gives the printed sum to the last bit
- *   once        every target is scored once, from the tokens before it; no more than a last
- *               partial row is left out; the bytes that count are those of the decoded text
- *               (or, where files give the bytes of each token, theirs)
- *   causal      a score depends on tokens before it alone: behind a place all tokens become
- *               others, a document starts there, the text ends elsewhere, and every score up
- *               to that place keeps its bits. Places: the first target and the last but one,
- *               the ends of the first row and of the first rows that are scored together,
- *               and PLACES more by chance
- *   normalised  of one row by chance and the last one: exp(-score), had each piece of the
- *               vocabulary been the target in turn, sums to 1, and the score that counted is
- *               one of these, to the bit
+ *   file_alone  the file, read again, gives the printed score to the last bit
+ *   once        every target is scored once, from the tokens before it, and the score is
+ *               their sum; no more than a last partial row is left out; the bytes that it is
+ *               divided by are those of the decoded text (where files give the bytes of
+ *               each token: theirs)
+ *   causal      a score depends on the tokens before it alone: behind a place all tokens
+ *               become others, a document starts, the text ends elsewhere, and every score
+ *               up to that place keeps its bits. Places: the first target, the last but
+ *               one, the ends of the first row and of the rows that are scored first, and
+ *               PLACES more by chance
+ *   normalised  of a row by chance and the last one: exp(-score), had every piece of the
+ *               vocabulary been the target in turn, sums to 1, and the score that counted
+ *               is one of these, to the bit. Up to PASSES / vocabulary tokens of a row, as
+ *               each piece is a forward pass
  *
- * What learns from text that was scored (System.learn) is part of the box: it has its own
- * lines. A row is checked up to its first PASSES / vocabulary tokens, as each piece costs a
- * forward pass. */
+ * What learns from scored text (System.learn) is in the box, and has lines of its own. */
 enum { PLACES = 12, FIRST_PLACES = 4, ROWS_TO_SUM = 2, PASSES = 1 << 20 };
 #define SUM_TOLERANCE 1e-5
 
@@ -74,7 +74,8 @@ static void sum_row(Golf *m, Certificate *c, const Rows *r, int b, const real *s
     }
     for (int i = 0; i < n; i++) {
         const double off = fabs(sum[i] - 1);
-        if (!(off <= c->worst)) c->worst = off; /* also when it is no number */
+        const int worse = !(off <= c->worst) && !isnan(c->worst); /* NaN is, and stays */
+        if (worse) c->worst = off;
     }
     c->positions += n;
     free(sum);
@@ -194,10 +195,33 @@ static int say_verdict(const Certificate *c, const char *key, int good) {
     return good;
 }
 
-/* Of the evaluation that was just made. */
+/* Which file and which tokens. */
+static void say_subject(const Certificate *c) {
+    size_t n;
+    uint32_t crc = 0;
+    uint8_t *file = read_file(c->what->path, &n);
+    for (int64_t i = 0; i < c->tokens; i++) {
+        uint8_t id[2];
+        put_u(id, (uint64_t)c->text[i], 2);
+        crc = crc32_of(crc, id, 2);
+    }
+    printf("model_bytes %zu\nmodel_crc32 %08x\n", n, crc32_of(0, file, n));
+    printf("text_tokens %lld\ntext_crc32 %08x\n", (long long)c->tokens, crc);
+    free(file);
+}
+
+/* Is the score what the evaluation that was just made adds up to? */
+static int is_their_sum(const Certificate *c, const Score *s, int64_t bytes) {
+    double nll = 0;
+    for (int64_t i = 1; i <= s->tokens; i++) nll += (double)c->loss[i];
+    return s->nll == nll && s->loss == nll / (double)s->tokens && s->bytes == bytes &&
+           s->bpb == nll / log_of(2) / (double)bytes;
+}
+
+/* Of that evaluation. */
 static int certify_once(const Certificate *c, const Score *s) {
     const int64_t last = c->tokens - 1, left = last - s->tokens;
-    const int64_t text_bytes = bytes_of_text(c, MIN(s->tokens, last));
+    const int64_t text_bytes = left < 0 ? 0 : bytes_of_text(c, s->tokens);
     const int row = c->what->how->stride ? 1 : c->seq;
     int64_t as_often = 0;
     for (int64_t i = 1; i <= last; i++) as_often += c->times[i] == (i <= s->tokens);
@@ -206,7 +230,7 @@ static int certify_once(const Certificate *c, const Score *s) {
     say_count(c, "bytes", s->bytes);
     say_count(c, "text_bytes", text_bytes);
     const int all = as_often == last && !c->misread && left >= 0 && left < row;
-    return say_verdict(c, "once", all && s->bytes == text_bytes);
+    return say_verdict(c, "once", all && is_their_sum(c, s, text_bytes));
 }
 
 /* A place k in the text, of which the score has `total` targets. */
@@ -283,6 +307,7 @@ static int certify(const Scoring *what, const Score *printed) {
     for (int64_t at = 0; at < c.tokens; at += 1 << 20)
         shards_read(what->val, at, (int)MIN(1 << 20, c.tokens - at), c.text + at);
 
+    if (!what->by) say_subject(&c);
     const Score s = certificate_eval(&c, what->val, c.text, c.tokens, limit);
     int good = say_verdict(&c, "file_alone", same_score(&s, printed));
     good &= certify_once(&c, &s);
@@ -292,12 +317,4 @@ static int certify(const Scoring *what, const Score *printed) {
     free(c.loss);
     free(c.times);
     return good;
-}
-
-/* Which file it was. */
-static void say_file(const char *path) {
-    size_t n;
-    uint8_t *file = read_file(path, &n);
-    printf("model_bytes %zu\nmodel_crc32 %08x\n", n, crc32_of(0, file, n));
-    free(file);
 }
