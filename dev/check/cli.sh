@@ -260,6 +260,12 @@ check "eval prints the bpb of result.json" awk -v a="$(awk '$1 == "val_bpb" { pr
     -v b="$(value val_bpb)" 'BEGIN { exit !(a != "" && b != "" && a - b < 1e-8 && b - a < 1e-8) }'
 check "no gap between memory and file" [ "$(value roundtrip_gap)" = 0 ]
 check "bytes_model" [ "$(value bytes_model)" = "$(wc -c < "$run/model.golf" | tr -d ' ')" ]
+for t in 1 3; do
+    OMP_NUM_THREADS=$t status 0 ./train_golf eval "$run/model.golf" --data=$data --val_tokens=1500 --certify=1
+    check "a certificate" grep -q '^certified yes$' "$tmp/out"
+    cp "$tmp/out" "$tmp/certificate$t"
+done
+check "the same certificate with 3 threads" cmp "$tmp/certificate1" "$tmp/certificate3"
 status 0 ./train_golf info "$run/model.golf" --cap=256000
 check "info adds up" grep -q "^total $(value bytes_model)" "$tmp/out"
 check "info fits" grep -q '^FITS' "$tmp/out"
