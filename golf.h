@@ -966,6 +966,9 @@ typedef struct System { /* every pointer but `on` may be NULL */
     /* of a converted model, once its own masters are quantized: what makes up for the
      * rest of what the donor computed. The eff of both is what they multiply with. */
     void (*fit)(Golf *m, const Golf *from);
+    /* of a new model: masters, and codes, as far as training will certainly change them.
+     * --fit=coded predicts the bytes of its file */
+    void (*foresee)(Golf *m);
     void (*open)(Golf *m, const Tokenizer *tok, int resumes); /* a run: files it needs */
     void (*release)(Golf *m);                  /* before the model is freed */
     void (*loaded)(Golf *m, const char *path); /* a checkpoint was read */

@@ -378,6 +378,12 @@ static void fips_calibrate(Golf *m, const Golf *from) {
     calibration_close(&k, m);
 }
 
+/* What is pruned at the end. */
+static void fips_foresee(Golf *m) {
+    fips_prune(m, m->config.fips_sparse);
+    golf_quantize(m);
+}
+
 /* The first part is pruned before the first step: of what is random, or fitted. */
 static void fips_start_pruning(Golf *m) {
     const Config *c = &m->config;
@@ -415,6 +421,7 @@ static const System fips_system = {.name = "fips",
                                    .store = fips_store,
                                    .estimator = fips_estimator,
                                    .start = fips_start,
+                                   .foresee = fips_foresee,
                                    .open = fips_open,
                                    .fold = fips_fold,
                                    .update = fips_update,
@@ -926,6 +933,21 @@ static void test_fips_calibration(void) {
 }
 #undef SMALL_FIPS
 
+/* --fit=coded: the size after training, to 6 %: most of the sparse factors will be pruned. */
+static void test_fips_expected(void) {
+    Golf m;
+    const Config c =
+        config_of("vocab=300 width=32 heads=2 mlp=4 seq=20 repeat=2 batch=3 steps=40 "
+                  "lr_embed=0.001 optimizer=muon ffn=fips fips_rank=40");
+    const double expected = expected_bytes(&c);
+    golf_init(&m, &c, 1);
+    golf_buffers(&m, 60);
+    learn(&m, 0, 40);
+    const double had = (double)file_bytes(&m);
+    CHECK(near(expected / had, 1, 0.06), "expected %.0f bytes, it has %.0f", expected, had);
+    golf_free(&m);
+}
+
 static const SystemTests fips_tests = {
     .gradients =
         (const char *const[]){"ffn=fips fips_rank=5",
@@ -961,6 +983,7 @@ static const SystemTests fips_tests = {
                             {"schedule", test_fips_schedule},
                             {"products", test_fips_products},
                             {"storage", test_fips_storage},
+                            {"expected", test_fips_expected},
                             {"fit", test_fips_fit},
                             {"accelerated", test_fips_accelerated},
                             {"padding", test_fips_padding},
@@ -973,6 +996,7 @@ static const SystemTests fips_tests = {
 bug fips-U-from-up-alone double "fips: grad" "$(in_ fips_fold)s/gemm(dU, C, mat(m->eff + at.v_down.*;/;/"
 bug fips-gradients-kept double "fips: products" "$(in_ fips_fold)s/memset(dup.*;//"
 bug fips-products-of-one-phase double "fips: grad" "$(in_ fips_at)s/(size_t)p \* v_up->copy_n/0/"
+bug pruning-not-foreseen float "fips: expected" "$(in_ fips_foresee)s/fips_prune(m, m->config.fips_sparse);//"
 bug pruned-weights-learn double "fips: pruning" "$(in_ passes_nonzero)s/w\[i\] != 0;/1;/"
 bug prune-the-largest float "fips: pruning" "$(in_ by_size)s/(x > y) - (x < y)/(x < y) - (x > y)/"
 bug prune-in-one-unit float "fips: pruning" "$(in_ fips_prune)s/m->converted ? 1 : (real)down->init/unit_up/"
