@@ -216,7 +216,7 @@ collect() { # all rows, by rung and trial; those of refinement last
     echo $SECONDS > "$out/clock.part" && mv "$out/clock.part" "$out/clock"
 }
 commonest() { sort | uniq -c | sort -rn | sed 's/^ *[0-9]* //; q'; }
-rows() { awk -F'\t' -v rung="$1" -v status="$2" 'NR > 1 && $1 == rung && $4 ~ status' "$out/trials.tsv"; } # RUNG PATTERN
+rows() { awk -F'\t' -v rung="$1" -v status="$2" 'NR > 1 && $1 ~ rung && $4 ~ status' "$out/trials.tsv"; } # PATTERNS
 ranked() { rows "$1" '^ok$' | sort -t "$tab" -k 5,5n -k 3,3 | cut -f 3; }                              # RUNG: the best first
 declare -A what=()
 broken=0

@@ -226,7 +226,7 @@ check "the same winner" cmp <(sed "s|/quiet/|/disturbed/|" "$tmp/quiet/winner.tx
 
 # Parts of it, with numbers worked by hand.
 function_of() { sed -n "/^$1() {.*}\$/p; /^$1() {/,/^}/p" dev/tune.sh; }
-for name in value config calculate is left planned column rows ranked cost_of promote make_plan put_best_try; do
+for name in value config calculate is left planned column rows ranked cost_of per_step eta promote make_plan put_best_try; do
     eval "$(function_of $name)"
 done
 # A score that is no number is none, a file over the cap is no candidate.
@@ -266,6 +266,10 @@ same "5 4 3 2" "$(promoted 8.1)" "486 s for 160 and 320"
 same "5 4 3" "$(promoted 7.9)" "474 s"
 same "5 4" "$(promoted 7)" "420 s"
 same "5" "$(promoted 3)" "180 s"
+batch=5 done_now=2
+same "0:08:30" "$(eta 0)" "three of ten steps, four of 40, two of 160, a second each"
+touch "$out/finalists"
+same "0:08:00" "$(eta 2)" "three of 160"
 
 # A search as long as it may be, from its own measurements.
 search timed TRIALS= REFINE= MINUTES=0.2 STEPS=160 FAMILY=recursive
