@@ -6576,14 +6576,19 @@ static int fit_option(Config *c, int *option, int least, int most, int step) {
  * follows the size that the file would have (rate control, as in a video coder). At the end
  * the finest step with which the file fits is taken. */
 
+static int is_one_number(const real *w, size_t n) { /* 0 and -0 are one */
+    for (size_t i = 1; i < n; i++)
+        if (w[i] != w[0]) return 0;
+    return 1;
+}
+
 /* Tensor t of a new model, in the file of the trained one. What starts as one number says
  * nothing yet: the vectors of the interface get 10 of 16 bits (6 to 10.5 in the records,
  * after 600 to 12,000 steps), others count packed. */
 static size_t expected_tensor_bytes(const Golf *m, const Tensor *t) {
-    const real *w = m->master + t->at;
-    const int one_number = !memcmp(w, w + 1, (t->n - 1) * sizeof *w);
     if (t->role == INTERFACE) return t->bytes * 10 / 16;
-    return one_number ? t->bytes : tensor_bytes(m, t);
+    if (is_one_number(m->master + t->at, t->n)) return t->bytes;
+    return tensor_bytes(m, t);
 }
 
 /* Bits of a number of the embedding that training takes off: its columns get means, which the

@@ -352,7 +352,7 @@ bug codes-of-too-many-bits float fit grids "$(in_ store_embedding)s/+ 0.5) < top
 bug step-of-other-bits float fit grids "$(in_ store_embedding)s|step \* grid_top(t) / top|step|"
 bug coarse-step-not-bf16 float fit steering "$(in_ coarser)s/from_bf16(to_bf16(\(.*\))) :/(\1) :/"
 bug sizes-of-a-seed float fit prediction "$(in_ expected_bytes)s/first.seed = 1;//"
-bug prediction-of-packed-bytes float fit prediction "$(in_ expected_tensor_bytes)s/: tensor_bytes(m, t)/: t->bytes/"
+bug prediction-of-packed-bytes float fit prediction "$(in_ expected_tensor_bytes)s/return tensor_bytes(m, t)/return t->bytes/"
 bug embedding-settles-too-far float fit prediction "$(in_ settled_bits)s/0.1 +/0.5 +/"
 bug fit-aims-below-the-cap float fit sizes "$(in_ most_bytes)s/1.02 \*/0.95 */"
 bug fit-of-the-first-guess float fit sizes "$(in_ fit_sizes)s/ROUNDS = 5/ROUNDS = 1/"

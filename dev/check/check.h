@@ -126,6 +126,11 @@ MAYBE void learn(Golf *m, int from, int to) {
     free(x);
 }
 
+/* A small model, 60 tokens and 40 steps to train. */
+#define TO_LEARN \
+    "vocab=1024 width=32 heads=2 mlp=8 seq=20 batch=3 steps=40 embed_bits=4 optimizer=muon " \
+    "lr_embed=0.001 "
+
 /* A tensor of one copy, role PROJ, stored as the options say. */
 MAYBE Tensor tensor_of(const char *options_text, const char *name, int rows, int cols) {
     const Config c = config_of(options_text);
@@ -650,6 +655,23 @@ MAYBE void check_export(const char *arm) {
     CHECK(bf16, "%s: a scale is no bf16 number", arm);
     golf_free(&m);
     golf_free(&b);
+}
+
+/* --fit=coded: what such a model is expected to have in its file it has after training. */
+MAYBE void check_expected(const char *arm, double tolerance) {
+    char text[512];
+    Golf m;
+    snprintf(text, sizeof text, TO_LEARN "%s", arm);
+    new_model(&m, text, 60);
+    const double expected = expected_bytes(&m.config);
+    learn(&m, 0, 40);
+    const double had = (double)file_bytes(&m);
+    CHECK(near(expected / had, 1, tolerance), "'%s': expected %.0f bytes, it has %.0f",
+          arm, expected, had);
+    golf_save(&m, IN("expected.golf"), 1);
+    CHECK((double)ledger_of(&m).total == had, "'%s': %zu bytes in the file, not %.0f",
+          arm, ledger_of(&m).total, had);
+    golf_free(&m);
 }
 
 /* Values of an option: words, the ends of spans, and numbers that need all digits.

@@ -933,20 +933,8 @@ static void test_fips_calibration(void) {
 }
 #undef SMALL_FIPS
 
-/* --fit=coded: the size after training, to 6 %: most of the sparse factors will be pruned. */
-static void test_fips_expected(void) {
-    Golf m;
-    const Config c =
-        config_of("vocab=300 width=32 heads=2 mlp=4 seq=20 repeat=2 batch=3 steps=40 "
-                  "lr_embed=0.001 optimizer=muon ffn=fips fips_rank=40");
-    const double expected = expected_bytes(&c);
-    golf_init(&m, &c, 1);
-    golf_buffers(&m, 60);
-    learn(&m, 0, 40);
-    const double had = (double)file_bytes(&m);
-    CHECK(near(expected / had, 1, 0.06), "expected %.0f bytes, it has %.0f", expected, had);
-    golf_free(&m);
-}
+/* --fit=coded: most of the sparse factors will be pruned. */
+static void test_fips_expected(void) { check_expected("ffn=fips fips_rank=40", 0.06); }
 
 static const SystemTests fips_tests = {
     .gradients =

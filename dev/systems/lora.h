@@ -503,6 +503,9 @@ static void test_lora_storage(void) {
     golf_free(&m);
 }
 
+/* --fit=coded: B starts at 0, and does not stay there. */
+static void test_lora_expected(void) { check_expected("lora=4 repeat=3", 0.04); }
+
 static const SystemTests lora_tests = {
     .gradients =
         (const char *const[]){
@@ -539,8 +542,10 @@ static const SystemTests lora_tests = {
                             {"ranks", test_lora_ranks},
                             {"FLOPs", test_lora_flops},
                             {"storage", test_lora_storage},
+                            {"expected", test_lora_expected},
                             {NULL, NULL}}};
 #elif defined BUGS
+bug pair-expected-to-stay-zero float "lora: expected" "$(in_ is_one_number)s/w\[i\] != w\[0\]/memcmp(w, w + i, sizeof *w)/"
 bug pair-of-another-projection float "lora: addition" "$(in_ pair_of)s/2 \* (k - T_wqkv)/2 * (k - T_wqkv - (k > T_wup))/"
 bug pair-of-another-phase double "lora: grad" "$(in_ pair_packed)s/copy_of(m, t, p)/0/"
 bug pair-without-dx double "lora: grad" "$(in_ lora_dx)s/->back, n, 1);/->back, n * 0, 1);/"

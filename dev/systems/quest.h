@@ -617,28 +617,19 @@ static void test_quest_fit(void) {
     CHECK(others > 5, "without a rotation, %d widths are no multiples of 32", others);
 }
 
-/* --fit=coded: the size after training, to 3 %, and, as the last resort, a grid so coarse that
- * a code is little more than a sign. */
+/* --fit=coded: the size after training and, as the last resort, a grid so coarse that a code
+ * is little more than a sign. */
 static void test_quest_coded(void) {
-    for (int bits = 3; bits <= 4; bits++) {
-        Golf m;
-        Config c = config_of("vocab=1024 width=32 heads=2 mlp=8 seq=20 unique=2 repeat=1 batch=3 "
-                             "steps=40 optimizer=muon embed_bits=4 lr_embed=0.001 wq=quest");
-        c.wbits = bits;
-        const double expected = expected_bytes(&c);
-        golf_init(&m, &c, 1);
-        golf_buffers(&m, 60);
-        learn(&m, 0, 40);
-        const double had = (double)file_bytes(&m);
-        CHECK(near(expected / had, 1, 0.03), "%d bits: expected %.0f bytes, it has %.0f",
-              bits, expected, had);
-        set_matrix_grids(&m, COARSEST_MATRICES);
-        golf_quantize(&m);
-        const Tensor *t = m.tensor + T_wup;
-        const double coarse = 8.0 * (double)tensor_bytes(&m, t) / (double)t->n;
-        CHECK(coarse < 1.6, "%d bits: %g on the coarsest grid", bits, coarse);
-        golf_free(&m);
-    }
+    Golf m;
+    check_expected("wq=quest wbits=3", 0.04);
+    check_expected("wq=quest wbits=4 unique=2 repeat=1", 0.04);
+    new_model(&m, TO_LEARN "wq=quest wbits=3", 0);
+    set_matrix_grids(&m, COARSEST_MATRICES);
+    golf_quantize(&m);
+    const Tensor *t = m.tensor + T_wup;
+    const double coarse = 8.0 * (double)tensor_bytes(&m, t) / (double)t->n;
+    CHECK(coarse < 1.6, "%g bits on the coarsest grid", coarse);
+    golf_free(&m);
 }
 
 static void test_quest_blocks(void) {
