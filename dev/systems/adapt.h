@@ -14,8 +14,7 @@
  * starts from. It keeps the conditions of a score, which --certify=1 proves: no token is
  * learnt before it is scored, so that a score depends on tokens before it alone; each is
  * that of a distribution over the whole vocabulary; the text is scored once, in one pass.
- * With --stride a step is on whole windows, which were scored by then, a part of them
- * several windows ago: it learns from each token seq/stride times.
+ * With --stride a step is on windows that do not overlap: no token is learnt twice.
  *
  * While it learns a weight is a plain number, which starts as what the file's code stands
  * for and is not rounded again: memory is not what a cap is for, and the scale of ternary
@@ -69,7 +68,10 @@ typedef struct {
     int what, optimizer;
     int start_token; /* forget where it stands; -1: nowhere */
     real *file;      /* (n_params) the file's weights */
-    int step;        /* since these */
+    int *x, *y;      /* (most,seq) scored rows, and their targets, that wait for a step */
+    int rows, most;
+    int64_t next; /* the token behind the last of them, or of those learnt */
+    int step;     /* since the file's weights */
     int64_t steps, resets;
 } Adapt;
 
@@ -130,6 +132,7 @@ static void adapt_restart(Adapt *a) {
     memset(l->moment1, 0, bytes);
     memset(l->moment2, 0, bytes);
     a->step = 0;
+    a->rows = 0;
     golf_use(l);
 }
 
@@ -166,10 +169,12 @@ static void adapt_drop_others(const Adapt *a, Golf *l) {
     }
 }
 
-static void adapt_step(Adapt *a, const Rows *r) {
+/* Of the rows that wait. */
+static void adapt_step(Adapt *a) {
     Golf *l = &a->learner;
-    golf_forward(l, r->x, r->y, r->B, r->T);
-    golf_backward(l, r->x, r->B, r->T);
+    const int T = l->config.seq;
+    golf_forward(l, a->x, a->y, a->rows, T);
+    golf_backward(l, a->x, a->rows, T);
     adapt_drop_others(a, l);
     const double norm = golf_grad_norm(l), most = l->config.clip;
     if (!(norm < 1e18))
@@ -180,6 +185,7 @@ static void adapt_step(Adapt *a, const Rows *r) {
     golf_adamw(l, a->step, scale * adamw_epsilon(&l->config) / adapt_epsilon);
     if (a->what == ADAPT_ALL && a->optimizer == ADAPT_MUON)
         golf_muon(l, a->step, scale);
+    a->rows = 0;
     a->step++;
     a->steps++;
     golf_use(l);
@@ -192,14 +198,27 @@ static int adapt_starts_document(const Golf *m, const Adapt *a, const Rows *r) {
     return 0;
 }
 
+/* Rows wait until there are enough for a step, but for those of which a part did. */
 static void adapt_learn(Golf *m, const Rows *r) {
     Adapt *a = m->own[SYS_adapt];
+    const int T = r->T;
+    if (T < m->config.seq) return; /* the end of the text */
     if (adapt_starts_document(m, a, r)) {
         adapt_restart(a);
         a->resets++;
     }
-    adapt_step(a, r);
-    adapt_follow(m, a);
+    for (int b = 0; b < r->B; b++) {
+        const int64_t at = place_in_text(r, b * T);
+        const size_t row = sizeof(int) * (size_t)T;
+        if (at < a->next) continue;
+        memcpy(a->x + a->rows * T, r->x + b * T, row);
+        memcpy(a->y + a->rows * T, r->y + b * T, row);
+        a->rows++;
+        a->next = at + T;
+        if (a->rows < a->most) continue;
+        adapt_step(a);
+        adapt_follow(m, a);
+    }
 }
 
 /* What is packed again from its weights must be what it was. */
@@ -230,6 +249,9 @@ static int adapt_again(Golf *m, const Tokenizer *tok, const Config *how) {
     a->what = how->adapt;
     a->optimizer = how->adapt_optimizer;
     a->start_token = how->adapt_reset == ADAPT_DOCUMENT ? tok->bos : -1;
+    a->most = how->adapt_rows;
+    a->x = owned(m, 2 * N, sizeof(int));
+    a->y = a->x + N;
     a->file = owned_reals(m, m->n_params);
     memcpy(a->file, m->eff, m->n_params * sizeof(real));
     adapt_make_learner(a, m, how);
@@ -592,9 +614,55 @@ static void test_adapt_documents_once(void) {
     adapt_write_documents();
     adapt_score(&m, "documents", "--adapt=all --adapt_reset=document --stride=3");
     const Adapt *a = m.own[SYS_adapt];
-    CHECK(a->resets == 1 && a->steps > 20 && a->step < a->steps, "%d resets, %d steps",
-          (int)a->resets, (int)a->steps);
+    CHECK(a->resets == 1 && a->step < a->steps, "%d resets, %d steps", (int)a->resets,
+          (int)a->steps);
     golf_free(&m);
+}
+
+/* Rows of the last document that wait for a step are forgotten: windows at 0, 8, 16, ..., in
+ * steps of two that do not overlap, and a start that is scored when the one at 32 waits. */
+static void test_adapt_waiting(void) {
+    enum { AT = 48, N = ADAPT_DOCUMENT_N };
+    static const char *const with =
+        "--adapt=all --adapt_rows=2 --adapt_reset=document --stride=8";
+    real whole[ADAPT_MOST];
+    adapt_write("");
+    adapt_write_documents();
+    int *t = xcalloc(N, sizeof(int));
+    shards_read(shards_open(IN("documents"), "val", ADAPT_V), 0, N, t);
+    mkdir(IN("waiting"), 0777);
+    write_shard(IN("waiting/x_val_000000.bin"), t + AT, N - AT);
+    adapt_nll("documents", with);
+    memcpy(whole, adapt_heard, sizeof whole);
+    adapt_nll("waiting", with);
+    CHECK(adapt_same(whole + AT, 49, N - AT) == N - AT - 49, "%d of %d scores",
+          adapt_same(whole + AT, 49, N - AT), N - AT - 49);
+    CHECK(adapt_same(whole + AT, 1, 49) < 49, "it forgets nothing");
+    free(t);
+}
+
+/* Windows that overlap are not learnt from: of those at 0, 3, 6, ... of 16 tokens the ones
+ * at 0, 18, 36, ... are. */
+static void test_adapt_windows(void) {
+    static const int rows[] = {1, 2, 4}, steps[] = {18, 9, 4};
+    real one[ADAPT_MOST];
+    adapt_write("");
+    for (int i = 0; i < 3; i++) {
+        char with[128];
+        Golf m;
+        snprintf(with, sizeof with, "--adapt=all --stride=3 --adapt_rows=%d", rows[i]);
+        adapt_score(&m, "export", with);
+        const Adapt *a = m.own[SYS_adapt];
+        CHECK(a->steps == steps[i], "%s: %d steps, not %d", with, (int)a->steps, steps[i]);
+        golf_free(&m);
+    }
+    adapt_nll("export", "--stride=3");
+    memcpy(one, adapt_heard, sizeof one);
+    adapt_nll("export", "--adapt=all --stride=3"); /* learns from window 0, and then from 6 */
+    CHECK(adapt_same(one, 1, 17) == 16 && adapt_same(one, 17, 20) < 3, "the first window");
+    adapt_nll("export", "--adapt=all --stride=3 --adapt_rows=2");
+    CHECK(adapt_same(one, 1, 35) == 34 && adapt_same(one, 38, 41) < 3, "two windows: %d",
+          adapt_same(one, 1, 35));
 }
 
 /* Any number of threads gives the same bits, and so does another evaluation. */
@@ -641,7 +709,7 @@ static void test_adapt_output(void) {
     CHECK(strstr(said, line) != NULL, "expected %s in %s", line, said);
     size_t numbers = m.tensor[T_embed].n;
     EACH_TENSOR(t, &m) numbers += t->role == INTERFACE ? t->n : 0;
-    snprintf(line, sizeof line, "\nadapt_numbers %zu\nadapt_steps 7\nadapt_resets 0\n",
+    snprintf(line, sizeof line, "\nadapt_numbers %zu\nadapt_steps 6\nadapt_resets 0\n",
              numbers);
     CHECK(strstr(said, line) != NULL, "expected %s in %s", line, said);
     golf_free(&m);
@@ -719,12 +787,12 @@ static void adapt_open_changed(void) {
 static void adapt_diverge(void) {
     Golf m;
     Config how;
-    const int *x = tokens_below(ADAPT_V, 17, 80);
     adapt_open(&m, &how, "--adapt=all");
     Adapt *a = m.own[SYS_adapt];
     a->learner.master[a->learner.tensor[T_embed].at] = (real)NAN;
     golf_use(&a->learner);
-    adapt_step(a, &(Rows){.x = x, .y = x + 1, .B = 1, .T = ADAPT_T, .step = ADAPT_T});
+    a->x[a->rows++] = 5; /* a row, of tokens 5 and 0 */
+    adapt_step(a);
 }
 
 static void test_adapt_refused(void) {
@@ -754,6 +822,8 @@ static const SystemTests adapt_tests = {
                             {"helps", test_adapt_helps},
                             {"documents", test_adapt_documents},
                             {"documents once", test_adapt_documents_once},
+                            {"waiting", test_adapt_waiting},
+                            {"windows", test_adapt_windows},
                             {"threads", test_adapt_threads},
                             {"output", test_adapt_output},
                             {"certificate", test_adapt_certificate},
@@ -763,7 +833,7 @@ static const SystemTests adapt_tests = {
 #elif defined BUGS
 bug learns-before-it-scores float "adapt: first rows" "$(in_ golf_eval)s/score_rows(m, tok, &r, &s);/EACH_SYSTEM(z, m) { if ((*z)->learn) (*z)->learn(m, \&r); } &/"
 bug early-learner-certified float "adapt: certificate" "$(in_ golf_eval)s/score_rows(m, tok, &r, &s);/EACH_SYSTEM(z, m) { if ((*z)->learn) (*z)->learn(m, \&r); } &/"
-bug learner-of-the-future-certified float "adapt: certificate" "$(in_ adapt_learn)s/adapt_step(a, r);/const Certificate *c = m->own[N_SYSTEMS]; if (c \&\& r->at + 40 < c->given_tokens) ((int *)r->y)[0] = c->given[r->at + 40]; &/"
+bug learner-of-the-future-certified float "adapt: certificate" "$(in_ adapt_learn)s/adapt_step(a);/const Certificate *c = m->own[N_SYSTEMS]; if (c \&\& at + 40 < c->given_tokens) a->y[0] = c->given[at + 40]; &/"
 bug decoded-weights-are-codes float "adapt: tensors" "$(in_ adapt_let_learn)s/t->float_only = 1;//"
 bug weights-are-rounded-again float "adapt: tensors" "s/^ *\.soften = adapt_soften,$//"
 bug others-learn-too float "adapt: tensors" "$(in_ adapt_drop_others)s/if (!adapt_learns(a, t))/if (0)/"
@@ -771,8 +841,11 @@ bug others-in-the-norm float "adapt: first step" "$(in_ adapt_step)s/adapt_drop_
 bug gradients-are-masked float "adapt: masks" "$(in_ adapt_let_learn)s/t->passes = NULL;//"
 bug starts-from-random-weights float "adapt: rate 0" "$(in_ adapt_restart)s/memcpy(l->master, a->file, bytes);//"
 bug moments-are-kept float "adapt: documents" "$(in_ adapt_restart)s/memset(l->moment2, 0, bytes);//"
-bug rows-of-a-start-are-lost float "adapt: documents" "$(in_ adapt_learn)s/^    adapt_step(a, r);/    if (a->step || !a->resets) adapt_step(a, r); else a->step = 1;/"
+bug rows-of-a-start-are-lost float "adapt: documents" "$(in_ adapt_learn)s/adapt_step(a);/if (a->step || !a->resets) adapt_step(a); else { a->step = 1; a->rows = 0; }/"
 bug documents-start-again float "adapt: documents once" "$(in_ adapt_starts_document)s/ && is_new(m, r, n)//"
+bug windows-are-learnt-again float "adapt: windows" "$(in_ adapt_learn)s/if (at < a->next) continue;//"
+bug rows-do-not-wait float "adapt: windows" "$(in_ adapt_learn)s/if (a->rows < a->most) continue;//"
+bug rows-of-the-last-document float "adapt: waiting" "$(in_ adapt_restart)s/a->rows = 0;//"
 bug never-forgets float "adapt: documents" "$(in_ adapt_again)s/== ADAPT_DOCUMENT ? tok->bos : -1/== ADAPT_DOCUMENT ? -1 : -1/"
 bug ten-times-the-rate float "adapt: first step" "$(in_ adapt_config)s/0.005 \* how/0.05 * how/"
 bug epsilon-of-training float "adapt: first step" "$(in_ adapt_step)s/ \* adamw_epsilon(&l->config) \/ adapt_epsilon//"
