@@ -143,14 +143,15 @@ near_cap() { [ "$1" -le "$cap" ] && [ $(($1 * 100)) -ge $((cap * 95)) ]; } # BYT
 
 # ---- one trial
 train() { # OPTIONS...: hands a request to stop on to the trainer
-    local trainer status
+    local trainer= asked= status
+    trap 'asked=1; [ -z "$trainer" ] || kill -TERM "$trainer" 2> /dev/null' TERM
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive ./train_golf train "$@" &
     trainer=$!
-    trap 'kill -TERM $trainer 2> /dev/null' TERM
+    [ -z "$asked" ] || kill -TERM $trainer
     wait $trainer
     status=$?
+    [ -z "$asked" ] || { wait $trainer; status=143; } # the request ended the first wait, the trainer saves yet
     trap - TERM
-    wait $trainer 2> /dev/null # where the trap ended the first
     return $status
 }
 no_result() { # TRIAL RUNG TRY: a row that says why; fails when that is no fault of the options
@@ -178,7 +179,7 @@ put_best_try() { # TRIAL RUNG TRY
 }
 train_trial() { # TRIAL RUNG: a run and its row; up to three runs where the file has yet to come near the cap
     local dir guess bytes words try status best=
-    trap - INT TERM
+    trap - TERM # SIGINT stays ignored: the search hands on a SIGTERM, and waits for it to have its effect
     dir=$(dir_of "$1" "$2")
     mkdir -p "$dir"
     guess=$(first_guess "$1" "$2")
@@ -301,7 +302,7 @@ eta() { # RUNG: this batch and, while there are rungs to come, those
 
 # How many candidates, and for how many steps: as MINUTES allows at the speed of some short runs.
 measure_one() { # TRIAL: seconds per step and per run
-    trap - INT TERM
+    trap - TERM
     local dir=$out/speed/$1 start=$EPOCHREALTIME
     train $(words_of "$1") $(fit_words 0.85) --steps=40 --ckpt_every=0 --overwrite=1 --out="$dir" > "$dir.log" 2>&1 || return 0
     echo "$(calculate "$(value "$dir" seconds) / 40") $(calculate "$EPOCHREALTIME - $start - $(value "$dir" seconds)")" > "$dir.speed"
@@ -461,6 +462,7 @@ report() {
 }
 
 search() {
+    trap '' INT TERM # until runs are waited for
     collect
     if [ ! -f "$out/candidates.tsv" ]; then
         ask draw "seed=$seed" "family=$family" "n=$((${trials:-250} * 4 + 40))" "data=${folders[*]}" > "$out/candidates.part"

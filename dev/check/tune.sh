@@ -211,7 +211,7 @@ until [ -s "$tmp/disturbed/winner.txt" ] || [ $turns -ge 60 ]; do
     esac 2> /dev/null
     wait $pid 2> /dev/null
     codes="$codes $((turns % 4)):$?"
-    [ $((turns % 4)) -ge 2 ] || flock -n "$tmp/disturbed/lock" true || left="$left $turns"
+    grep -q "^stopped" "$tmp/out" && pgrep -f "train_golf train .*$tmp/disturbed/" > /dev/null && left="$left $turns"
     grep -q "waiting for what an earlier start" "$tmp/out" && waited=1
     turns=$((turns + 1))
 done
