@@ -6707,12 +6707,12 @@ static void check_coded_cap(Config *c) {
             "lower --width (--width=fit finds the widest that fits) or raise --cap",
             c->squeeze * (double)artifact_bytes(c), least, c->cap);
     if (promised > (size_t)c->cap)
-        die("--fit=coded cannot promise --cap=%d: %zu bytes are on no grid that could get coarser "
-            "(bf16 weights, --wq=none, are not); use --fit=packed",
+        die("--fit=coded cannot promise --cap=%d: %zu bytes with all grids at their coarsest, and bf16 "
+            "weights (--wq=none) are on none; lower --width or use --fit=packed",
             c->cap, promised);
 }
 
-/* In the second half of the run, 32 times: what the file is over the cap, in bits per number
+/* In the second half of the run, about 32 times: what the file is over the cap, in bits per number
  * of the embedding, is how many octaves its next grid is coarser. A matter of the step
  * alone, before it makes its codes: a resumed run does the same. */
 static void steer_embed_grid(Golf *m, int step) {
@@ -6771,7 +6771,7 @@ static void say_fit(const Golf *m, size_t bytes) {
         printf("; that was not enough: steps of the matrices are %.4g of theirs",
                matrices);
     if (c->fit == FIT_CODED && used < 0.99)
-        printf("; finer ones do not fit, or there are none: a larger model would");
+        printf("; finer ones do not fit or do not exist: the rest is for a larger model");
     putchar('\n');
 }
 
