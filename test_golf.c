@@ -1571,6 +1571,11 @@ static void test_learning(void) {
     DIES("no loss", "loss inf|diverged", stop_if_diverged(3, (double)INFINITY, 1, 1));
     DIES("no gradient", "norm nan|diverged", stop_if_diverged(3, 1, (double)NAN, 1));
     CHECK(STATUS(stop_if_diverged(3, 1, 1e19, 1e-19)) == 0, "clipped: %s", message);
+    m.master[m.n_params - 1] = (real)NAN;
+    m.master[m.tensor[T_embed].at] = 1;
+    DIES("the last update", "step 7 |no numbers|diverged", stop_if_broken(&m, 7));
+    m.master[m.n_params - 1] = 1;
+    CHECK(STATUS(stop_if_broken(&m, 7)) == 0, "sound weights: %s", message);
     golf_free(&m);
 }
 

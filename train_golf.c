@@ -6341,7 +6341,7 @@ typedef struct {
 static const Preset presets[] = {
     {"pocket", "",
      "three ternary blocks under 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"recursive", "unique=1 repeat=3 heads=3 mlp=10 width=96",
+    {"recursive", "unique=1 repeat=3 heads=3 mlp=10 width=96 bwd=int16",
      "one block, used three times, at about the same bytes"},
     {"reference",
      "width=256 heads=4 mlp=4 unique=1 repeat=4 embed_bits=8 xgain=vector batch=16 "
@@ -6950,6 +6950,16 @@ static void stop_if_diverged(int step, double loss, double norm, double scale) {
         step, loss, norm);
 }
 
+/* The last update is followed by no loss that would show what it broke: nothing is written of
+ * such a model. */
+static void stop_if_broken(const Golf *m, int step) {
+    for (size_t i = 0; i < m->n_params; i++)
+        if (!isfinite(m->master[i]))
+            die("step %d made weights that are no numbers: training diverged; the last checkpoint "
+                "is as it was; try lower rates (--lr, --lr_muon) or a smaller --clip",
+                step);
+}
+
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
@@ -7115,8 +7125,10 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         log_step(m, log, step, &r);
         show_step(m, step, end || stop,
                   (now() - started) / (step - first) * (c->steps - step), &r);
-        if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0))
+        if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0)) {
+            stop_if_broken(m, step);
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
+        }
     }
     signal(SIGINT, SIG_DFL); /* scoring may be cut short */
     signal(SIGTERM, SIG_DFL);
@@ -7313,8 +7325,12 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
     Golf loaded;
-    golf_save(m, path, tok->crc);
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
+    if (!isfinite(run->memory.bpb))
+        die("val_bpb is %g: training diverged, and no model is written; try lower rates (--lr, "
+            "--lr_muon) or a smaller --clip",
+            run->memory.bpb);
+    golf_save(m, path, tok->crc);
     golf_load(&loaded, path);
     golf_buffers(&loaded, m->N);
     run->file =

@@ -204,6 +204,8 @@ bug muon-of-all-parts double golf Muon "$(in_ muon_matrix)s/parts = t->muon_part
 bug decay-to-the-end float golf schedules "$(in_ wd_at)s/2.0 \* step >= c->steps/0/"
 bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ c->warmdown/(1 - done + 1.0 \/ c->steps) \/ c->warmdown/"
 bug divergence-unnoticed float golf learning "$(in_ stop_if_diverged)s/isfinite(loss) && norm/norm/"
+bug broken-weights-unnoticed float golf learning "$(in_ stop_if_broken)s/!isfinite/0 \&\& !isfinite/"
+bug score-that-is-no-number float commands messages "$(in_ finish_run)s/!isfinite(run->memory.bpb)/0/"
 bug huge-gradient-unnoticed float golf learning "$(in_ stop_if_diverged)s/norm \* scale < 1e18/isfinite(norm)/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
 bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"

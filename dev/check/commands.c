@@ -220,6 +220,11 @@ static void test_messages(void) {
     CHECK(!exists("new") && !exists("p"), "a command that cannot work made its folder");
     DIES("token", "found 2|vocabulary of 266|tokenizer",
          command_line(TINY "--data=@/wide --steps=9 --tokenizer=@/d/tokenizer.model"));
+    /* Weights that a decay of 99 times themselves leaves too large to be squared. */
+    DIES("the last step", "val_bpb is |diverged|no model is written|--lr",
+         command_line(TINY
+                      "--steps=10 --warmup=0 --warmdown=0 --lr_muon=10 --wd=10 --wq=none "
+                      "--aq=none"));
     CHECK(!exists("new/model.golf") && !exists("new/result.json"),
           "a failed run left a result");
     DIES("overflow", "more than memory can address", xcalloc(SIZE_MAX / 2, 16));
