@@ -853,8 +853,9 @@ typedef struct {
 
 typedef struct {
     const char *name, *preset;
-    double seconds, tok_per_s;
-    int steps;
+    double seconds,
+        tok_per_s; /* of `timed` steps: these and, resumed, those in its log */
+    int steps, timed;
     Score memory, file;
 } Run;
 

@@ -7003,9 +7003,15 @@ static void make_folder(const Config *c) {
     }
 }
 
-/* Rewrites the log: the header, then the rows up to the step from which the run goes
- * on. */
-static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
+/* Column i, from 0, of a row of the log. */
+static double log_number(const char *row, int i) {
+    for (; i > 0 && row; i--) row = strchr(row, '\t') ? strchr(row, '\t') + 1 : NULL;
+    return row ? strtod(row, NULL) : 0;
+}
+
+/* Rewrites the log: the header, then the rows up to the step from which the run goes on,
+ * whose time counts, too. */
+static void keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
     char *keep, *row = NULL;
     size_t len, room = 0;
     FILE *kept = open_memstream(&keep, &len);
@@ -7015,8 +7021,12 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
         if ((*s)->columns) fputs((*s)->columns, kept);
     }
     fputc('\n', kept);
-    while (getline(&row, &room, log) > 0)
-        if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
+    while (getline(&row, &room, log) > 0) {
+        if (!strchr(row, '\n') || atoll(row) < 1 || atoll(row) > run->steps) continue;
+        fputs(row, kept);
+        run->timed++;
+        run->seconds += 1e-3 * log_number(row, 6);
+    }
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len ||
         fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path,
@@ -7025,15 +7035,15 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
     free(row);
 }
 
-static FILE *open_log(const Golf *m, int step) {
+static FILE *open_log(const Golf *m, Run *run) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "log.tsv");
     FILE *log = fopen(path, "a+");
     if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
         die("%s: another run is writing into this folder; choose another --out", c->out);
-    keep_rows(log, m, path, step);
-    if (step) return log;
+    keep_rows(log, m, path, run);
+    if (run->steps) return log;
     for (int i = 1; i < 4; i++) /* what an overwritten run left */
         if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
             die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
@@ -7132,9 +7142,9 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     }
     signal(SIGINT, SIG_DFL); /* scoring may be cut short */
     signal(SIGTERM, SIG_DFL);
-    run->seconds = now() - started;
-    if (run->seconds > 0)
-        run->tok_per_s = (double)m->N * (run->steps - first) / run->seconds;
+    run->seconds += now() - started;
+    run->timed += run->steps - first;
+    if (run->seconds > 0) run->tok_per_s = (double)m->N * run->timed / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
            (int)stop_signal, run->steps);
@@ -7320,7 +7330,7 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
 }
 
 /* Exports, scores the file as read back into a fresh model, writes result.json. */
-static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first,
+static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
                        real *phase_rms) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
@@ -7353,7 +7363,7 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
            l.of[LEDGER_PROTECTED], l.header);
     say_fit(m, bytes);
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
-           run->steps - first, run->seconds, run->tok_per_s,
+           run->timed, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
 }
 
@@ -7390,7 +7400,7 @@ int train_main(int argc, char **argv) {
         run.steps = (int)ckpt_load(&m, ckpt);
     }
     const int first = run.steps;
-    FILE *log = open_log(&m, first);
+    FILE *log = open_log(&m, &run);
     if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK)) {
         printf("%s is finished: nothing to do\n", c->out);
         return 0;
@@ -7399,7 +7409,7 @@ int train_main(int argc, char **argv) {
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
     end_at_cap(&m);
-    finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
+    finish_run(&m, tok, val, &run, phase_sizes(&m, train, x, y));
     return 0;
 }
 

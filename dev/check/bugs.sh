@@ -206,6 +206,7 @@ bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ 
 bug divergence-unnoticed float golf learning "$(in_ stop_if_diverged)s/isfinite(loss) && norm/norm/"
 bug broken-weights-unnoticed float golf learning "$(in_ stop_if_broken)s/!isfinite/0 \&\& !isfinite/"
 bug score-that-is-no-number float commands messages "$(in_ finish_run)s/!isfinite(run->memory.bpb)/0/"
+bug resumed-run-in-no-time float commands training "$(in_ keep_rows)s/run->seconds += /0 * /"
 bug huge-gradient-unnoticed float golf learning "$(in_ stop_if_diverged)s/norm \* scale < 1e18/isfinite(norm)/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
 bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"

@@ -426,6 +426,29 @@ static const char *result_line(const char *file, const char *key, char out[512])
     return out;
 }
 
+/* A number of result.json. */
+static double result_number(const char *file, const char *key) {
+    char line[512];
+    const char *colon = strchr(result_line(file, key, line), ':');
+    return colon ? strtod(colon + 1, NULL) : (double)NAN;
+}
+
+/* What the steps of a run took, by its log; without bpb in between. */
+static double logged_seconds(const char *run) {
+    char path[64], *row;
+    double seconds = 0;
+    size_t n;
+    snprintf(path, sizeof path, "%s/log.tsv", run);
+    char *text = (char *)read_file(IN(path), &n);
+    for (row = strchr(text, '\n'); row && row[1]; row = strchr(row + 1, '\n')) {
+        double ms = 0;
+        if (sscanf(row, "%*d %*s %*s %*s %*s %lf", &ms) < 1) die("%s: %s", path, row);
+        seconds += 1e-3 * ms;
+    }
+    free(text);
+    return seconds;
+}
+
 /* A run that was cut short while it was scored ends with what it would have ended with. */
 static void check_scoring_again(void) {
     static const char *const keys[] = {"phases", "flip_rate", "val_bpb", "zero_fraction",
@@ -442,6 +465,9 @@ static void check_scoring_again(void) {
               before);
     }
     CHECK(!strstr(result_line("run9/result.json", "phases", after), "[0,"), "%s", after);
+    const double logged = logged_seconds("run9"),
+                 told = result_number("run9/result.json", "seconds");
+    CHECK(logged > 0 && told >= 0.999 * logged, "%g s, but the log has %g", told, logged);
 }
 
 static void test_training(void) {
@@ -471,13 +497,6 @@ static void test_training(void) {
               !strstr(text, "the schedule has 100000 steps"),
           "minutes: %.400s", text);
     free(model);
-}
-
-/* A number of result.json. */
-static double result_number(const char *file, const char *key) {
-    char line[512];
-    const char *colon = strchr(result_line(file, key, line), ':');
-    return colon ? strtod(colon + 1, NULL) : (double)NAN;
 }
 
 /* --fit=coded: the file takes all of its cap, which the command says, and is what trained;
