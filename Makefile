@@ -79,7 +79,7 @@ $(PROGRAM): $(SOURCES)
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
 TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double options_float systems_float \
-  files_float fit_float golf_float kernels_double kernels_float input_float certify_float \
+  files_float fit_float golf_float kernels_double kernels_float tokenizer_float input_float certify_float \
   commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
@@ -97,6 +97,8 @@ $(TESTS)/systems_%: dev/check/systems.c $(TEST_SOURCES) | $(TESTS)
 $(TESTS)/options_%: dev/check/options.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/tokenizer_%: dev/check/tokenizer.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/files_%: dev/check/files.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)

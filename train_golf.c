@@ -4704,12 +4704,15 @@ static void refuse_unknown(const TextBytes *b, const char *path) {
             path, (long long)b->unknown, b->t->path);
 }
 
-static void refuse_wrong_table(const TextBytes *b, const char *path) {
+static void refuse_wrong_table(TextBytes *b, const char *path) {
+    const int behind = spell_end(b);
+    b->spelled += behind;
+    b->wrong += behind != 0;
     if (b->wrong)
         die("%s: expected the table of bytes per token to count the text, found %lld "
-            "bytes counted for %lld (in %lld tokens): %s spells spaces as bytes or has "
-            "unused pieces, and bits per byte would be wrong; use a tokenizer with "
-            "U+2581 as a piece",
+            "bytes counted for %lld (in %lld tokens): %s spells spaces as bytes, has "
+            "unused pieces or counts a space that it adds to each text, and bits per byte "
+            "would be wrong; use a tokenizer with U+2581 as a piece",
             path, (long long)b->counted, (long long)b->spelled, (long long)b->wrong,
             b->t->path);
     if (b->inner_spaces)

@@ -703,7 +703,7 @@ static void offer(Path *to, int id, int from, double score) {
     *to = (Path){.id = id, .from = from, .score = (float)score};
 }
 
-/* A user-defined piece always wins: it has the score of the best normal one, per byte. */
+/* User-defined pieces have nearly the best score, or many times that. */
 static double piece_score(const Tokenizer *t, const Piece *x) {
     if (x->type != PIECE_USER) return (double)x->score;
     return (double)((float)x->len * t->own->highest) - 0.1;
@@ -771,7 +771,8 @@ typedef struct {
     int cap, leaves;     /* leaves <= cap: a power of two, one leaf a symbol */
     Symbol *sym;         /* (cap) the list starts at sym[0] */
     int *best;           /* (2 * cap) the tree: root 1, children 2k and 2k + 1 */
-    int *split;          /* (V) of unused pieces: bytes of the left part when last seen */
+    int *
+        split; /* (V) of unused pieces that were made: bytes of the left of the two parts */
 } Encoder;
 
 /* The score of merging symbol s with the one after it. */
@@ -806,8 +807,8 @@ static void merge_with_next(Encoder *e, int i) {
     if (left->next >= 0) e->sym[left->next].prev = i;
 
     rescore(e, gone);
-    if (left->prev >= 0) rescore(e, left->prev); /* first, for `split` */
     rescore(e, i);
+    if (left->prev >= 0) rescore(e, left->prev);
 }
 
 /* Makes the symbols of text[from, to). */
@@ -845,12 +846,10 @@ static void merge_stretch(Encoder *e, size_t from, size_t to) {
 }
 
 /* Where no piece has what meets here, no merge crosses: words are encoded one by one.
- * Returns the end of the stretch of s (n) that starts at from. What became of an unused
- * piece elsewhere matters: then all of the text is one. */
+ * Returns the end of the stretch of s (n) that starts at from. */
 static size_t stretch_end(const Tokenizer *t, const uint8_t *s, size_t from, size_t n) {
     size_t i = from;
     int before = -1; /* was there a space? */
-    if (t->own->unused) return n;
     while (i < n) {
         const int space = starts_with_space(s + i, n - i);
         int meets = 0;
@@ -863,7 +862,8 @@ static size_t stretch_end(const Tokenizer *t, const uint8_t *s, size_t from, siz
     return n;
 }
 
-/* Appends the id of a symbol; an unused one falls apart into what it was made of. */
+/* Appends the id of a symbol; an unused one falls apart into what it was made of, which is
+ * the same wherever it stands. */
 static void put_symbol(Ids *to, const Encoder *e, const uint8_t *text, size_t len) {
     const int id = id_of_text(e->t, text, len);
     const int left = e->t->piece[id].type == PIECE_UNUSED ? e->split[id] : 0;
