@@ -5,6 +5,7 @@
 #                 BUILDS=this ARMS='^tiny$': those with such names
 # make alone      the core alone, each system alone: build, tests, the default model's bits
 # make without    for each system: its line deleted, then make test
+# make tokenizers tokenizers of every kind against the SentencePiece library, BYTES=10000000 of text each
 # make commands   every command of the READMEs as written, after make baseline (an hour)
 # make study N=1  one of dev/studies                   make report     their tables and figures again
 # make tune CAP=256000 MINUTES=60 FAMILY=flat          the best options under a cap: also recursive, any;
@@ -135,6 +136,9 @@ golden: train_golf
 without:
 	@CC="$(CC)" dev/check/without.sh
 
+tokenizers: train_golf
+	@nice -n 10 dev/check/tokenizers.py --bytes=$(or $(BYTES),10000000)
+
 commands: train_golf
 	@AS_WRITTEN=1 dev/check/readme.sh
 
@@ -184,4 +188,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: always test test-bugs check golden alone without commands baseline study tune quantizers sharing papers report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot asan format info help clean

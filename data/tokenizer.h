@@ -249,29 +249,37 @@ static void check_leaf(const CharacterMap *m, const char *path, uint32_t leaf) {
     if ((m->text[place] & 0xC0) == 0x80) refuse_map(path, "a text inside a character");
 }
 
-/* Checks what can be reached from a unit that a key of `depth` bytes leads to. nested
- * (units): 1 + how many keys, one the start of the next, end there or further on, 0 where
- * it is not known yet. The library looks at 32 of them. */
-static int check_units(const CharacterMap *m, const char *path, uint8_t *nested,
-                       uint32_t node, int depth) {
-    if (nested[node]) return nested[node] - 1;
-    if (depth > MAP_KEY_MOST) refuse_map(path, "a key of over 255 bytes, or a circle");
+/* What can follow the key that leads to a unit: so many bytes; so many keys, each the start
+ * of the next, of which the library looks at 32. */
+typedef struct {
+    uint8_t is_known, bytes, keys;
+} Below;
+
+/* Checks all that can be reached from the unit that a key of `depth` bytes leads to. below
+ * (units): of those that were checked before. */
+static Below check_units(const CharacterMap *m, const char *path, Below *below,
+                         uint32_t node, int depth) {
+    Below x = below[node];
+    if (depth + x.bytes > MAP_KEY_MOST)
+        refuse_map(path, "a key of over 255 bytes, or a circle");
+    if (x.is_known) return x;
     const uint32_t unit = m->unit[node], base = node ^ unit_offset(unit);
     if ((base | 0xFF) >= m->units) refuse_map(path, "an offset that leads outside");
 
-    int most = 0;
     for (uint32_t c = 0; c < 256; c++) {
         if (unit_label(m->unit[base ^ c]) != c) continue;
-        const int below = check_units(m, path, nested, base ^ c, depth + 1);
-        most = MAX(most, below);
+        const Below child = check_units(m, path, below, base ^ c, depth + 1);
+        x.bytes = MAX(x.bytes, (uint8_t)(child.bytes + 1));
+        x.keys = MAX(x.keys, child.keys);
     }
     if (unit & UNIT_ENDS) {
         check_leaf(m, path, m->unit[base]);
-        most++;
+        x.keys++;
     }
-    if (most > MAP_NESTED_MOST) refuse_map(path, "over 32 keys inside each other");
-    nested[node] = (uint8_t)(1 + most);
-    return most;
+    if (x.keys > MAP_NESTED_MOST) refuse_map(path, "over 32 keys inside each other");
+    x.is_known = 1;
+    below[node] = x;
+    return x;
 }
 
 static void check_map(const CharacterMap *m, const char *path) {
@@ -283,9 +291,9 @@ static void check_map(const CharacterMap *m, const char *path) {
         i += (size_t)len;
     }
     if (m->unit[0] & (UNIT_LEAF | UNIT_ENDS)) refuse_map(path, "a root that is a leaf");
-    uint8_t *nested = xcalloc(m->units, 1);
-    check_units(m, path, nested, 0, 0);
-    free(nested);
+    Below *below = xcalloc(m->units, sizeof *below);
+    check_units(m, path, below, 0, 0);
+    free(below);
 }
 
 static void load_map(CharacterMap *m, const char *path, Part blob) {
@@ -486,6 +494,17 @@ static void check_model(const Tokenizer *t, int byte_fallback) {
                 byte_fallback, (unsigned)i, byte_fallback ? "missing" : "there");
 }
 
+/* The library finds the pieces of a unigram model in a trie, with a NUL behind each. */
+static void ready_for_unigrams(Tokenizer *t) {
+    build_trie(t, &t->own->all, 0);
+    if (!t->own->all.slots) t->refuses = "no piece that text could be made of";
+    for (int id = 0; id < t->vocab; id++) {
+        const Piece *x = &t->piece[id];
+        if (!is_reserved(x->type) && memchr(x->text, 0, (size_t)x->len))
+            t->refuses = "a piece with a NUL in a unigram model";
+    }
+}
+
 /* What only encoding needs. A tokenizer that gives every text back keeps bytes that are no
  * UTF-8, too, where the library has U+FFFD. */
 static void ready_to_encode(Tokenizer *t) {
@@ -495,15 +514,8 @@ static void ready_to_encode(Tokenizer *t) {
                        !t->trim_spaces && t->escapes;
     if (own->model_type < UNIGRAM || own->model_type > CHARACTER)
         t->refuses = "a model_type that is none of 1..4";
-    for (int id = 0; id < t->vocab && own->model_type == UNIGRAM; id++) {
-        const Piece *x = &t->piece[id];
-        if (!is_reserved(x->type) && memchr(x->text, 0, (size_t)x->len))
-            t->refuses = "a piece with a NUL in a unigram model";
-    }
     build_trie(t, &own->user, 1);
-    if (own->model_type == UNIGRAM) build_trie(t, &own->all, 0);
-    if (own->model_type == UNIGRAM && !own->all.slots)
-        t->refuses = "no piece that text could be made of";
+    if (own->model_type == UNIGRAM) ready_for_unigrams(t);
 }
 
 Tokenizer *tokenizer_load(const char *path) {
@@ -771,8 +783,7 @@ typedef struct {
     int cap, leaves;     /* leaves <= cap: a power of two, one leaf a symbol */
     Symbol *sym;         /* (cap) the list starts at sym[0] */
     int *best;           /* (2 * cap) the tree: root 1, children 2k and 2k + 1 */
-    int *
-        split; /* (V) of unused pieces that were made: bytes of the left of the two parts */
+    int *split;          /* (V) of unused pieces: bytes of the left of the two parts */
 } Encoder;
 
 /* The score of merging symbol s with the one after it. */

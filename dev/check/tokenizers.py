@@ -7,7 +7,10 @@ ones, with bytes that are no UTF-8, control characters, combining marks, names o
 ids must be those of the library, and so must the text that they decode to. MODELs are compared, too. Prints a row for
 each model; exit status 1 on any difference. Needs ./train_golf and python3-sentencepiece."""
 import io, os, random, struct, subprocess, sys, tempfile
-import sentencepiece
+try:
+    import sentencepiece
+except ImportError:
+    sys.exit("tokenizers.py: needs the SentencePiece library; Debian: python3-sentencepiece, with /usr/bin/python3")
 
 SCRIPTS = [(0x61, 0x7A), (0xE0, 0x17F), (0x3B1, 0x3C9), (0x430, 0x44F), (0x561, 0x586), (0x5D0, 0x5EA), (0x621, 0x64A),
            (0x905, 0x939), (0x985, 0x9B9), (0xB85, 0xBB9), (0xC05, 0xC39), (0xE01, 0xE2E), (0xE81, 0xEAE),
