@@ -552,6 +552,7 @@ typedef struct {
 } Normalised;
 
 static void append(Normalised *to, const void *bytes, size_t n) {
+    if (!n) return;
     if (n > INT32_MAX - to->n)
         die("expected text that has less than 2^31 bytes when it is normalised; split it");
     if (to->n + n > to->cap) {
