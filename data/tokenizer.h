@@ -439,7 +439,7 @@ static void add_piece(Tokenizer *t, int id, Protobuf message) {
 /* ------------------------------------------------------------------ loading the model */
 static void read_trainer_spec(Tokenizer *t, Protobuf b, int *byte_fallback, Part *bos) {
     while (protobuf_next(&b)) {
-        if (b.field == FIELD(3, VARINT)) t->own->model_type = (int)(b.number & 255);
+        if (b.field == FIELD(3, VARINT)) t->own->model_type = (int)MIN(b.number, 255);
         if (b.field == FIELD(24, VARINT)) t->suffix = b.number != 0;
         if (b.field == FIELD(35, VARINT)) *byte_fallback = b.number != 0;
         if (b.field == FIELD(44, BYTES)) {
@@ -753,8 +753,8 @@ static void encode_unigrams(Ids *to, const uint8_t *s, size_t size) {
         at += character;
     }
 
-    int *end = xcalloc(size + 1, sizeof *end),
-        pieces = 0; /* of each, the last one first */
+    int *end = xcalloc(size + 1, sizeof *end); /* (pieces) the last one first */
+    int pieces = 0;
     for (int i = n; i > 0; i = path[i].from) {
         end[pieces] = i;
         pieces++;
@@ -906,12 +906,14 @@ static void encode_pairs(Ids *to, const uint8_t *s, size_t n) {
 /* --------------------------------------------------------------------------- encoding */
 static size_t encode_most = 1 << 28; /* bytes at once; a test takes fewer */
 
+static void encode_as(int model_type, Ids *to, const uint8_t *s, size_t n) {
+    if (model_type == UNIGRAM) encode_unigrams(to, s, n);
+    if (model_type == BPE) encode_pairs(to, s, n);
+    if (model_type == WORD) encode_words(to, s, n);
+    if (model_type == CHARACTER) encode_characters(to, s, n);
+}
+
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
-    static void (*const encode_as[])(Ids *, const uint8_t *,
-                                     size_t) = {[UNIGRAM] = encode_unigrams,
-                                                [BPE] = encode_pairs,
-                                                [WORD] = encode_words,
-                                                [CHARACTER] = encode_characters};
     if (t->refuses)
         die("%s: cannot encode: it has %s; use ready-made shards or another model",
             t->path, t->refuses);
@@ -920,7 +922,7 @@ int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *
 
     Normalised x = normalise_text(t, (const uint8_t *)text, len);
     Ids ids = {.t = t, .id = xcalloc(x.n + 1, sizeof *ids.id)};
-    encode_as[t->own->model_type](&ids, x.text, x.n);
+    encode_as(t->own->model_type, &ids, x.text, x.n);
     free(x.text);
     *n_out = ids.n;
     return ids.id;

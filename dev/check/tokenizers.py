@@ -235,10 +235,15 @@ def compare(name, model, lines, keeps_bytes):
     got_text = ours("encode", model, b"\n".join(lines) + b"\n", "--lines=1")
     got = [list(map(int, row.split())) for row in got_text.split(b"\n")[:-1]]
     wrong = [k for k in range(len(lines)) if k >= len(got) or got[k] != want[k]]
-    text = [lib.decode(row).encode() for row in want]
-    back = ours("decode", model, b"\n".join(" ".join(map(str, row)).encode() for row in want) + b"\n", "--lines=1")
+    # Any ids decode, too; not bytes above 127, which here come back as they are, nor the end of a line.
+    rng = random.Random(4)
+    pool = [i for i in range(lib.get_piece_size()) if not lib.is_byte(i) or int(lib.id_to_piece(i)[3:5], 16) not in
+            [10, *range(128, 256)]]
+    rows = want + [[rng.choice(pool if rng.random() < .8 else pool[:8]) for _ in range(rng.randrange(30))] for _ in range(200)]
+    text = [lib.decode(row).encode() for row in rows]
+    back = ours("decode", model, b"\n".join(" ".join(map(str, row)).encode() for row in rows) + b"\n", "--lines=1")
     back = back.split(b"\n")[:-1]
-    unlike = [k for k in range(len(lines)) if k >= len(back) or back[k] != text[k]]
+    unlike = [k for k in range(len(rows)) if k >= len(back) or back[k] != text[k]]
     whole = b"\n".join(lines[:2000])
     apart = ours("encode", model, whole).split() != [b"%d" % i for i in lib.encode(whole)]
     mismatches = len(wrong) + len(unlike) + lost + apart + (len(got) != len(lines))
@@ -248,7 +253,7 @@ def compare(name, model, lines, keeps_bytes):
         print(f"  ids of {lines[k][:200]!r}\n  at {at}: {got[k][at:at + 12]}, library {want[k][at:at + 12]}",
               [lib.id_to_piece(i) for i in want[k][max(0, at - 3):at + 9]])
     for k in unlike[:2]:
-        print(f"  text of {want[k][:20]}: {back[k][:200]!r}\n  library {text[k][:200]!r}")
+        print(f"  text of {rows[k][:20]}: {back[k][:200]!r}\n  library {text[k][:200]!r}")
     return mismatches
 
 
