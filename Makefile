@@ -5,6 +5,7 @@
 #                 BUILDS=this ARMS='^tiny$': those with such names
 # make alone      the core alone, each system alone: build, tests, the default model's bits
 # make without    for each system: its line deleted, then make test
+# make tokenizers tokenizers of every kind against the SentencePiece library, BYTES=10000000 of text each
 # make commands   every command of the READMEs as written, after make baseline (an hour)
 # make study N=1  one of dev/studies                   make report     their tables and figures again
 # make tune CAP=256000 MINUTES=60 FAMILY=flat          the best options under a cap: also recursive, any;
@@ -68,10 +69,10 @@ else
   TESTS := build/tests
 endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
-CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
+CODE_BYTES := $(shell cat train_golf.c golf.h data/tokenizer.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -79,7 +80,7 @@ $(PROGRAM): $(SOURCES)
 
 # Every test program, with float and (where it matters) with double numbers; the longest first.
 TEST_PROGRAMS := $(addprefix $(TESTS)/,systems_double golf_double options_float systems_float \
-  files_float fit_float golf_float kernels_double kernels_float input_float certify_float \
+  files_float fit_float golf_float kernels_double kernels_float tokenizer_float input_float certify_float \
   commands_float)
 TEST_SOURCES := $(SOURCES) dev/check/check.h
 TEST_OPT ?= -O1
@@ -97,6 +98,8 @@ $(TESTS)/systems_%: dev/check/systems.c $(TEST_SOURCES) | $(TESTS)
 $(TESTS)/options_%: dev/check/options.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/input_%: dev/check/input.c $(TEST_SOURCES) | $(TESTS)
+	$(TEST)
+$(TESTS)/tokenizer_%: dev/check/tokenizer.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
 $(TESTS)/files_%: dev/check/files.c $(TEST_SOURCES) | $(TESTS)
 	$(TEST)
@@ -133,6 +136,9 @@ golden: train_golf
 without:
 	@CC="$(CC)" dev/check/without.sh
 
+tokenizers: train_golf
+	@nice -n 10 dev/check/tokenizers.py --bytes=$(or $(BYTES),10000000)
+
 commands: train_golf
 	@AS_WRITTEN=1 dev/check/readme.sh
 
@@ -166,7 +172,7 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
-C_FILES = train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 
@@ -182,4 +188,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: always test test-bugs check golden alone without commands baseline study tune quantizers sharing papers report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot asan format info help clean

@@ -64,8 +64,9 @@ enum {
     FIXED = 32, /* set by the program, not by the user; with RESUME: a system's count that
                    checkpoints keep */
     RESUME = 64, /* may change when a run is resumed */
-    QUIET = 128  /* for options that come later: left out of files while at its default,
+    QUIET = 128, /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
+    TEXT = 256   /* encode, decode */
 };
 
 /* clang-format off */
@@ -101,7 +102,7 @@ enum {
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "3 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
-    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
+    X(TRAIN | EVAL | SAMPLE | TEXT | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
@@ -139,7 +140,8 @@ enum {
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
     X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
-    X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability")
+    X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability") \
+    X(TEXT, INT, lines, "0", "0|1", "0: all input is one text; 1: each line is one")
 /* clang-format on */
 
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
@@ -746,7 +748,7 @@ size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
  * checksum of all such files. */
 void depends_on(Golf *m, const char *path);
 
-/* Section 7. Tokenizer: any SentencePiece BPE .model, read directly (format:
+/* Section 7. Tokenizer: any SentencePiece .model, read directly (format:
  * data/README.md). */
 enum {
     PIECE_NORMAL = 1,
@@ -759,14 +761,14 @@ enum {
 
 typedef struct {
     const uint8_t *text;         /* not NUL-terminated; U+2581 for a space */
-    int len, type;               /* 1..255 bytes, PIECE_* */
+    int len, type;               /* in bytes, from 1 on; PIECE_* */
     int base_bytes;              /* of text, without a leading space; 0 where boundary */
     int inner_spaces;            /* U+2581 after the first three bytes */
     int leading_space, boundary; /* starts with U+2581? control, unknown or unused? */
     float score;                 /* merges with a higher score are applied first */
 } Piece;
 
-typedef struct {
+typedef struct Tokenizer {
     int vocab;               /* V, number of pieces */
     int bos, unk;            /* ids; bos -1 when the model has none */
     uint32_t crc;            /* CRC-32 of the .model file: names it in artifacts */
@@ -775,12 +777,11 @@ typedef struct {
     const char *refuses; /* why tokenizer_encode dies, or NULL */
     uint8_t *file;       /* the .model itself; pieces point into it */
     size_t size;
-    int *slot; /* (slots, a power of two) hash table: text -> id, -1: empty */
-    uint32_t slots;
-    int byte_id[256]; /* of byte piece <0xNN>, -1 without byte fallback */
-    int inner_space;  /* has a piece a U+2581 after its start? */
-    int escapes;      /* are the spaces of a text written as U+2581? */
-    int model_type, dummy_prefix, trim_spaces;
+    int escapes;     /* are the spaces of a text written as U+2581? */
+    int trim_spaces; /* do all but single spaces between other characters go? */
+    int dummy_space; /* is a space put before the text, or behind it? */
+    int suffix;      /* do spaces end pieces: is it put behind it? */
+    struct EncodingTables *own;
 } Tokenizer;
 
 /* Dies when path is missing or not a valid model. */
@@ -788,8 +789,9 @@ Tokenizer *tokenizer_load(const char *path);
 /* Dies if the tokenizer of a checkpoint, or the one beside it, differs. */
 void same_tokenizer(const Tokenizer *tok, const char *ckpt);
 /* text[0..len) -> malloc'ed ids, *n_out of them, no BOS: exactly the ids of the
- * SentencePiece library. Bytes that are not UTF-8 become byte pieces (the library would
- * write U+FFFD). Dies on a model with t->refuses: it still decodes and counts bytes. */
+ * SentencePiece library. Bytes that are not UTF-8 become U+FFFD, as there, but byte pieces
+ * where the tokenizer gives all other text back. Dies on a model with t->refuses: it still
+ * decodes and counts bytes. */
 int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out);
 /* ids[0..n) -> bytes to free(), NUL added after *len_out of them. As the library, except
  * that byte pieces always give their raw bytes. Dies on an id outside [0, vocab). */
@@ -864,6 +866,8 @@ int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
 int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
+int encode_main(const char *path, int argc, char **argv); /* path: the tokenizer, too */
+int decode_main(const char *path, int argc, char **argv);
 int bench_main(const char *what, int argc,
                char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);

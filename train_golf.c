@@ -4503,475 +4503,8 @@ void golf_muon(Golf *m, int step, double grad_scale) {
 }
 
 /* ==== 7. Tokenizer and data ========================================================= */
-/* Text to tokens and back, shards of tokens, the order of training: nothing of the model.
- *
- * A .model file is one protobuf message: a flat list of (field number, value) pairs in
- * which a value may be a message again. We read the few fields that matter:
- *
- *     1: piece           { 1: text, 2: float score, 3: type }    once for each id
- *     2: trainer_spec    { 3: model_type, 24: whitespace as suffix, 35: byte_fallback,
- *                          44: unk_surface, 46: BOS }
- *     3: normalizer_spec { 2: charsmap, 3: dummy prefix, 4: trim, 5: escape }
- *
- * SentencePiece writes a space as U+2581 and, in BPE, an id's text is all there is to
- * know: two neighbours merge when their joined text is a piece, the best score first. */
-#define SPACE "\xe2\x96\x81"
-
-static int starts_with_space(const uint8_t *s, int n) {
-    return n >= 3 && !memcmp(s, SPACE, 3);
-}
-
-/* --------------------------------------------------------------------------- protobuf */
-/* Wire types: what kind of value follows a field number. 3 and 4 are never used. */
-enum { VARINT, FIXED64, BYTES, FIXED32 = 5 };
-#define FIELD(number, wire) ((number) << 3 | (wire))
-
-typedef struct {
-    const char *path;       /* of the file, for error messages */
-    const uint8_t *p, *end; /* [p, end) is unread */
-    uint64_t field;         /* FIELD() of the field read last, */
-    uint64_t number;        /* its number if it is a VARINT, */
-    const uint8_t *value;   /* (len) and its bytes if it is not */
-    size_t len;
-} Protobuf;
-
-/* Seven bits a byte, the lowest first; the top bit says that more follow. */
-static uint64_t protobuf_varint(Protobuf *b) {
-    uint64_t number = 0;
-    int shift = 0;
-    while (shift < 64 && b->p < b->end) {
-        const uint8_t byte = *b->p;
-        b->p++;
-        number |= (uint64_t)(byte & 127) << shift;
-        if (byte < 128) return number;
-        shift += 7;
-    }
-    die("%s: expected a SentencePiece .model, found a broken number; fetch it again",
-        b->path);
-}
-
-/* Reads a field, never outside [p, end); 0 at the end of the message. */
-static int protobuf_next(Protobuf *b) {
-    if (b->p == b->end) return 0;
-    b->field = protobuf_varint(b);
-
-    const int wire = b->field & 7;
-    uint64_t size = UINT64_MAX; /* of a wire type that is none: longer than any file */
-    if (wire == FIXED64) size = 8;
-    if (wire == FIXED32) size = 4;
-    if (wire == VARINT || wire == BYTES) {
-        b->number = protobuf_varint(b);
-        size = wire == BYTES ? b->number : 0;
-    }
-    if (size > (uint64_t)(b->end - b->p) || b->field < FIELD(1, 0))
-        die("%s: expected a SentencePiece .model, found another file, or one cut short",
-            b->path);
-
-    b->value = b->p;
-    b->len = (size_t)size;
-    b->p += b->len;
-    return 1;
-}
-
-/* ------------------------------------------------------------------------------ UTF-8 */
-/* How many bytes a character has that starts with byte c; 0 when none does. */
-static int utf8_announced(int c) {
-    if (c < 0x80) return 1;
-    if (c < 0xC2) return 0; /* inside a character, or at the start of an overlong one */
-    if (c < 0xE0) return 2;
-    if (c < 0xF0) return 3;
-    if (c < 0xF5) return 4;
-    return 0;
-}
-
-/* Length 1..4 of the UTF-8 character at p[0..n), n > 0; 0 when there is none. */
-static int utf8_len(const uint8_t *p, size_t n) {
-    const int c = p[0], len = utf8_announced(c);
-    if ((size_t)len > n) return 0;
-    for (int i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80) return 0;
-
-    if (c == 0xE0 && p[1] < 0xA0) return 0; /* overlong: fewer bytes would do */
-    if (c == 0xF0 && p[1] < 0x90) return 0;
-    if (c == 0xED && p[1] > 0x9F) return 0; /* half of a surrogate pair: no character */
-    if (c == 0xF4 && p[1] > 0x8F) return 0; /* above U+10FFFF */
-    return len;
-}
-
-/* ----------------------------------------------------------------- loading the pieces */
-/* The library keeps two tables, so that "<0x41>" typed in a text never becomes that byte
- * piece: one of what merges can make, one of the reserved names. */
-static int is_reserved(int type) { return type != PIECE_NORMAL && type != PIECE_USER; }
-
-/* Where the id of a text (n) is, in one of the two tables; -1 stands where it would go.
- * There are at least four slots for every piece: the search always ends. */
-static int *find_piece(const Tokenizer *t, const void *text, size_t n, int reserved) {
-    uint32_t i = crc32_of(0, text, n);
-    for (;; i++) {
-        int *id = &t->slot[i & (t->slots - 1)];
-        if (*id < 0) return id;
-        const Piece *x = &t->piece[*id];
-        if ((size_t)x->len != n || is_reserved(x->type) != reserved) continue;
-        if (!memcmp(x->text, text, n)) return id;
-    }
-}
-
-/* The piece that a message describes. */
-static Piece read_piece(Protobuf b) {
-    Piece x = {.type = PIECE_NORMAL};
-    while (protobuf_next(&b)) {
-        if (b.field == FIELD(1, BYTES)) {
-            x.text = b.value;
-            x.len = (int)b.len;
-        }
-        if (b.field == FIELD(2, FIXED32)) {
-            const uint32_t bits = (uint32_t)get_u(b.value, 4);
-            memcpy(&x.score, &bits, 4);
-        }
-        if (b.field == FIELD(3, VARINT)) x.type = (int)b.number;
-    }
-    return x;
-}
-
-/* NN of a byte piece's text "<0xNN>"; -1 when it is written otherwise. */
-static int byte_of_piece(const Piece *x) {
-    unsigned value = 0;
-    int end = 0; /* stays 0 unless the whole pattern is there */
-    if (x->len == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
-    return end == 6 && value <= 255 ? (int)value : -1;
-}
-
-static void check_piece(const Tokenizer *t, int id) {
-    const Piece *x = &t->piece[id];
-    int valid = x->len >= 1 && x->len <= 255 && x->type >= 1 && x->type <= PIECE_BYTE;
-    if (!(fabsf(x->score) <= 3e38f)) valid = 0; /* NaN fails every comparison */
-    if (valid && x->type == PIECE_BYTE) {
-        const int byte = byte_of_piece(x);
-        valid = byte >= 0 && t->byte_id[byte] < 0;
-    }
-    if (valid) return;
-    die("%s: piece %d: expected 1..255 bytes (one <0xNN> a byte), a finite score and a "
-        "type of 1..6, found %d, score %g, %d bytes",
-        t->path, id, x->type, (double)x->score, x->len);
-}
-
-/* Piece id from its message: checked, and entered in all tables. */
-static void add_piece(Tokenizer *t, int id, Protobuf message) {
-    Piece *x = &t->piece[id];
-    *x = read_piece(message);
-    check_piece(t, id);
-
-    const int n = x->len, reserved = is_reserved(x->type);
-    int *slot = find_piece(t, x->text, (size_t)n, reserved);
-    int other = *slot;
-    if (other < 0 && x->type == PIECE_UNKNOWN) other = t->unk;
-    if (other >= 0)
-        die("%s: expected distinct pieces and one unknown piece, found both %d and %d",
-            t->path, other, id);
-    *slot = id;
-    if (x->type == PIECE_UNKNOWN) t->unk = id;
-    if (x->type == PIECE_BYTE) t->byte_id[byte_of_piece(x)] = id;
-
-    for (int i = 1; i < n; i++) x->inner_spaces += starts_with_space(x->text + i, n - i);
-    t->inner_space |= x->inner_spaces > 0;
-    if (x->type == PIECE_USER || x->type == PIECE_UNUSED)
-        t->refuses = "user-defined or unused pieces";
-
-    /* its row of the table of bytes per token: the divisor of bits per byte */
-    x->boundary = reserved && x->type != PIECE_BYTE;
-    x->leading_space = !reserved && starts_with_space(x->text, n);
-    x->base_bytes = n - 3 * x->leading_space - 2 * x->inner_spaces;
-    if (x->boundary) x->base_bytes = 0;
-    if (x->type == PIECE_BYTE) x->base_bytes = 1;
-}
-
-/* ------------------------------------------------------------------ loading the model */
-static void read_trainer_spec(Tokenizer *t, Protobuf b, int *byte_fallback, Part *bos) {
-    while (protobuf_next(&b)) {
-        if (b.field == FIELD(3, VARINT)) t->model_type = (int)(b.number & 255);
-        if (b.field == FIELD(24, VARINT) && b.number) t->refuses = "spaces as suffixes";
-        if (b.field == FIELD(35, VARINT)) *byte_fallback = b.number != 0;
-        if (b.field == FIELD(44, BYTES)) {
-            t->shown_unk.text = b.value;
-            t->shown_unk.len = (int)b.len;
-        }
-        if (b.field == FIELD(46, BYTES) && b.len) *bos = (Part){b.value, b.len};
-    }
-}
-
-static void read_normalizer_spec(Tokenizer *t, Protobuf b) {
-    while (protobuf_next(&b)) {
-        if (b.field == FIELD(2, BYTES) && b.len)
-            t->refuses = "a character map, like nmt_nfkc";
-        if (b.field == FIELD(3, VARINT)) t->dummy_prefix = b.number != 0;
-        if (b.field == FIELD(4, VARINT)) t->trim_spaces = b.number != 0;
-        if (b.field == FIELD(5, VARINT)) t->escapes = b.number != 0;
-    }
-}
-
-/* Empty tables for as many pieces as the message holds, and SentencePiece's defaults:
- * protobuf writes no field that has its default value. */
-static void start_tables(Tokenizer *t, Protobuf b) {
-    while (protobuf_next(&b)) t->vocab += b.field == FIELD(1, BYTES);
-    if (t->vocab < 1 || t->vocab > 1 << 24)
-        die("%s: expected a SentencePiece model, 1..2^24 pieces, found %d pieces",
-            t->path, t->vocab);
-
-    t->slots = 16;
-    while (t->slots < 4 * (uint32_t)t->vocab) t->slots *= 2;
-    t->slot = xcalloc(t->slots, sizeof *t->slot);
-    memset(t->slot, 0xff, t->slots * sizeof *t->slot); /* all -1 */
-    memset(t->byte_id, 0xff, sizeof t->byte_id);
-    t->piece = xcalloc((size_t)t->vocab, sizeof *t->piece);
-
-    t->unk = -1;
-    t->shown_unk = (Piece){.text = (const uint8_t *)" \xe2\x81\x87 ", .len = 5};
-    t->model_type = 1;
-    t->dummy_prefix = 1;
-    t->trim_spaces = 1;
-    t->escapes = 1;
-}
-
-static void check_model(const Tokenizer *t, int byte_fallback) {
-    if (t->unk < 0) die("%s: expected an unknown piece (type 2), found none", t->path);
-    for (int i = 0; i < 256; i++)
-        if ((t->byte_id[i] >= 0) != byte_fallback)
-            die("%s: byte_fallback=%d, yet the piece of byte 0x%02X is %s", t->path,
-                byte_fallback, (unsigned)i, byte_fallback ? "missing" : "there");
-}
-
-Tokenizer *tokenizer_load(const char *path) {
-    Tokenizer *t = xcalloc(1, sizeof *t);
-    t->file = read_file(path, &t->size);
-    t->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-    t->crc = crc32_of(0, t->file, t->size);
-
-    Protobuf b = {.path = t->path, .p = t->file, .end = t->file + t->size};
-    start_tables(t, b);
-    int id = 0, byte_fallback = 0;
-    Part bos = {"<s>", 3}; /* text of the BOS piece */
-    while (protobuf_next(&b)) {
-        const Protobuf inner = {.path = t->path, .p = b.value, .end = b.value + b.len};
-        if (b.field == FIELD(1, BYTES)) {
-            add_piece(t, id, inner);
-            id++;
-        }
-        if (b.field == FIELD(2, BYTES)) read_trainer_spec(t, inner, &byte_fallback, &bos);
-        if (b.field == FIELD(3, BYTES)) read_normalizer_spec(t, inner);
-    }
-    if (!t->escapes) t->refuses = "spaces as they are";
-    if (t->model_type != 2) t->refuses = "another kind than BPE, 2";
-    check_model(t, byte_fallback);
-
-    t->bos = *find_piece(t, bos.data, bos.len, 1);
-    if (t->bos >= 0 && t->piece[t->bos].type != PIECE_CONTROL) t->bos = -1;
-    return t;
-}
-
-/* --------------------------------------------------------------------------- encoding */
-static uint8_t *append_space(uint8_t *end) {
-    memcpy(end, SPACE, 3);
-    return end + 3;
-}
-
-/* The library's Normalizer without a character map: spaces are trimmed and escaped, and
- * one is put in front. Returns (n_out) bytes, to free. */
-static uint8_t *normalize(const Tokenizer *t, const uint8_t *s, size_t n, size_t *n_out) {
-    uint8_t *out = xcalloc(3 * n + 4, 1), *end = out;
-    size_t i = 0;
-    if (t->trim_spaces)
-        while (i < n && s[i] == ' ') i++;
-    if (i < n && t->dummy_prefix) end = append_space(end);
-
-    for (; i < n; i++) {
-        if (s[i] != ' ') {
-            *end = s[i];
-            end++;
-        } else if (!t->trim_spaces || s[i - 1] != ' ') { /* trimmed: s[i - 1] exists */
-            end = append_space(end);
-        }
-    }
-    if (t->trim_spaces)
-        while (end - out >= 3 && !memcmp(end - 3, SPACE, 3)) end -= 3;
-    *n_out = (size_t)(end - out);
-    return out;
-}
-
-/* A stretch of text on its way from characters to pieces: a linked list of symbols, and a
- * tournament among them. Every node of a binary tree names the symbol below it whose
- * merge scores best, so that a merge costs log2(symbols) comparisons, three times. */
-typedef struct {
-    int at, len;    /* it is text[at, at + len) */
-    int prev, next; /* its neighbours, -1 at the ends */
-    float score;    /* of merging it with the next one; -INFINITY: no such piece */
-} Symbol;
-
-typedef struct {
-    const Tokenizer *t;
-    const uint8_t *text; /* normalised */
-    int cap, leaves;     /* leaves <= cap: a power of two, one leaf a symbol */
-    Symbol *sym;         /* (cap) the list starts at sym[0] */
-    int *best;           /* (2 * cap) the tree: root 1, children 2k and 2k + 1 */
-} Encoder;
-
-/* Symbol i, or the one after it, has changed: its score, and the tree above it. */
-static void rescore(Encoder *e, int i) {
-    Symbol *s = &e->sym[i];
-    s->score = -INFINITY;
-    if (s->next >= 0) {
-        const int len = s->len + e->sym[s->next].len;
-        const int id = *find_piece(e->t, e->text + s->at, (size_t)len, 0);
-        if (id >= 0) s->score = e->t->piece[id].score;
-    }
-
-    for (int k = (e->leaves + i) / 2; k > 0; k /= 2) { /* of equals the leftmost */
-        const int left = e->best[2 * k], right = e->best[2 * k + 1];
-        e->best[k] = e->sym[right].score > e->sym[left].score ? right : left;
-    }
-}
-
-/* Symbol i takes in the one after it, which leaves the list. */
-static void merge_with_next(Encoder *e, int i) {
-    Symbol *left = &e->sym[i];
-    const int gone = left->next;
-    Symbol *right = &e->sym[gone];
-    left->len += right->len;
-    left->next = right->next;
-    right->next = -1;
-    if (left->next >= 0) e->sym[left->next].prev = i;
-
-    rescore(e, gone);
-    rescore(e, i);
-    if (left->prev >= 0) rescore(e, left->prev);
-}
-
-/* Makes a symbol of each character of text[from, to), or of a byte that is in none. */
-static void split_characters(Encoder *e, size_t from, size_t to) {
-    int n = 0;
-    size_t i = from;
-    while (i < to) {
-        int len = utf8_len(e->text + i, to - i);
-        if (len == 0) len = 1;
-        e->sym[n] = (Symbol){.at = (int)i, .len = len, .prev = n - 1, .next = n + 1};
-        i += (size_t)len;
-        n++;
-    }
-    for (int k = n - 1; k < e->leaves; k++) e->sym[k].next = -1; /* unused leaves, too */
-}
-
-/* Merges the characters of text[from, to) into pieces: the list that starts at sym[0]. */
-static void merge_stretch(Encoder *e, size_t from, size_t to) {
-    e->leaves = 1;
-    while ((size_t)e->leaves < to - from) e->leaves *= 2;
-    if (e->cap < e->leaves) {
-        free(e->sym);
-        free(e->best);
-        e->cap = e->leaves;
-        e->sym = xcalloc((size_t)e->cap, sizeof *e->sym);
-        e->best = xcalloc(2 * (size_t)e->cap, sizeof *e->best);
-    }
-
-    split_characters(e, from, to);
-    for (int i = 0; i < e->leaves; i++) {
-        e->best[e->leaves + i] = i;
-        rescore(e, i);
-    }
-    while (e->sym[e->best[1]].score > -INFINITY) merge_with_next(e, e->best[1]);
-}
-
-/* Where U+2581 only ever starts a piece, no merge crosses one: words are encoded one by
- * one. Returns the end of the stretch of s (n) that starts at from. */
-static size_t stretch_end(const Tokenizer *t, const uint8_t *s, size_t from, size_t n) {
-    if (t->inner_space) return n;
-    size_t end = from + 1;
-    while (end < n && !starts_with_space(s + end, (int)(n - end))) end++;
-    return end;
-}
-
-/* The id of text (len), where both tables count; the unknown piece if there is none. */
-static int id_of_text(const Tokenizer *t, const uint8_t *text, size_t len) {
-    int id = *find_piece(t, text, len, 1);
-    if (id < 0) id = *find_piece(t, text, len, 0);
-    return id < 0 ? t->unk : id;
-}
-
-static size_t encode_most = 1 << 28; /* bytes at once; a test takes fewer */
-
-int *tokenizer_encode(const Tokenizer *t, const char *text, size_t len, size_t *n_out) {
-    if (t->refuses)
-        die("%s: cannot encode: it has model_type %d, %s; use ready-made shards or "
-            "another model",
-            t->path, t->model_type, t->refuses);
-    if (len > encode_most)
-        die("expected at most %zu bytes of text, found %zu; split it", encode_most, len);
-
-    size_t n, end, count = 0;
-    uint8_t *s = normalize(t, (const uint8_t *)text, len, &n);
-    Encoder e = {.t = t, .text = s};
-    const int byte_fallback = t->byte_id[0] >= 0;
-    int *out = xcalloc(n + 1, sizeof *out); /* no id stands for less than a byte */
-    int after_unk = 0;
-
-    for (size_t from = 0; from < n; from = end) {
-        end = stretch_end(t, s, from, n);
-        merge_stretch(&e, from, end);
-        for (int i = 0; i >= 0; i = e.sym[i].next) {
-            const uint8_t *p = s + e.sym[i].at;
-            const int bytes = e.sym[i].len, id = id_of_text(t, p, (size_t)bytes);
-            const int unk = id == t->unk;
-            if (unk && byte_fallback) {
-                for (int k = 0; k < bytes; k++) out[count++] = t->byte_id[p[k]];
-            } else if (!unk || !after_unk) { /* a run of unknown text is one unk */
-                out[count++] = id;
-            }
-            after_unk = unk;
-        }
-    }
-    free(s);
-    free(e.sym);
-    free(e.best);
-    *n_out = count;
-    return out;
-}
-
-/* --------------------------------------------------------------------------- decoding */
-static const Piece *shown_piece(const Tokenizer *t, int id) {
-    return id == t->unk ? &t->shown_unk : &t->piece[id];
-}
-
-char *tokenizer_decode(const Tokenizer *t, const int *ids, size_t n, size_t *len_out) {
-    size_t len = 0, cap = 1;
-    for (size_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->vocab)
-            die("%s: expected token ids of 0..%d, found %d", t->path, t->vocab - 1,
-                ids[i]);
-        cap += (size_t)shown_piece(t, ids[i])->len;
-    }
-
-    char *out = xcalloc(cap, 1);
-    /* does the next space in front of the text go? the first is the dummy prefix */
-    int drops = t->dummy_prefix || t->trim_spaces;
-    for (size_t i = 0; i < n; i++) {
-        const Piece *x = shown_piece(t, ids[i]);
-        if (x->type == PIECE_CONTROL) continue;
-        if (x->type == PIECE_BYTE) {
-            out[len++] = (char)strtol((const char *)x->text + 3, NULL, 16);
-            continue;
-        }
-        int k = 0;
-        while (k < x->len) {
-            const int space = starts_with_space(x->text + k, x->len - k);
-            if (space && drops && len == 0 && k == 0) {
-                drops = t->trim_spaces;
-            } else {
-                out[len++] = space ? ' ' : (char)x->text[k];
-            }
-            k += space ? 3 : 1;
-        }
-    }
-    *len_out = len;
-    return out;
-}
+/* Text to tokens and back, shards of tokens, the order of training: nothing of the model. */
+#include "data/tokenizer.h" /* any SentencePiece .model */
 
 /* ----------------------------------------------------------------------------- shards */
 /* The length of what stands before the digits of NAME_SPLIT_digits.bin, or before .bin in
@@ -5110,28 +4643,35 @@ typedef struct {
 } TextBytes;
 
 /* One more byte: what it adds to the text. The third one of U+2581 makes two of them go,
- * or all. */
+ * or all. A space that the tokenizer put in front is no text, however it is written. */
 static int spell_byte(TextBytes *b, uint8_t byte) {
+    const int in_front = b->t->dummy_space && !b->t->suffix && !b->t->escapes;
     b->last = (b->last << 8 | byte) & 0xFFFFFF;
     b->since++;
+    if (in_front && b->since == 1 && byte == ' ') return 0;
     if (b->last != 0xE29681) return 1;
     return b->since == 3 ? -2 : -1;
+}
+
+/* A document ends: so does its text, before a space that the tokenizer put behind it. */
+static int spell_end(TextBytes *b) {
+    const int space = b->last == 0xE29681 || (!b->t->escapes && (b->last & 255) == ' ');
+    const int behind = b->t->dummy_space && b->t->suffix && space;
+    b->since = 0;
+    b->last = 0;
+    return -behind;
 }
 
 static int spell_token(TextBytes *b, int id) {
     const Piece *x = &b->t->piece[id];
     int sum = 0;
     if (x->type == PIECE_CONTROL || x->type == PIECE_UNKNOWN) {
-        b->since = 0;
-        b->last = 0;
+        sum = spell_end(b);
     } else if (x->type != PIECE_BYTE) {
         for (int i = 0; i < x->len; i++) sum += spell_byte(b, x->text[i]);
-    } else if (b->t->escapes) {
+    } else {
+        if (!b->t->escapes) b->last = 0; /* three bytes that spell U+2581 are no space */
         sum = spell_byte(b, (uint8_t)byte_of_piece(x));
-    } else { /* three bytes that spell U+2581 are no space */
-        sum = 1;
-        b->since++;
-        b->last = 0;
     }
     return sum;
 }
@@ -5164,12 +4704,15 @@ static void refuse_unknown(const TextBytes *b, const char *path) {
             path, (long long)b->unknown, b->t->path);
 }
 
-static void refuse_wrong_table(const TextBytes *b, const char *path) {
+static void refuse_wrong_table(TextBytes *b, const char *path) {
+    const int behind = spell_end(b);
+    b->spelled += behind;
+    b->wrong += behind != 0;
     if (b->wrong)
         die("%s: expected the table of bytes per token to count the text, found %lld "
-            "bytes counted for %lld (in %lld tokens): %s spells spaces as bytes or has "
-            "unused pieces, and bits per byte would be wrong; use a tokenizer with "
-            "U+2581 as a piece",
+            "bytes counted for %lld (in %lld tokens): %s spells spaces as bytes, has "
+            "unused pieces or counts a space that it adds to each text, and bits per byte "
+            "would be wrong; use a tokenizer with U+2581 as a piece",
             path, (long long)b->counted, (long long)b->spelled, (long long)b->wrong,
             b->t->path);
     if (b->inner_spaces)
@@ -6444,6 +5987,8 @@ static void print_usage(FILE *f) {
         "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
         "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
         "       ./train_golf info    MODEL.golf\n"
+        "       ./train_golf encode  MODEL.golf|TOKENIZER.model [--lines=1] < TEXT\n"
+        "       ./train_golf decode  MODEL.golf|TOKENIZER.model [--lines=1] < IDS\n"
         "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf prepare --out=DIR --hold_out=FOLDER\n"
@@ -6476,6 +6021,7 @@ int help_main(void) {
     print_options("eval", EVAL, "");
     print_options("sample", SAMPLE, "");
     print_options("info", INFO, "");
+    print_options("encode, decode", TEXT, "");
     print_options("model (train; kept in the artifact)", MODEL, "");
     for (const System *const *s = all_systems; *s; s++) {
         char title[128];
@@ -7562,7 +7108,7 @@ int info_main(const char *path, int argc, char **argv) {
     return 0;
 }
 
-#include "data/prepare.c"       /* prepare_main: text to tokenizer and shards */
+#include "data/prepare.c" /* prepare_main: text to tokenizer and shards; encode, decode */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
 
@@ -7655,8 +7201,11 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "eval")) run = eval_main;
     if (!strcmp(command, "sample")) run = sample_main;
     if (!strcmp(command, "info")) run = info_main;
+    if (!strcmp(command, "encode")) run = encode_main;
+    if (!strcmp(command, "decode")) run = decode_main;
     if (!run)
-        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare, selftest or help",
+        die("unknown command '%s'; expected train, eval, sample, info, encode, decode, bench, "
+            "prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, rest, options_from);

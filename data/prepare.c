@@ -1,4 +1,5 @@
-/* ./train_golf prepare: text files -> a BPE tokenizer and token shards in one folder.
+/* ./train_golf prepare: text files -> a BPE tokenizer and token shards in one folder; and
+ * encode and decode, for the shell, at the end.
  *
  *     ./train_golf prepare --out=DIR --name=NAME [--vocab=1024] [--tokenizer=FILE]
  *                          [--seed=1] --train FILES... --val FILES...
@@ -528,13 +529,25 @@ static void write_tokenizer_model(const char *path, int vocab, const int *piece)
 /* ---------------------------------------------------------------------------- shards */
 typedef struct {
     const char *dir, *name, *split; /* of the files DIR/NAME_SPLIT_000000.bin, ... */
-    uint8_t *bytes;   /* (1024 + 2n) header and tokens of the present shard */
+    uint8_t *bytes; /* (1024 + 2 cap) header and tokens of the present shard */
+    int64_t cap;
     int64_t n, total; /* tokens in it, and in all before it */
     int shards;       /* before it */
 } ShardWriter;
 
+/* Room for twice as many tokens. */
+static void shard_writer_grow(ShardWriter *w) {
+    w->cap = MIN(MAX(2 * w->cap, 1 << 16), SHARD_MAX_TOKENS);
+    const size_t size = SHARD_HEADER + 2 * (size_t)w->cap;
+    uint8_t *bytes = realloc(w->bytes, size);
+    if (!bytes) die("out of memory: %zu bytes", size);
+    if (!w->bytes) memset(bytes, 0, SHARD_HEADER);
+    w->bytes = bytes;
+}
+
 static void shard_writer_flush(ShardWriter *w) {
     char file[1024];
+    if (!w->bytes) shard_writer_grow(w); /* a shard without tokens */
     put_u(w->bytes, SHARD_MAGIC, 4);
     put_u(w->bytes + 4, 1, 4);
     put_u(w->bytes + 8, (uint64_t)w->n, 4);
@@ -546,6 +559,7 @@ static void shard_writer_flush(ShardWriter *w) {
 }
 
 static void shard_writer_put(ShardWriter *w, int id) {
+    if (w->n == w->cap) shard_writer_grow(w);
     put_u(w->bytes + SHARD_HEADER + 2 * w->n, (uint64_t)id, 2);
     w->n++;
     if (w->n == SHARD_MAX_TOKENS) shard_writer_flush(w);
@@ -616,12 +630,14 @@ static void prepare_document(ShardWriter *w, const Tokenizer *t, Document *d, in
     } while (from < d->len);
 }
 
-static void print_notes(const SplitFacts *facts) {
+static void print_notes(const SplitFacts *facts, size_t bytes) {
     if (facts->spaced)
         printf("note: U+2581 became a space in %zu documents\n", facts->spaced);
     if (facts->changed)
-        printf("note: this tokenizer does not give %zu documents back exactly\n",
-               facts->changed);
+        printf(
+            "note: this tokenizer does not give %zu documents back exactly; what it makes "
+            "of them has %lld bytes, not %zu, and scores are of that\n",
+            facts->changed, (long long)facts->bytes.counted, bytes);
     if (facts->parts)
         printf("note: documents of more than %zu bytes were cut, at ends of lines where "
                "there are any, into %zu more\n",
@@ -645,13 +661,6 @@ static void report_split(ByteList *info, const char *split, size_t documents, si
 /* Writes one split as shards, and a line about it to the end of info. */
 static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, int exact,
                           ByteList *info) {
-    const size_t bytes = corpus_bytes(corpus);
-    size_t most = bytes + corpus->n; /* no token is shorter than a byte */
-    most += 3 * bytes / encode_most; /* of three parts in a row two are long */
-    if (!exact) most *= 3;           /* but for other models' prefixes */
-    most = MIN(most, SHARD_MAX_TOKENS);
-    w->bytes = xcalloc(SHARD_HEADER + 2 * most, 1);
-
     SplitFacts facts = {.bytes = {.t = t, .before = -1}};
     for (size_t i = 0; i < corpus->n; i++)
         prepare_document(w, t, &corpus->item[i], exact, &facts);
@@ -662,7 +671,7 @@ static void prepare_split(const Tokenizer *t, Corpus *corpus, ShardWriter *w, in
 
     report_split(info, w->split, corpus->n, corpus_bytes(corpus), w->total,
                  facts.bytes.counted);
-    print_notes(&facts);
+    print_notes(&facts, corpus_bytes(corpus));
 }
 
 /* --------------------------------------------------------------------------- command */
@@ -882,12 +891,10 @@ static const char *name_of_shards(const Shards *s) {
 
 static HeldPart held_part(const char *dir, const char *split, const Shards *s,
                           const Tokenizer *t) {
-    const int64_t most = MIN(s->tokens + 1, SHARD_MAX_TOKENS); /* with a BOS of its own */
     HeldPart part = {.bytes = {.t = t, .before = -1}};
     part.file.dir = dir;
     part.file.name = name_of_shards(s);
     part.file.split = split;
-    part.file.bytes = xcalloc(SHARD_HEADER + 2 * (size_t)most, 1);
     return part;
 }
 
@@ -950,4 +957,118 @@ int prepare_main(int argc, char **argv) {
     *unfinished = 0;
     printf("wrote %s\n", o.out);
     return 0;
+}
+
+/* --------------------------------------------------------------------- encode, decode */
+static int is_artifact(const char *path) {
+    char magic[8] = "";
+    FILE *f = fopen(path, "rb");
+    if (!f) return 0; /* whoever opens it next says so */
+    const size_t n = fread(magic, 1, 8, f);
+    fclose(f);
+    return n == 8 && !memcmp(magic, GOLF_MAGIC, 8);
+}
+
+/* The tokenizer in file path, or that of the model which the file is. */
+static const Tokenizer *text_tokenizer(const char *path, Config *how, int argc,
+                                       char **argv) {
+    Golf m;
+    if (is_artifact(path)) {
+        const Tokenizer *t = open_model(&m, how, path, argc, argv, TEXT);
+        golf_free(&m);
+        return t;
+    }
+    parse_options(how, argc, argv, TEXT);
+    if (*how->tokenizer)
+        die("--tokenizer=%s means nothing beside the tokenizer %s; leave one out",
+            how->tokenizer, path);
+    return tokenizer_load(path);
+}
+
+/* All of stdin, and a NUL behind it. */
+static ByteList read_input(void) {
+    ByteList input = {0};
+    uint8_t block[1 << 16];
+    size_t n = fread(block, 1, sizeof block, stdin);
+    while (n) {
+        push_bytes(&input, block, n);
+        n = fread(block, 1, sizeof block, stdin);
+    }
+    if (ferror(stdin)) die("standard input: cannot read: %s", strerror(errno));
+    LIST_PUSH(&input, 0);
+    input.n--;
+    return input;
+}
+
+static int end_output(void) {
+    if (fflush(stdout) || ferror(stdout))
+        die("standard output: cannot write: %s", strerror(errno));
+    return 0;
+}
+
+static void print_ids(const Tokenizer *t, const char *text, size_t len) {
+    size_t n;
+    int *ids = tokenizer_encode(t, text, len, &n);
+    for (size_t i = 0; i < n; i++) printf("%s%d", i ? " " : "", ids[i]);
+    putchar('\n');
+    free(ids);
+}
+
+static const char *behind_spaces(const char *p, const char *end) {
+    while (p < end && isspace((unsigned char)*p)) p++;
+    return p;
+}
+
+/* Decodes the ids in text (len), behind which stands something else or a NUL. */
+static void print_text(const Tokenizer *t, const char *text, size_t len) {
+    LIST_OF(int) ids = {0};
+    const char *end = text + len, *p = behind_spaces(text, end);
+    while (p < end) {
+        char *after;
+        errno = 0;
+        const long id = strtol(p, &after, 10);
+        if (after == p || errno || labs(id) > INT32_MAX)
+            die("standard input: expected ids of tokens with spaces between them, found "
+                "'%.20s' behind %zu ids",
+                p, ids.n);
+        LIST_PUSH(&ids, (int)id);
+        p = behind_spaces(after, end);
+    }
+
+    size_t n;
+    char *out = tokenizer_decode(t, ids.item, ids.n, &n);
+    fwrite(out, 1, n, stdout);
+    free(out);
+    free(ids.item);
+}
+
+/* Calls print() with all of the input, or with each of its lines and writes `behind`. */
+static void each_text(const Tokenizer *t, const Config *how,
+                      void (*print)(const Tokenizer *, const char *, size_t),
+                      const char *behind) {
+    ByteList input = read_input();
+    const char *p = (const char *)input.item, *end = p + input.n;
+    if (!how->lines) print(t, p, input.n);
+    while (how->lines && p < end) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        const char *line_end = newline ? newline : end;
+        print(t, p, (size_t)(line_end - p));
+        fputs(behind, stdout);
+        p = line_end + 1;
+    }
+    free(input.item);
+}
+
+int encode_main(const char *path, int argc, char **argv) {
+    Config how;
+    const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
+    each_text(t, &how, print_ids, "");
+    return end_output();
+}
+
+int decode_main(const char *path, int argc, char **argv) {
+    Config how;
+    const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
+    each_text(t, &how, print_text, "\n");
+    return end_output();
 }

@@ -5,8 +5,8 @@
 # that does not pass. The rows of a system stand in its file, behind `#elif defined BUGS`, and are built
 # with that system alone.
 #
-#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, input, files, fit, options, commands,
-#                                                     certify
+#     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, tokenizer, input, files, fit, options,
+#                                                     commands, certify
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -25,12 +25,12 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/certify.h
+    echo train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/check/certify.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
     mkdir -p "$1/dev" "$1/data"
-    cp train_golf.c golf.h test_golf.c "$1" && cp data/prepare.c "$1/data"
+    cp train_golf.c golf.h test_golf.c "$1" && cp data/*.[ch] "$1/data"
     cp -r dev/systems dev/check dev/bench "$1/dev"
     { [ -z "$2" ] || grep "\"$2.h\"" dev/systems/systems.h; } > "$1/dev/systems/systems.h"
 }
@@ -277,24 +277,72 @@ bug coder-forgets-a-carry float kernels coder "$(in_ coder_carry)s/while (++\*q 
 bug coder-never-learns float kernels coder "$(in_ coded_bit)s/node->n += node->n < 255;/node->n = 0;/"
 bug coder-takes-a-byte-less float kernels coder "$(in_ coded_stream)s/ && (!reading || r.at == r.end)//; $(in_ read_coded)s/int good = at\[n\] == len;/int good = at[n] <= len + 1;/"
 # input
-bug merge-rightmost-first float input encoding "$(in_ rescore)s/e->sym\[right\].score > e->sym/e->sym[right].score >= e->sym/"
-bug merge-forgets-its-left float input naively "$(in_ merge_with_next)s/if (left->prev >= 0) rescore(e, left->prev);//"
-bug spaces-kept float input default "$(in_ normalize)s/!t->trim_spaces || s\[i - 1\] != ' '/1/"
-bug every-unknown-letter float input default "$(in_ tokenizer_encode)s/!unk || !after_unk/1/"
-bug twins-accepted float input models "$(in_ add_piece)s/if (other >= 0)/if (0)/"
+bug merge-rightmost-first float tokenizer encoding "$(in_ rescore)s/e->sym\[right\].score > e->sym/e->sym[right].score >= e->sym/"
+bug merge-forgets-its-left float tokenizer naively "$(in_ merge_with_next)s/if (left->prev >= 0) rescore(e, left->prev);//"
+bug every-unknown-letter float tokenizer default "$(in_ put_id)s/!unk || !to->after_unk/1/"
+bug twins-accepted float tokenizer models "$(in_ add_piece)s/if (other >= 0)/if (0)/"
+bug unused-twins-accepted float tokenizer models "$(in_ is_reserved)s/type == PIECE_BYTE/type == PIECE_BYTE || type == PIECE_UNUSED/"
+bug user-defined-bytes-accepted float tokenizer models "$(in_ add_piece)s/ && !is_plain_text(x)/ \&\& 0/"
+bug kinds-of-the-future float tokenizer models "$(in_ ready_to_encode)s/own->model_type > CHARACTER/0/"
+bug control-pieces-in-a-text float tokenizer facts "$(in_ put_id)s/if (t->piece\[id\].type == PIECE_CONTROL)/if (0)/"
+bug user-defined-merges float tokenizer facts "$(in_ merge_score)s/if (s->user || next->user)/if (0)/"
+bug user-defined-shortest float tokenizer facts "$(in_ trie_longest)s/longest = i;/return i;/"
+bug user-defined-mapped float tokenizer normalising "$(in_ map_prefix)s/trie_longest(&t->own->user, s, n)/0 * n/"
+bug unused-pieces-as-ids float tokenizer facts "$(in_ put_symbol)s/== PIECE_UNUSED ? e->split\[id\] : 0/== PIECE_UNUSED ? 0 : 0/"
+bug unused-unigrams-taken float tokenizer facts "$(in_ offer_pieces)s/ || t->piece\[id\].type == PIECE_UNUSED//"
+bug sums-compared-as-floats float tokenizer facts "$(in_ offer)s/!(score > (double)to->score)/!((float)score > to->score)/"
+bug last-of-equal-paths float tokenizer "unigrams, naively" "$(in_ offer)s/!(score > /!(score >= /"
+bug unknown-without-penalty float tokenizer facts "$(in_ offer_pieces)s/lowest - 10/lowest/"
+bug bonus-of-a-user-forgotten float tokenizer facts "$(in_ piece_score)s/if (x->type != PIECE_USER)/if (1)/"
+bug cut-where-pieces-lie float tokenizer stretches "$(in_ spaces_meet)s/BETWEEN_SPACES : AFTER_SPACE/AFTER_SPACE : AFTER_SPACE/"
+bug cut-before-every-space float tokenizer stretches "$(in_ spaces_meet)s/before == 0 \&\& space/0/"
+bug cut-behind-every-space float tokenizer stretches "$(in_ spaces_meet)s/BETWEEN_SPACES : AFTER_SPACE/BETWEEN_SPACES : 0/"
+bug long-pieces-refused float tokenizer "long pieces" "s/PIECE_MOST = 4095/PIECE_MOST = 255/"
+# character maps
+bug map-takes-the-shortest float tokenizer normalising "$(in_ map_longest)s/if (!(unit \& UNIT_ENDS)) continue;/if (longest || !(unit \& UNIT_ENDS)) continue;/"
+bug map-offsets-unshifted float tokenizer normalising "$(in_ unit_offset)s/<< ((unit \& 1 << 9) >> 6)/<< 0/"
+bug broken-bytes-kept float tokenizer normalising "$(in_ map_prefix)s/!len \&\& !t->own->keeps_bytes/0/"
+bug broken-bytes-lost float tokenizer "encoding" "$(in_ map_prefix)s/!len \&\& !t->own->keeps_bytes/!len/"
+bug spaces-kept float tokenizer default "$(in_ append_mapped)s/if (after_space)/if (0)/"
+bug spaces-in-front-kept float tokenizer normalising "$(in_ normalise_text)s/while (t->trim_spaces \&\& i < n)/while (0)/"
+bug spaces-behind-kept float tokenizer normalising "$(in_ normalise_text)s/while (ends_with_space(t, &to))/while (0)/"
+bug suffix-in-front float tokenizer normalising "$(in_ normalise_text)s/ \&\& !t->suffix//"
+bug map-of-any-size float tokenizer "sizes of maps" "$(in_ load_map)s/ || size > blob.len - 4//"
+bug map-of-odd-size float tokenizer "sizes of maps" "$(in_ load_map)s/ || size % 4//"
+bug map-root-a-leaf float tokenizer "broken maps" "$(in_ check_map)s/m->unit\[0\] \& (UNIT_LEAF | UNIT_ENDS)/0/"
+bug map-offsets-unchecked float tokenizer "broken maps" "$(in_ check_units)s/(base | 0xFF) >= m->units/0/"
+bug map-block-half-outside float tokenizer "broken maps" "$(in_ check_units)s/(base | 0xFF) >= m->units/base > m->units/"
+bug map-circles-accepted float tokenizer "broken maps" "$(in_ check_units)s/if (depth + x.bytes > MAP_KEY_MOST)/if (0)/"
+bug map-keys-that-join float tokenizer "broken maps" "$(in_ check_units)s/depth + x.bytes > MAP_KEY_MOST/depth > MAP_KEY_MOST/"
+bug map-nested-at-will float tokenizer "broken maps" "$(in_ check_units)s/if (x.keys > MAP_NESTED_MOST)/if (0)/"
+bug map-ends-without-leaves float tokenizer "broken maps" "$(in_ check_leaf)s/if (!(leaf \& UNIT_LEAF))/if (0)/"
+bug map-texts-behind float tokenizer "broken maps" "$(in_ check_leaf)s/if (place >= m->len)/if (place > m->len)/"
+bug map-texts-inside float tokenizer "broken maps" "$(in_ check_leaf)s/if ((m->text\[place\] \& 0xC0) == 0x80)/if (0)/"
+bug map-text-unended float tokenizer "broken maps" "$(in_ check_map)s/!m->len || m->text\[m->len - 1\]/!m->len/"
+bug map-text-broken float tokenizer "broken maps" "$(in_ check_map)s/if (!len) refuse_map(path, .a text that is no UTF-8.);/if (!len) return;/"
+# encode, decode, prepare
+bug lines-as-one-text float tokenizer commands "$(in_ each_text)s/if (!how->lines)/if (1)/; $(in_ each_text)s/while (how->lines \&\& /while (0 \&\& /"
+bug ids-that-are-words float tokenizer commands "$(in_ print_text)s/after == p || //"
+bug full-disk-unsaid float tokenizer commands "$(in_ end_output)s/fflush(stdout) || ferror(stdout)/0/"
+bug tokenizer-of-another float tokenizer "of models" "$(in_ open_model)s/tok->crc != crc ||/0 \&\& tok->crc != crc ||/"
+bug two-tokenizers-taken float tokenizer commands "$(in_ text_tokenizer)s/if (\*how->tokenizer)/if (0)/"
+bug shards-of-one-size float tokenizer grows "$(in_ shard_writer_put)s/if (w->n == w->cap) shard_writer_grow(w);/if (!w->cap) shard_writer_grow(w); if (w->n == 30000) w->n--;/"
 bug epochs-in-file-order float input order "$(in_ shards_train_row)s/shuffled(row % windows, windows, key)/(row % windows)/"
 bug one-order-for-all-seeds float input order "$(in_ shards_train_row)s/hash64(seed, /hash64(1, /"
 bug prefix-of-another-name float input names "$(in_ open_split_files)s/ || strncmp(name, first, (size_t)prefix)//"
 bug names-with-numbers-alone float input names "$(in_ shard_prefix)s/const int numbered = .*/const int numbered = 1;/"
 bug shards-of-32-bits-unnamed float input shards "$(in_ open_shard)s/== LLAMA3_MAGIC/== 0/"
-bug spaces-inside-as-three-bytes float input tables "$(in_ add_piece)s/ - 2 \* x->inner_spaces//"
+bug spaces-inside-as-three-bytes float input tables "$(in_ count_piece)s/ - 2 \* x->inner_spaces//"
 bug bytes-that-spell-a-space float input bytes "$(in_ spell_byte)s/if (b->last != 0xE29681)/if (1)/"
 bug first-space-counted float input bytes "$(in_ spell_byte)s/b->since == 3 ? -2 : -1/-1/"
 bug bytes-never-checked float input "no wrong score" "$(in_ open_split)s/if (!strcmp(split, .val.))/if (0)/"
 bug table-never-checked float input tables "$(in_ refuse_wrong_table)s/if (b->wrong)/if (0)/"
 bug unknown-text-scored float input tables "$(in_ refuse_unknown)s/if (b->unknown)/if (0)/"
 bug marks-of-case-scored float input tables "$(in_ check_text_bytes)s/if (b.shifts)/if (0)/"
-bug space-as-it-is float input tables "$(in_ spell_token)s/ else if (b->t->escapes)/ else if (1)/"
+bug space-as-it-is float input tables "$(in_ spell_token)s/if (!b->t->escapes) b->last = 0;//"
+bug space-in-front-counted float input tables "$(in_ spell_byte)s/in_front && b->since == 1/0/"
+bug space-behind-counted float input tables "$(in_ spell_end)s/return -behind/return 0 * behind/"
+bug last-space-behind-counted float input tables "$(in_ refuse_wrong_table)s/b->wrong += behind != 0;//"
 bug prepared-all-the-same float input "no wrong score" "$(in_ prepare_split)s/^ *refuse_wrong_table.*//"
 bug files-of-bytes-ignored float input files "$(in_ golf_eval)s/if (val->bytes) s.bytes/if (0) s.bytes/"
 bug bytes-a-token-late float input files "$(in_ given_bytes)s/shards_read(bytes, at,/shards_read(bytes, at - 1,/"

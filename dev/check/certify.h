@@ -156,7 +156,7 @@ static int64_t document_bytes(const Tokenizer *tok, const int *text, int64_t fro
     size_t len = 0;
     if (from == to) return 0;
     free(tokenizer_decode(tok, text + from, (size_t)(to - from), &len));
-    const int drops = tok->dummy_prefix || tok->trim_spaces; /* decoding does, then */
+    const int drops = tok->dummy_space || tok->trim_spaces; /* decoding does, then */
     return (int64_t)len - (!drops && tok->piece[text[from]].leading_space);
 }
 

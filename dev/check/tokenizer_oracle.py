@@ -6,7 +6,7 @@
 Compares, for every piece, the bytes-per-token table; for every TEXT file and for some hundred
 awkward strings, the ids and the text decoded from them; for random ids, the decoding. PROGRAM is
 a built tokenizer_ids.c; without it the script builds one. Exit status 1 on any difference.
-Needs python3-sentencepiece. A model with a character map is compared without encoding."""
+Needs python3-sentencepiece."""
 import os, random, subprocess, sys, tempfile
 import sentencepiece
 

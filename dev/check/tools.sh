@@ -113,7 +113,7 @@ with() { # WHAT FOLDER: its tools before the others
     PATH=$2:$PATH
     get_texts "$1"
     facts
-    check "$1: the size of the code" has "DGOLF_CODE_BYTES=$(cat train_golf.c golf.h | wc -c | tr -d ' ') "
+    check "$1: the size of the code" has "DGOLF_CODE_BYTES=$(cat train_golf.c golf.h data/tokenizer.h | wc -c | tr -d ' ') "
     check "$1: what make found" has "$found"
     check "$1: names.sh" sh -c "$shell dev/check/names.sh > /dev/null"
     check "$1: golden.sh" sh -c "$shell dev/check/golden.sh '^tiny$' > '$tmp/out' 2>&1"

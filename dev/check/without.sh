@@ -10,7 +10,7 @@ trap 'exit 1' HUP INT TERM
 passed=0 failed=0
 mkdir "$tmp/data" "$tmp/dev"
 cp -r Makefile train_golf.c golf.h test_golf.c "$tmp"
-cp data/prepare.c "$tmp/data"
+cp data/*.[ch] "$tmp/data"
 cp -r dev/systems dev/check dev/bench "$tmp/dev"
 for name; do
     sed "/\"$name\.h\"/d" dev/systems/systems.h > "$tmp/dev/systems/systems.h"
