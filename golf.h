@@ -114,6 +114,8 @@ enum {
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
+    X(TRAIN | QUIET, INT, accum, "1", "1|2|4|8|16|32|64|128|256|512|1024", \
+      "G, groups that a step's B sequences go through the model in: memory for B/G") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of matrices that AdamW trains") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "peak rate of the projections with Muon") \
@@ -209,6 +211,20 @@ typedef struct {
 
 /* Sizes that follow from the options. */
 static inline int head_dim(const Config *c) { return c->width / c->heads; }
+/* --accum: a step's batch goes through the model in groups of rows, one after another. */
+static inline int group_rows(const Config *c) { return c->batch / c->accum; }
+static inline size_t group_tokens(const Config *c) {
+    return (size_t)group_rows(c) * (size_t)c->seq;
+}
+static inline size_t step_tokens(const Config *c) {
+    return (size_t)c->batch * (size_t)c->seq;
+}
+/* Groups are halved so often down to one: --accum is a power of two. */
+static inline int halvings(const Config *c) {
+    int count = 0;
+    for (int groups = c->accum; groups > 1; groups /= 2) count++;
+    return count;
+}
 /* RoPE turns numbers in pairs, all or half of them. */
 static inline int rope_step(const Config *c) { return c->rope == ROPE_HALF ? 4 : 2; }
 static inline int kv_heads(const Config *c) {
@@ -650,6 +666,8 @@ typedef struct {
     Panels forward, back;
 } Packed; /* W for y = x W^T and for dx = dy W, each as codes or numbers */
 
+enum { HALVINGS = 10 }; /* of --accum, at most */
+
 enum {
     CHUNK = 42,             /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = STEP_ROWS, /* 28: the same for the head, whose rows are V long */
@@ -671,7 +689,9 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *eff;                               /* (n_params) what the forward pass uses */
+    real *half
+        [HALVINGS]; /* (n_params) gradients of one half of some groups, see golf_step */
+    real *eff;      /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */

@@ -3196,7 +3196,8 @@ static void init_masters(Golf *m) {
 /* Dies when the parameters alone need more than the machine has: Linux promises any amount
  * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, else 1 and 1. */
 static void check_memory(const Golf *m, int train) {
-    const double each = train ? 5 * sizeof(real) + 3 : sizeof(real) + 1;
+    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
+    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
     const double need = each * (double)m->n_params;
     const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (there > 0 && need > there)
@@ -3221,6 +3222,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     if (!train) return;
     m->master = owned_reals(m, m->n_params);
     m->grad = owned_reals(m, m->n_params);
+    for (int i = 0; i < halvings(c); i++) m->half[i] = owned_reals(m, m->n_params);
     m->moment1 = owned_reals(m, m->n_params);
     m->moment2 = owned_reals(m, m->n_params);
     m->mask = owned(m, m->n_params, 1);
@@ -5634,6 +5636,10 @@ static void config_check(const Config *c) {
         die("--fit=coded steers the steps of the embedding's codes: expected --embed_bits=3 to 8, "
             "found %d",
             c->embed_bits);
+    if (c->batch % c->accum)
+        die("--batch=%d: expected a multiple of --accum=%d, whose groups are of equally many "
+            "sequences",
+            c->batch, c->accum);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
@@ -6950,14 +6956,34 @@ static void stop_if_diverged(int step, double loss, double norm, double scale) {
         step, loss, norm);
 }
 
+/* The loss of groups first .. first + n - 1 of a batch, and its gradient in m->grad: the means
+ * of those of two halves, and so on down to one group. Thus a half has the same numbers whoever
+ * computes it. half: for each halving one more gradient. */
+static double groups_backward(Golf *m, const int *x, const int *y, int first, int n,
+                              real **half) {
+    const Config *c = &m->config;
+    real *grad = m->grad;
+    if (n == 1) {
+        const size_t at = (size_t)first * group_tokens(c);
+        const double loss = golf_forward(m, x + at, y + at, group_rows(c), c->seq);
+        golf_backward(m, x + at, group_rows(c), c->seq);
+        return loss;
+    }
+    const double left = groups_backward(m, x, y, first, n / 2, half + 1);
+    m->grad = *half;
+    const double right = groups_backward(m, x, y, first + n / 2, n / 2, half + 1);
+    m->grad = grad;
+    FOR_RANGE(i, 0, m->n_params) grad[i] = (grad[i] + half[0][i]) / 2;
+    return (left + right) / 2;
+}
+
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, step);
     }
-    const double loss = golf_forward(m, x, y, c->batch, c->seq);
-    golf_backward(m, x, c->batch, c->seq);
+    const double loss = groups_backward(m, x, y, 0, c->accum, m->half);
     const double norm = golf_grad_norm(m);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     stop_if_diverged(step, loss, norm, scale);
@@ -7056,7 +7082,7 @@ static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, in
            c.minutes, ms, c.steps, m->config.steps);
     golf_free(m);
     golf_init(m, &c, 1);
-    golf_buffers(m, (size_t)c.batch * (size_t)c.seq);
+    golf_buffers(m, group_tokens(&c));
 }
 
 static volatile sig_atomic_t stop_signal;
@@ -7069,9 +7095,10 @@ typedef struct {
 } StepReport;
 
 static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
-    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step, (size_t)step * m->N,
-            r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
-            (double)m->N / r->seconds);
+    const size_t tokens = step_tokens(&m->config);
+    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step,
+            (size_t)step * tokens, r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
+            (double)tokens / r->seconds);
     EACH_SYSTEM(s, m) {
         if ((*s)->log_row) (*s)->log_row(m, log);
     }
@@ -7083,11 +7110,12 @@ static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
 static void show_step(const Golf *m, int step, int last, double seconds_left,
                       const StepReport *r) {
     const int tty = isatty(1), eta = (int)seconds_left;
+    const double tokens = (double)step_tokens(&m->config);
     if (!tty && step % 10 && !last && !*r->bpb) return;
     if (tty) fputs("\r\033[K", stdout);
     printf("step %d/%d  loss %.4f  ", step, m->config.steps, r->loss);
     if (*r->bpb) printf("%s bpb  ", r->bpb);
-    printf("%.0f tok/s  ETA %d:%02d", (double)m->N / r->seconds, eta / 60, eta % 60);
+    printf("%.0f tok/s  ETA %d:%02d", tokens / r->seconds, eta / 60, eta % 60);
     if (!tty || *r->bpb || last) putchar('\n');
     fflush(stdout);
 }
@@ -7122,7 +7150,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     signal(SIGTERM, SIG_DFL);
     run->seconds = now() - started;
     if (run->seconds > 0)
-        run->tok_per_s = (double)m->N * (run->steps - first) / run->seconds;
+        run->tok_per_s = (double)step_tokens(c) * (run->steps - first) / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
            (int)stop_signal, run->steps);
@@ -7281,7 +7309,7 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     printf("%.2f MFLOP per token; %d threads, %s\n", flops_per_token(c) / 1e6,
            omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
-           (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+           (long long)train->tokens, c->steps, step_tokens(c), run->steps, c->out);
     if (!GOLF_FMA)
         puts(
             "slow: this build has no fused multiply-add, so they are computed from doubles");
@@ -7290,8 +7318,8 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     }
 }
 
-/* RMS of the stream behind each phase, at full depth, on the last batch: a run that had
- * nothing left to train has them, too. */
+/* RMS of the stream behind each phase, at full depth, on the last batch, or its first group: a
+ * run that had nothing left to train has them, too. */
 static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     const Config *c = &m->config;
     real *rms = xcalloc((size_t)m->phases, sizeof(real));
@@ -7299,7 +7327,7 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, -1);
     }
-    golf_forward(m, x, NULL, c->batch, c->seq);
+    golf_forward(m, x, NULL, group_rows(c), c->seq);
     for (int i = 0; i < m->n_visits; i++) {
         const int p = m->visits[i];
         rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
@@ -7359,9 +7387,10 @@ int train_main(int argc, char **argv) {
     make_folder(c);
 
     golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    golf_buffers(&m, group_tokens(c));
     c = &m.config;
-    int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
+    const size_t tokens = step_tokens(c);
+    int *x = xcalloc(tokens + 1, sizeof(int)), *y = xcalloc(tokens, sizeof(int));
     const char *ckpt = path_of(c->out, "ckpt.bin");
     const int resumes = c->resume && !access(ckpt, F_OK);
     if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
