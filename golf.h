@@ -209,6 +209,14 @@ typedef struct {
     const char *file; /* where its row stands: the core's, or a system's */
 } Option;
 
+/* Ranks: processes that train one model together. The plain program is one of one; see the end
+ * of this file. */
+#ifdef GOLF_MPI
+static int my_rank, ranks;
+#else
+enum { my_rank = 0, ranks = 1 };
+#endif
+
 /* Sizes that follow from the options. */
 static inline int head_dim(const Config *c) { return c->width / c->heads; }
 /* --accum: a step's batch goes through the model in groups of rows, one after another. */
@@ -219,10 +227,10 @@ static inline size_t group_tokens(const Config *c) {
 static inline size_t step_tokens(const Config *c) {
     return (size_t)c->batch * (size_t)c->seq;
 }
-/* Groups are halved so often down to one: --accum is a power of two. */
+/* The groups of a rank are halved so often down to one: they are a power of two. */
 static inline int halvings(const Config *c) {
     int count = 0;
-    for (int groups = c->accum; groups > 1; groups /= 2) count++;
+    for (int groups = c->accum / ranks; groups > 1; groups /= 2) count++;
     return count;
 }
 /* RoPE turns numbers in pairs, all or half of them. */
@@ -890,10 +898,45 @@ int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
+ * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
+ * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
+ * alone writes files and speaks. The plain program is one rank, and does what stands here. */
+/* clang-format off */
+#ifdef GOLF_MPI
+#define ONE_RANK(...) ;
+#else
+#define ONE_RANK(...) { __VA_ARGS__ }
+#endif
+static inline void ranks_start(char **argv) ONE_RANK((void)argv;)
+/* Before a message: one that all ranks have is told by the first. */
+static inline void ranks_error(void) ONE_RANK()
+/* Dies unless all ranks have one program, these options and these texts (NULL: none). */
+static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val)
+    ONE_RANK((void)c; (void)train; (void)val;)
+/* All ranks get all moments; dies unless they have the same model. */
+static inline void ranks_meet(const Golf *m) ONE_RANK((void)m;)
+/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
+static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return loss;)
+/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
+    ONE_RANK((void)m; (void)t; (void)copy; return 1;)
+static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
+/* The losses of up to `ranks` times the tokens that the buffers hold. */
+static inline const real *ranks_losses(Golf *m, const Rows *r)
+    ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
+static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */
+/* What rank 0 reads there. */
+static inline uint8_t *ranks_read(const char *path, size_t *len)
+    ONE_RANK(return read_file(path, len);)
+static inline void ranks_report(void) ONE_RANK() /* what a step of `bench` sent */
+#undef ONE_RANK
+    /* clang-format on */
+
+    /* ------------------------------------------------------------------------------------------
  * Seams: where further systems join. The core is complete without any;
  * dev/systems/systems.h lists those that are compiled in, a line each, and
  * dev/systems/README.md says how one is written. */
-typedef struct { /* n tokens from n0 on in phase p, and their buffers */
+    typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
     PhaseBuffers s;
     Flow f;

@@ -63,6 +63,7 @@ _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     if (instead_of_dying) longjmp(*instead_of_dying, 1);
     va_start(ap, fmt);
     fflush(stdout);
+    ranks_error();
     fprintf(stderr, "%s:%d: error: ", file, line);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
@@ -127,6 +128,7 @@ static int put_parts(FILE *f, const Part *parts, int n) {
 
 void write_parts(const char *path, const Part *parts, int n) {
     char tmp[4200];
+    if (my_rank) return;
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     FILE *f = fopen(tmp, "wb");
     const int ok = f && put_parts(f, parts, n) && !rename(tmp, path);
@@ -171,6 +173,11 @@ static const char *path_of(const char *dir, const char *file) {
     if (snprintf(path, sizeof *ring, "%s/%s", dir, file) >= (int)sizeof *ring)
         die("%.60s...: expected a path under 2,000 bytes, found a longer one", dir);
     return path;
+}
+
+/* Does the run folder, that of rank 0, hold this file? */
+static int run_has(const Config *c, const char *file) {
+    return ranks_most(!my_rank && !access(path_of(c->out, file), F_OK));
 }
 
 /* "runs/mine/" is "runs/mine": names are made by adding to it. */
@@ -4500,8 +4507,9 @@ void golf_muon(Golf *m, int step, double grad_scale) {
         const Tensor *t = m->tensor + i / m->copies;
         const int copy = i % m->copies;
         if (!is_for_muon(c, t) || !t->n || copy >= t->stored_copies) continue;
-        muon_matrix(m, t, copy, rate, keep, (real)grad_scale);
+        if (ranks_own(m, t, copy)) muon_matrix(m, t, copy, rate, keep, (real)grad_scale);
     }
+    ranks_share(m);
 }
 
 /* ==== 7. Tokenizer and data ========================================================= */
@@ -5943,7 +5951,7 @@ typedef struct {
 
 static Artifact artifact_open(const char *path) {
     Artifact a;
-    a.file = read_file(path, &a.size);
+    a.file = ranks_read(path, &a.size);
     if (a.size < ARTIFACT_FIXED || memcmp(a.file, GOLF_MAGIC, 8))
         die("%s: expected a model.golf artifact, found something else; train writes one",
             path);
@@ -6067,7 +6075,7 @@ typedef struct {
 static Checkpoint ckpt_open(const char *path) {
     Checkpoint k;
     size_t size;
-    uint8_t *file = k.file = read_file(path, &size);
+    uint8_t *file = k.file = ranks_read(path, &size);
     if (size < CKPT_FIXED_1 + 4 || memcmp(file, CKPT_MAGIC, 8))
         die("%s: expected a checkpoint of this program, found something else", path);
     const size_t version = get_u(file + 8, 4), number = get_u(file + 12, 4);
@@ -6186,13 +6194,14 @@ static int is_new(const Golf *m, const Rows *r, int n) {
 
 /* Adds new tokens to s. */
 static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
-    golf_forward(m, r->x, r->y, r->B, r->T);
+    const real *loss = ranks_losses(m, r);
     for (int n = 0; n < r->B * r->T; n++) {
         if (!is_new(m, r, n)) continue;
-        s->nll += (double)m->loss[n];
+        s->nll += (double)loss[n];
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
+            if (ranks > 1) break; /* other ranks have the streams of other rows */
             if ((*sys)->scored) (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
@@ -6219,10 +6228,11 @@ static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
  * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
-              rows = (int)(m->N / (size_t)T);
+              rows = ranks * (int)(m->N / (size_t)T);
     const int64_t total = tokens_to_score(m, val, stride, limit);
     const int train = m->train;
-    int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
+    const size_t most = (size_t)ranks * m->N;
+    int *x = xcalloc(2 * most + 1, sizeof(int)), *y = x + most + 1;
     Score s = {0};
     EACH_SYSTEM(sys, m) {
         if ((*sys)->step && m->master) (*sys)->step(m, -1);
@@ -6983,7 +6993,9 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, step);
     }
-    const double loss = groups_backward(m, x, y, 0, c->accum, m->half);
+    const int groups = c->accum / ranks; /* of this rank */
+    const double mine = groups_backward(m, x, y, my_rank * groups, groups, m->half);
+    const double loss = ranks_mean(m, mine);
     const double norm = golf_grad_norm(m);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     stop_if_diverged(step, loss, norm, scale);
@@ -7007,9 +7019,10 @@ static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf",
 static void make_folder(const Config *c) {
     char path[1100];
     for (int i = 0; i < 4; i++)
-        if (!c->resume && !c->overwrite && !access(path_of(c->out, run_files[i]), F_OK))
+        if (!c->resume && !c->overwrite && run_has(c, run_files[i]))
             die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out",
                 c->out, run_files[i]);
+    if (my_rank) return;
     for (size_t i = 1; i <= strlen(c->out); i++) {
         if (c->out[i] && c->out[i] != '/') continue;
         snprintf(path, sizeof path, "%.*s", (int)i, c->out);
@@ -7044,6 +7057,7 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
 static FILE *open_log(const Golf *m, int step) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "log.tsv");
+    if (my_rank) return fopen("/dev/null", "w");
     FILE *log = fopen(path, "a+");
     if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
@@ -7078,6 +7092,7 @@ static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, in
     }
     const double ms = 500 * (now() - t), fit = 60000 * c.minutes / ms;
     if (fit < c.steps) c.steps = fit < 1 ? 1 : (int)fit;
+    c.steps = ranks_most(c.steps);
     printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n",
            c.minutes, ms, c.steps, m->config.steps);
     golf_free(m);
@@ -7139,12 +7154,14 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(r.bpb, sizeof r.bpb, "%.6f",
                      golf_eval(m, tok, val, 0, c->val_tokens).bpb);
-        stop = stop_signal; /* read once: what stops also saves */
+        stop = ranks_most(stop_signal); /* read once: what stops also saves */
         log_step(m, log, step, &r);
         show_step(m, step, end || stop,
                   (now() - started) / (step - first) * (c->steps - step), &r);
-        if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0))
+        if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0)) {
+            ranks_meet(m);
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
+        }
     }
     signal(SIGINT, SIG_DFL); /* scoring may be cut short */
     signal(SIGTERM, SIG_DFL);
@@ -7153,8 +7170,8 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         run->tok_per_s = (double)step_tokens(c) * (run->steps - first) / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
-           (int)stop_signal, run->steps);
-    exit(128 + stop_signal);
+           stop, run->steps);
+    exit(128 + stop);
 }
 
 /* ---- Options that mean nothing beside the others. */
@@ -7273,7 +7290,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
             c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
-    const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    const int resumes = c->resume && run_has(c, "ckpt.bin");
     if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
     check_cap(c);
     return tok;
@@ -7306,8 +7323,9 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     else
         printf("artifact at most %zu bytes of %d / %g; ", artifact_bytes(c), c->cap,
                c->squeeze);
-    printf("%.2f MFLOP per token; %d threads, %s\n", flops_per_token(c) / 1e6,
-           omp_get_max_threads(), GOLF_ISA);
+    printf("%.2f MFLOP per token; ", flops_per_token(c) / 1e6);
+    if (ranks > 1) printf("%d ranks, each with ", ranks);
+    printf("%d threads, %s\n", omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, step_tokens(c), run->steps, c->out);
     if (!GOLF_FMA)
@@ -7381,6 +7399,7 @@ int train_main(int argc, char **argv) {
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
             "text or a smaller --seq",
             c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
+    ranks_compare(c, train, val);
     golf_layout(&m, c);
     check_donor(&m);
     check_memory(&m, 1);
@@ -7392,8 +7411,8 @@ int train_main(int argc, char **argv) {
     const size_t tokens = step_tokens(c);
     int *x = xcalloc(tokens + 1, sizeof(int)), *y = xcalloc(tokens, sizeof(int));
     const char *ckpt = path_of(c->out, "ckpt.bin");
-    const int resumes = c->resume && !access(ckpt, F_OK);
-    if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
+    const int resumes = c->resume && run_has(c, "ckpt.bin");
+    if (c->resume && !resumes && run_has(c, "model.golf"))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again",
             c->out);
     if (!resumes && c->minutes > 0) fit_minutes(&m, tok, train, x, y);
@@ -7403,8 +7422,9 @@ int train_main(int argc, char **argv) {
         run.steps = (int)ckpt_load(&m, ckpt);
     }
     const int first = run.steps;
+    ranks_meet(&m);
     FILE *log = open_log(&m, first);
-    if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK)) {
+    if (first == c->steps && run_has(c, "result.json")) {
         printf("%s is finished: nothing to do\n", c->out);
         return 0;
     }
@@ -7568,6 +7588,9 @@ int info_main(const char *path, int argc, char **argv) {
 #include "data/prepare.c"       /* prepare_main: text to tokenizer and shards */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
+#ifdef GOLF_MPI
+#include "dev/mpi.h" /* ranks */
+#endif
 
 /* ---- The further systems of the literature, one file each. */
 #define CODE
@@ -7641,6 +7664,7 @@ int main(int argc, char **argv) {
     bound_spinning(argv);
     check_rounding();
     if (argc < 2) return usage();
+    ranks_start(argv);
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))
         return help_main();

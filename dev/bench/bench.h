@@ -239,6 +239,7 @@ static void bench_step(const Config *c) {
         if (p > PART_ATTENTION) sum += part_ms;
     }
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
+    ranks_report();
     golf_free(&m);
 }
 
@@ -525,6 +526,7 @@ int bench_main(const char *what, int argc, char **argv) {
     if (!c->width) fit_width(c);
     config_check(c);
     check_meanings(c, preset);
+    ranks_compare(c, NULL, NULL);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
            shapes ? SHAPE_STEPS : BENCH_RUNS);
     if (!what) {

@@ -172,6 +172,13 @@ bug inputs-of-one-step float golf inputs "$(in_ act_quant)s/absmax_of(x + at, K)
 bug adamw-without-bias-correction float golf AdamW "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float golf AdamW "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug adamw-trains-all float golf "Muon and" "$(in_ golf_adamw)s/ || is_for_muon(c, t)//"
+bug second-half-again float golf groups "$(in_ groups_backward)s|first + n / 2, n / 2|first, n / 2|"
+bug halves-in-one-memory float golf groups "$(in_ groups_backward)s/n \/ 2, half + 1);/n \/ 2, half);/"
+bug gradient-of-a-half float golf groups "$(in_ groups_backward)s/m->grad = grad;/grad = half[0];/"
+bug groups-added-up float golf groups "$(in_ groups_backward)s|half\[0\]\[i\]) / 2|half[0][i])|"
+bug loss-of-a-half float golf groups "$(in_ groups_backward)s|(left + right) / 2|left|"
+bug groups-cut-rows float golf groups "$(in_ config_check)s/if (c->batch % c->accum)/if (0)/"
+bug tokens-of-a-group float commands training "$(in_ log_step)s/step_tokens/group_tokens/"
 bug clipping-ignored float golf clipping "$(in_ golf_step)s|c->clip / norm : 1|1 : 1|"
 # products of codes, gradients of 16 bits
 bug fraction-cut-off float kernels "16 bits" "$(in_ fraction_of)s/ + (1 << 14)//"

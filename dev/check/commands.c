@@ -429,7 +429,7 @@ static void check_scoring_again(void) {
     output_of(RUN "9");
     copy_file("straight.json", "run9/result.json");
     if (remove(IN("run9/result.json"))) die("remove: %s", strerror(errno));
-    output_of(RUN "9 --resume=1");
+    output_of(RUN "10 --resume=1");
     for (size_t i = 0; i < COUNT(keys); i++) {
         result_line("straight.json", keys[i], before);
         result_line("run9/result.json", keys[i], after);
@@ -437,6 +437,28 @@ static void check_scoring_again(void) {
               before);
     }
     CHECK(!strstr(result_line("run9/result.json", "phases", after), "[0,"), "%s", after);
+}
+
+/* A number of result.json. */
+static double result_number(const char *file, const char *key) {
+    char line[512];
+    const char *colon = strchr(result_line(file, key, line), ':');
+    return colon ? strtod(colon + 1, NULL) : (double)NAN;
+}
+
+/* Tokens are counted by steps, however many groups a step has. */
+static void check_groups(void) {
+    size_t n;
+    output_of(RUN "10 --batch=4 --accum=2");
+    const char *log = (char *)read_file(IN("run10/log.tsv"), &n);
+    CHECK(strstr(log, "\n1\t64\t") && strstr(log, "\n2\t128\t"), "tokens: %s", log);
+    CHECK(near(result_number("run10/result.json", "tokens"), 128, 0),
+          "tokens of the run");
+    CHECK(strstr(output_of(RUN "10 --batch=4 --accum=2 --overwrite=1"),
+                 "2 steps of 64") != NULL,
+          "tokens of a step");
+    DIES("other groups", "started with --accum=2, now it is 4",
+         exit(command_line(RUN "10 --batch=4 --accum=4 --resume=1")));
 }
 
 static void test_training(void) {
@@ -458,6 +480,7 @@ static void test_training(void) {
     check_log("run8", 2);
 
     check_scoring_again();
+    check_groups();
 
     /* 12 ms: the schedule is cut to what fits */
     const char *text = output_of("train --preset=tiny --width=16 --seq=16 --steps=100000 "
@@ -466,13 +489,6 @@ static void test_training(void) {
               !strstr(text, "the schedule has 100000 steps"),
           "minutes: %.400s", text);
     free(model);
-}
-
-/* A number of result.json. */
-static double result_number(const char *file, const char *key) {
-    char line[512];
-    const char *colon = strchr(result_line(file, key, line), ':');
-    return colon ? strtod(colon + 1, NULL) : (double)NAN;
 }
 
 /* --fit=coded: the file takes all of its cap, which the command says, and is what trained;

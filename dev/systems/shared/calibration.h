@@ -31,7 +31,7 @@ typedef struct {
 
 /* A run that goes on has in its checkpoint what calibration had found. */
 static inline int calibration_is_over(const Config *c) {
-    return c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    return c->resume && run_has(c, "ckpt.bin");
 }
 
 static inline void calibration_alloc(Calibration *k, const Golf *m, int rows) {
