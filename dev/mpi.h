@@ -19,7 +19,9 @@
  * the last could hide it.
  *
  * An error ends all ranks: MPI_Abort, or mpirun when a rank is killed. Files are those of the
- * last checkpoint then. A signal that one rank gets stops all after the same step. */
+ * last checkpoint then. A signal that one rank gets (SIGINT, SIGTERM, SIGUSR1) stops all after
+ * the same step, with a checkpoint. mpirun passes SIGUSR1 on; what ends mpirun itself leaves
+ * ranks a second, which is enough for small models. --resume=1 goes on with any K. */
 #include <mpi.h>
 
 #define NUMBER MPI_FLOAT
@@ -58,6 +60,7 @@ static void ranks_start(char **argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     atexit(ranks_end);
+    signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
     if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
     if (ranks == 1 || train || bench) return;
     die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
