@@ -7032,26 +7032,34 @@ static void make_folder(const Config *c) {
     }
 }
 
-/* Rewrites the log: the header, then the rows up to the step from which the run goes
- * on. */
-static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
-    char *keep, *row = NULL;
-    size_t len, room = 0;
-    FILE *kept = open_memstream(&keep, &len);
-    if (!kept) die("out of memory");
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", kept);
-    EACH_SYSTEM(s, m) {
-        if ((*s)->columns) fputs((*s)->columns, kept);
+/* Bytes of a log's header and its rows up to a step. */
+static off_t rows_up_to(FILE *log, int step) {
+    char *row = NULL;
+    size_t room = 0;
+    off_t end = 0;
+    while (getline(&row, &room, log) > 0) {
+        const int header = end == 0, kept = atoll(row) > 0 && atoll(row) <= step;
+        if (!strchr(row, '\n') || !(header || kept)) break;
+        end += (off_t)strlen(row);
     }
-    fputc('\n', kept);
-    while (getline(&row, &room, log) > 0)
-        if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
-    if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len ||
-        fflush(log))
+    free(row);
+    return end;
+}
+
+/* Cuts off what stands behind the step from which the run goes on. What stays is not written
+ * again: nothing can happen to it. */
+static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
+    const off_t end = step ? rows_up_to(log, step) : 0;
+    if (ftruncate(fileno(log), end) || fseek(log, 0, SEEK_END))
+        die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+    if (end) return;
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", log);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->columns) fputs((*s)->columns, log);
+    }
+    if (fputc('\n', log) == EOF || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path,
             strerror(errno));
-    free(keep);
-    free(row);
 }
 
 static FILE *open_log(const Golf *m, int step) {

@@ -403,7 +403,8 @@ bug fixed-options-in-help float commands usage "$(in_ print_options)s/ || o->mas
 bug nearest-is-the-farthest float commands messages "$(in_ nearest_option)s/if (distance >= least) continue;//"
 bug another-tokenizer-resumed float commands messages "$(in_ train_main)s/same_tokenizer(tok, ckpt);//"
 bug shards-of-another-tokenizer float commands messages "$(in_ open_split)s/ != tok->crc/ == 0/"
-bug log-loses-a-row float commands training "$(in_ keep_rows)s/atoll(row) <= step/atoll(row) < step/"
+bug log-written-again float commands disk "$(in_ keep_rows)s/ftruncate(fileno(log), end)/ftruncate(fileno(log), 0)/"
+bug log-loses-a-row float commands training "$(in_ rows_up_to)s/atoll(row) <= step/atoll(row) < step/"
 bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
 bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"
 
