@@ -1039,7 +1039,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
     /* of all systems: does `eval` print another score, NAME_bpb, which is this system's? It
      * joins m, read from the file anew, and needs a report. */
     int (*again)(Golf *m, const Tokenizer *tok, const Config *how);
-    /* a training step, in this order */
+    /* a training step, in this order; between `step` and `update` once for each group of
+     * the batch (--accum), and with several ranks only for those of this one */
     void (*step)(Golf *m, int step);      /* before it; step -1: before an evaluation */
     void (*enter)(Golf *m, int p, int N); /* m->prev[p] is what phase p starts from */
     double (*forward)(Golf *m, const int *tokens, int B,
