@@ -18,12 +18,23 @@
 #
 # Settings (with make -B): CC=clang  NO_OMP=1 (one thread)  MARCH= (portable code)  OPT=-O2
 # CORE=1: without any further system, as train_golf_core and with objects of its own
+# MPI=1: train_golf_mpi, of which many processes on many machines train one model, see dev/mpi.h
 
 # make sets CC=cc by itself, which `?=` would not notice
 ifeq ($(origin CC),default)
   CC := cc
 endif
 OPT ?= -O3
+
+# mpicc is CC with MPI's headers and libraries; Open MPI and MPICH have their own names for CC.
+ifeq ($(MPI),1)
+  ifeq ($(shell command -v mpicc),)
+    $(error make MPI=1 needs mpicc and mpirun, found no mpicc. Debian: apt-get install libopenmpi-dev openmpi-bin)
+  endif
+  export OMPI_CC := $(CC)
+  export MPICH_CC := $(CC)
+  CC := mpicc
+endif
 
 # A flag counts when a program built with it also runs: here, where train_golf will, since the folder for
 # temporary files may forbid that.
@@ -68,11 +79,15 @@ else
   PROGRAM := train_golf
   TESTS := build/tests
 endif
+ifeq ($(MPI),1)
+  BASE += -DGOLF_MPI
+  PROGRAM := train_golf_mpi
+endif
 GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h data/tokenizer.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -172,7 +187,7 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
-C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 
@@ -186,6 +201,6 @@ help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 clean:
-	rm -rf train_golf train_golf_core build
+	rm -rf train_golf train_golf_core train_golf_mpi build
 
 .PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot asan format info help clean

@@ -115,6 +115,8 @@ enum {
     X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
+    X(TRAIN | QUIET, INT, accum, "1", "1|2|4|8|16|32|64|128|256|512|1024", \
+      "G, groups that a step's B sequences go through the model in: memory for B/G") \
     X(TRAIN, INT, optimizer, "muon", "adamw|muon", "of the projections; the rest: AdamW") \
     X(TRAIN, NUM, lr, "0.004", "0 to 10", "peak rate of matrices that AdamW trains") \
     X(TRAIN, NUM, lr_muon, "0.03", "0 to 10", "peak rate of the projections with Muon") \
@@ -209,8 +211,30 @@ typedef struct {
     const char *file; /* where its row stands: the core's, or a system's */
 } Option;
 
+/* Ranks: processes that train one model together. The plain program is one of one; see the end
+ * of this file. */
+#ifdef GOLF_MPI
+static int my_rank, ranks;
+#else
+enum { my_rank = 0, ranks = 1 };
+#endif
+
 /* Sizes that follow from the options. */
 static inline int head_dim(const Config *c) { return c->width / c->heads; }
+/* --accum: a step's batch goes through the model in groups of rows, one after another. */
+static inline int group_rows(const Config *c) { return c->batch / c->accum; }
+static inline size_t group_tokens(const Config *c) {
+    return (size_t)group_rows(c) * (size_t)c->seq;
+}
+static inline size_t step_tokens(const Config *c) {
+    return (size_t)c->batch * (size_t)c->seq;
+}
+/* The groups of a rank are halved so often down to one: they are a power of two. */
+static inline int halvings(const Config *c) {
+    int count = 0;
+    for (int groups = c->accum / ranks; groups > 1; groups /= 2) count++;
+    return count;
+}
 /* RoPE turns numbers in pairs, all or half of them. */
 static inline int rope_step(const Config *c) { return c->rope == ROPE_HALF ? 4 : 2; }
 static inline int kv_heads(const Config *c) {
@@ -652,6 +676,8 @@ typedef struct {
     Panels forward, back;
 } Packed; /* W for y = x W^T and for dx = dy W, each as codes or numbers */
 
+enum { HALVINGS = 10 }; /* of --accum, at most */
+
 enum {
     CHUNK = 42,             /* tokens that one thread takes through layer after layer */
     HEAD_CHUNK = STEP_ROWS, /* 28: the same for the head, whose rows are V long */
@@ -673,7 +699,9 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *eff;                               /* (n_params) what the forward pass uses */
+    real *half
+        [HALVINGS]; /* (n_params) gradients of one half of some groups, see golf_step */
+    real *eff;      /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
@@ -875,10 +903,45 @@ int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
+ * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
+ * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
+ * alone writes files and speaks. The plain program is one rank, and does what stands here. */
+/* clang-format off */
+#ifdef GOLF_MPI
+#define ONE_RANK(...) ;
+#else
+#define ONE_RANK(...) { __VA_ARGS__ }
+#endif
+static inline void ranks_start(char **argv) ONE_RANK((void)argv;)
+/* Before a message: one that all ranks have is told by the first. */
+static inline void ranks_error(void) ONE_RANK()
+/* Dies unless all ranks have one program, these options and these texts (NULL: none). */
+static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val)
+    ONE_RANK((void)c; (void)train; (void)val;)
+/* All ranks get all moments; dies unless they have the same model. */
+static inline void ranks_meet(const Golf *m) ONE_RANK((void)m;)
+/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
+static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return loss;)
+/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
+    ONE_RANK((void)m; (void)t; (void)copy; return 1;)
+static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
+/* The losses of up to `ranks` times the tokens that the buffers hold. */
+static inline const real *ranks_losses(Golf *m, const Rows *r)
+    ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
+static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */
+/* What rank 0 reads there. */
+static inline uint8_t *ranks_read(const char *path, size_t *len)
+    ONE_RANK(return read_file(path, len);)
+static inline void ranks_report(void) ONE_RANK() /* what a step of `bench` sent */
+#undef ONE_RANK
+    /* clang-format on */
+
+    /* ------------------------------------------------------------------------------------------
  * Seams: where further systems join. The core is complete without any;
  * dev/systems/systems.h lists those that are compiled in, a line each, and
  * dev/systems/README.md says how one is written. */
-typedef struct { /* n tokens from n0 on in phase p, and their buffers */
+    typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
     PhaseBuffers s;
     Flow f;
@@ -981,7 +1044,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
     /* of all systems: does `eval` print another score, NAME_bpb, which is this system's? It
      * joins m, read from the file anew, and needs a report. */
     int (*again)(Golf *m, const Tokenizer *tok, const Config *how);
-    /* a training step, in this order */
+    /* a training step, in this order; between `step` and `update` once for each group of
+     * the batch (--accum), and with several ranks only for those of this one */
     void (*step)(Golf *m, int step);      /* before it; step -1: before an evaluation */
     void (*enter)(Golf *m, int p, int N); /* m->prev[p] is what phase p starts from */
     double (*forward)(Golf *m, const int *tokens, int B,

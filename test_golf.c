@@ -1585,7 +1585,8 @@ static void test_threads(void) {
     const char *const arms[] = {
         "width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 batch=8 optimizer=adamw",
         "width=64 heads=4 kv_heads=2 mlp=2 seq=128 repeat=2 batch=8 optimizer=muon",
-        "width=264 heads=4 mlp=4 seq=64 unique=1 repeat=1 batch=12 optimizer=muon"};
+        "width=264 heads=4 mlp=4 seq=64 unique=1 repeat=1 batch=12 optimizer=muon",
+        "width=64 heads=4 kv_heads=2 mlp=2 seq=64 repeat=2 batch=8 accum=4 optimizer=muon"};
     for (size_t a = 0; a < COUNT(arms); a++) {
         char text[256];
         const real *one = NULL;
@@ -1604,6 +1605,65 @@ static void test_threads(void) {
         }
     }
     threads(1);
+}
+
+/* By definition: the gradient of each of G groups, and their loss; then means of two neighbours,
+ * until one is left. */
+static double tree_of_groups(Golf *m, const int *x, const int *y, real **tree) {
+    const Config *c = &m->config;
+    const int rows = c->batch / c->accum, n = rows * c->seq;
+    double loss[64];
+    for (int g = 0; g < c->accum; g++) {
+        loss[g] = golf_forward(m, x + g * n, y + g * n, rows, c->seq);
+        golf_backward(m, x + g * n, rows, c->seq);
+        tree[g] = copied(m->grad, m->n_params);
+    }
+    for (int left = c->accum / 2; left > 0; left /= 2)
+        for (int g = 0; g < left; g++) {
+            for (size_t i = 0; i < m->n_params; i++)
+                tree[g][i] = (tree[2 * g][i] + tree[2 * g + 1][i]) * (real)0.5;
+            loss[g] = (loss[2 * g] + loss[2 * g + 1]) * 0.5;
+        }
+    return loss[0];
+}
+
+/* A step in groups, in buffers for one, has the gradient of the tree, bit for bit, and up to
+ * rounding that of the whole batch. */
+static void test_groups(void) {
+    enum { B = 16, T = 20, N = B * T };
+    const int *x = tokens_below(266, N, 1), *y = tokens_below(266, N, 2);
+    real *whole = NULL, *tree[B];
+    double norm, loss_whole = 0;
+    for (int groups = 1; groups <= B; groups *= 2) {
+        char text[256];
+        Golf m, twin;
+        snprintf(
+            text, sizeof text,
+            "vocab=266 width=32 heads=2 mlp=2 seq=20 unique=2 repeat=2 batch=16 steps=9 "
+            "optimizer=muon bwd=fp32 accum=%d",
+            groups);
+        threads(1 + groups % 3);
+        new_model(&m, text, (size_t)(N / groups));
+        new_model(&twin, text, (size_t)(N / groups));
+        const double want = tree_of_groups(&twin, x, y, tree);
+        const double loss = golf_step(&m, x, y, 0, &norm);
+        if (groups == 1) {
+            whole = tree[0];
+            loss_whole = loss;
+        }
+        const double e = distance(m.grad, whole, m.n_params);
+        CHECK(loss == want && same_reals(m.grad, tree[0], m.n_params),
+              "--accum=%d: not the tree's gradient: loss %.17g, not %.17g", groups, loss,
+              want);
+        CHECK(e <= EPS && near(loss, loss_whole, EPS),
+              "--accum=%d: the gradient of the batch is missed by %.3g", groups, e);
+        golf_free(&m);
+        golf_free(&twin);
+    }
+    threads(1);
+    DIES("groups of unequal size", "--batch=6|multiple of --accum=4",
+         config_of("batch=6 accum=4"));
+    DIES("groups that no tree has", "--accum|1|2|4|8|16", config_of("batch=6 accum=3"));
 }
 
 /* Small and large tensors are quantized apart: every copy of each is, by its own rule. */
@@ -1640,16 +1700,16 @@ static void test_every_copy(void) {
 
 /* Three steps, a checkpoint, three steps are six. */
 static void test_resume(void) {
-    const char *const optimizers[] = {"adamw", "muon"};
-    for (int o = 0; o < 2; o++) {
+    const char *const optimizers[] = {"adamw", "muon", "muon accum=2"};
+    for (size_t o = 0; o < COUNT(optimizers); o++) {
         char text[256];
         Golf m, b;
         snprintf(text, sizeof text,
-                 "vocab=266 width=32 heads=2 mlp=2 seq=20 repeat=2 batch=3 "
+                 "vocab=266 width=32 heads=2 mlp=2 seq=20 repeat=2 batch=4 "
                  "steps=10 optimizer=%s",
                  optimizers[o]);
-        new_model(&m, text, 60);
-        new_model(&b, text, 60);
+        new_model(&m, text, 80);
+        new_model(&b, text, 80);
         run_steps(&m, 0, 3);
         ckpt_save(&m, IN("ckpt.bin"), 3);
         run_steps(&m, 3, 6);
@@ -1899,6 +1959,7 @@ int main(void) {
     run_test("schedules", test_schedules);
     run_test("learning by heart", test_learning);
     run_test("threads", test_threads);
+    run_test("groups", test_groups);
     run_test("quantize: every copy", test_every_copy);
     run_test("resume", test_resume);
     run_test("export", test_export);

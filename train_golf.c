@@ -63,6 +63,7 @@ _Noreturn void golf_die(const char *file, int line, const char *fmt, ...) {
     if (instead_of_dying) longjmp(*instead_of_dying, 1);
     va_start(ap, fmt);
     fflush(stdout);
+    ranks_error();
     fprintf(stderr, "%s:%d: error: ", file, line);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
@@ -127,6 +128,7 @@ static int put_parts(FILE *f, const Part *parts, int n) {
 
 void write_parts(const char *path, const Part *parts, int n) {
     char tmp[4200];
+    if (my_rank) return;
     snprintf(tmp, sizeof tmp, "%s.tmp", path);
     FILE *f = fopen(tmp, "wb");
     const int ok = f && put_parts(f, parts, n) && !rename(tmp, path);
@@ -171,6 +173,11 @@ static const char *path_of(const char *dir, const char *file) {
     if (snprintf(path, sizeof *ring, "%s/%s", dir, file) >= (int)sizeof *ring)
         die("%.60s...: expected a path under 2,000 bytes, found a longer one", dir);
     return path;
+}
+
+/* Does the run folder, that of rank 0, hold this file? */
+static int run_has(const Config *c, const char *file) {
+    return ranks_most(!my_rank && !access(path_of(c->out, file), F_OK));
 }
 
 /* "runs/mine/" is "runs/mine": names are made by adding to it. */
@@ -3196,7 +3203,8 @@ static void init_masters(Golf *m) {
 /* Dies when the parameters alone need more than the machine has: Linux promises any amount
  * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, else 1 and 1. */
 static void check_memory(const Golf *m, int train) {
-    const double each = train ? 5 * sizeof(real) + 3 : sizeof(real) + 1;
+    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
+    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
     const double need = each * (double)m->n_params;
     const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (there > 0 && need > there)
@@ -3221,6 +3229,7 @@ void golf_init(Golf *m, const Config *c, int train) {
     if (!train) return;
     m->master = owned_reals(m, m->n_params);
     m->grad = owned_reals(m, m->n_params);
+    for (int i = 0; i < halvings(c); i++) m->half[i] = owned_reals(m, m->n_params);
     m->moment1 = owned_reals(m, m->n_params);
     m->moment2 = owned_reals(m, m->n_params);
     m->mask = owned(m, m->n_params, 1);
@@ -4498,8 +4507,9 @@ void golf_muon(Golf *m, int step, double grad_scale) {
         const Tensor *t = m->tensor + i / m->copies;
         const int copy = i % m->copies;
         if (!is_for_muon(c, t) || !t->n || copy >= t->stored_copies) continue;
-        muon_matrix(m, t, copy, rate, keep, (real)grad_scale);
+        if (ranks_own(m, t, copy)) muon_matrix(m, t, copy, rate, keep, (real)grad_scale);
     }
+    ranks_share(m);
 }
 
 /* ==== 7. Tokenizer and data ========================================================= */
@@ -5177,6 +5187,10 @@ static void config_check(const Config *c) {
         die("--fit=coded steers the steps of the embedding's codes: expected --embed_bits=3 to 8, "
             "found %d",
             c->embed_bits);
+    if (c->batch % c->accum)
+        die("--batch=%d: expected a multiple of --accum=%d, whose groups are of equally many "
+            "sequences",
+            c->batch, c->accum);
     if ((double)c->batch * c->seq > 1e8)
         die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
 }
@@ -5480,7 +5494,7 @@ typedef struct {
 
 static Artifact artifact_open(const char *path) {
     Artifact a;
-    a.file = read_file(path, &a.size);
+    a.file = ranks_read(path, &a.size);
     if (a.size < ARTIFACT_FIXED || memcmp(a.file, GOLF_MAGIC, 8))
         die("%s: expected a model.golf artifact, found something else; train writes one",
             path);
@@ -5604,7 +5618,7 @@ typedef struct {
 static Checkpoint ckpt_open(const char *path) {
     Checkpoint k;
     size_t size;
-    uint8_t *file = k.file = read_file(path, &size);
+    uint8_t *file = k.file = ranks_read(path, &size);
     if (size < CKPT_FIXED_1 + 4 || memcmp(file, CKPT_MAGIC, 8))
         die("%s: expected a checkpoint of this program, found something else", path);
     const size_t version = get_u(file + 8, 4), number = get_u(file + 12, 4);
@@ -5723,13 +5737,14 @@ static int is_new(const Golf *m, const Rows *r, int n) {
 
 /* Adds new tokens to s. */
 static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
-    golf_forward(m, r->x, r->y, r->B, r->T);
+    const real *loss = ranks_losses(m, r);
     for (int n = 0; n < r->B * r->T; n++) {
         if (!is_new(m, r, n)) continue;
-        s->nll += (double)m->loss[n];
+        s->nll += (double)loss[n];
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
+            if (ranks > 1) break; /* other ranks have the streams of other rows */
             if ((*sys)->scored) (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
@@ -5756,10 +5771,11 @@ static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
  * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
-              rows = (int)(m->N / (size_t)T);
+              rows = ranks * (int)(m->N / (size_t)T);
     const int64_t total = tokens_to_score(m, val, stride, limit);
     const int train = m->train;
-    int *x = xcalloc(2 * m->N + 1, sizeof(int)), *y = x + m->N + 1;
+    const size_t most = (size_t)ranks * m->N;
+    int *x = xcalloc(2 * most + 1, sizeof(int)), *y = x + most + 1;
     Score s = {0};
     EACH_SYSTEM(sys, m) {
         if ((*sys)->step && m->master) (*sys)->step(m, -1);
@@ -6506,14 +6522,36 @@ static void stop_if_broken(const Golf *m, int step) {
                 step);
 }
 
+/* The loss of groups first .. first + n - 1 of a batch, and its gradient in m->grad: the means
+ * of those of two halves, and so on down to one group. Thus a half has the same numbers whoever
+ * computes it. half: for each halving one more gradient. */
+static double groups_backward(Golf *m, const int *x, const int *y, int first, int n,
+                              real **half) {
+    const Config *c = &m->config;
+    real *grad = m->grad;
+    if (n == 1) {
+        const size_t at = (size_t)first * group_tokens(c);
+        const double loss = golf_forward(m, x + at, y + at, group_rows(c), c->seq);
+        golf_backward(m, x + at, group_rows(c), c->seq);
+        return loss;
+    }
+    const double left = groups_backward(m, x, y, first, n / 2, half + 1);
+    m->grad = *half;
+    const double right = groups_backward(m, x, y, first + n / 2, n / 2, half + 1);
+    m->grad = grad;
+    FOR_RANGE(i, 0, m->n_params) grad[i] = (grad[i] + half[0][i]) / 2;
+    return (left + right) / 2;
+}
+
 /* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, step);
     }
-    const double loss = golf_forward(m, x, y, c->batch, c->seq);
-    golf_backward(m, x, c->batch, c->seq);
+    const int groups = c->accum / ranks; /* of this rank */
+    const double mine = groups_backward(m, x, y, my_rank * groups, groups, m->half);
+    const double loss = ranks_mean(m, mine);
     const double norm = golf_grad_norm(m);
     const double scale = c->clip > 0 && norm > c->clip ? c->clip / norm : 1;
     stop_if_diverged(step, loss, norm, scale);
@@ -6537,9 +6575,10 @@ static const char *const run_files[] = {"log.tsv", "ckpt.bin", "model.golf",
 static void make_folder(const Config *c) {
     char path[1100];
     for (int i = 0; i < 4; i++)
-        if (!c->resume && !c->overwrite && !access(path_of(c->out, run_files[i]), F_OK))
+        if (!c->resume && !c->overwrite && run_has(c, run_files[i]))
             die("%s holds a run (%s); give --resume=1, --overwrite=1 or another --out",
                 c->out, run_files[i]);
+    if (my_rank) return;
     for (size_t i = 1; i <= strlen(c->out); i++) {
         if (c->out[i] && c->out[i] != '/') continue;
         snprintf(path, sizeof path, "%.*s", (int)i, c->out);
@@ -6555,35 +6594,44 @@ static double log_number(const char *row, int i) {
     return row ? strtod(row, NULL) : 0;
 }
 
-/* Rewrites the log: the header, then the rows up to the step from which the run goes on,
- * whose time counts, too. */
-static void keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
-    char *keep, *row = NULL;
-    size_t len, room = 0;
-    FILE *kept = open_memstream(&keep, &len);
-    if (!kept) die("out of memory");
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", kept);
-    EACH_SYSTEM(s, m) {
-        if ((*s)->columns) fputs((*s)->columns, kept);
-    }
-    fputc('\n', kept);
+/* Bytes of a log's header and its rows up to the step from which the run goes on. Their time
+ * counts, too. */
+static off_t rows_to_keep(FILE *log, Run *run) {
+    char *row = NULL;
+    size_t room = 0;
+    off_t end = 0;
     while (getline(&row, &room, log) > 0) {
-        if (!strchr(row, '\n') || atoll(row) < 1 || atoll(row) > run->steps) continue;
-        fputs(row, kept);
+        const int header = end == 0, kept = atoll(row) > 0 && atoll(row) <= run->steps;
+        if (!strchr(row, '\n') || !(header || kept)) break;
+        end += (off_t)strlen(row);
+        if (header) continue;
         run->timed++;
         run->seconds += 1e-3 * log_number(row, 6);
     }
-    if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len ||
-        fflush(log))
+    free(row);
+    return end;
+}
+
+/* Cuts off what stands behind that step. What stays is not written again: nothing can
+ * happen to it. */
+static void keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
+    const off_t end = run->steps ? rows_to_keep(log, run) : 0;
+    if (ftruncate(fileno(log), end) || fseek(log, 0, SEEK_END))
+        die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+    if (end) return;
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", log);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->columns) fputs((*s)->columns, log);
+    }
+    if (fputc('\n', log) == EOF || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path,
             strerror(errno));
-    free(keep);
-    free(row);
 }
 
 static FILE *open_log(const Golf *m, Run *run) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "log.tsv");
+    if (my_rank) return fopen("/dev/null", "w");
     FILE *log = fopen(path, "a+");
     if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
     if (flock(fileno(log), LOCK_EX | LOCK_NB))
@@ -6618,11 +6666,12 @@ static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, in
     }
     const double ms = 500 * (now() - t), fit = 60000 * c.minutes / ms;
     if (fit < c.steps) c.steps = fit < 1 ? 1 : (int)fit;
+    c.steps = ranks_most(c.steps);
     printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n",
            c.minutes, ms, c.steps, m->config.steps);
     golf_free(m);
     golf_init(m, &c, 1);
-    golf_buffers(m, (size_t)c.batch * (size_t)c.seq);
+    golf_buffers(m, group_tokens(&c));
 }
 
 static volatile sig_atomic_t stop_signal;
@@ -6635,9 +6684,10 @@ typedef struct {
 } StepReport;
 
 static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
-    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step, (size_t)step * m->N,
-            r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
-            (double)m->N / r->seconds);
+    const size_t tokens = step_tokens(&m->config);
+    fprintf(log, "%d\t%zu\t%.17g\t%s\t%.6g\t%.17g\t%.1f\t%.0f", step,
+            (size_t)step * tokens, r->loss, r->bpb, r->rate, r->norm, 1e3 * r->seconds,
+            (double)tokens / r->seconds);
     EACH_SYSTEM(s, m) {
         if ((*s)->log_row) (*s)->log_row(m, log);
     }
@@ -6649,11 +6699,12 @@ static void log_step(const Golf *m, FILE *log, int step, const StepReport *r) {
 static void show_step(const Golf *m, int step, int last, double seconds_left,
                       const StepReport *r) {
     const int tty = isatty(1), eta = (int)seconds_left;
+    const double tokens = (double)step_tokens(&m->config);
     if (!tty && step % 10 && !last && !*r->bpb) return;
     if (tty) fputs("\r\033[K", stdout);
     printf("step %d/%d  loss %.4f  ", step, m->config.steps, r->loss);
     if (*r->bpb) printf("%s bpb  ", r->bpb);
-    printf("%.0f tok/s  ETA %d:%02d", (double)m->N / r->seconds, eta / 60, eta % 60);
+    printf("%.0f tok/s  ETA %d:%02d", tokens / r->seconds, eta / 60, eta % 60);
     if (!tty || *r->bpb || last) putchar('\n');
     fflush(stdout);
 }
@@ -6677,12 +6728,13 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
         if (c->val_every && step % c->val_every == 0 && !end)
             snprintf(r.bpb, sizeof r.bpb, "%.6f",
                      golf_eval(m, tok, val, 0, c->val_tokens).bpb);
-        stop = stop_signal; /* read once: what stops also saves */
+        stop = ranks_most(stop_signal); /* read once: what stops also saves */
         log_step(m, log, step, &r);
         show_step(m, step, end || stop,
                   (now() - started) / (step - first) * (c->steps - step), &r);
         if (end || stop || (c->ckpt_every && step % c->ckpt_every == 0)) {
             stop_if_broken(m, step);
+            ranks_meet(m);
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
         }
     }
@@ -6690,11 +6742,11 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     signal(SIGTERM, SIG_DFL);
     run->seconds += now() - started;
     run->timed += run->steps - first;
-    if (run->seconds > 0) run->tok_per_s = (double)m->N * run->timed / run->seconds;
+    if (run->seconds > 0) run->tok_per_s = (double)step_tokens(c) * run->timed / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
-           (int)stop_signal, run->steps);
-    exit(128 + stop_signal);
+           stop, run->steps);
+    exit(128 + stop);
 }
 
 /* ---- Options that mean nothing beside the others. */
@@ -6813,7 +6865,7 @@ static Tokenizer *open_run(Config *c, Run *run) {
             c->vocab);
     if (!c->width) fit_width(c);
     config_check(c);
-    const int resumes = c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    const int resumes = c->resume && run_has(c, "ckpt.bin");
     if (!resumes) check_meanings(c, run->preset); /* else: as it was started */
     check_cap(c);
     return tok;
@@ -6846,10 +6898,11 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     else
         printf("artifact at most %zu bytes of %d / %g; ", artifact_bytes(c), c->cap,
                c->squeeze);
-    printf("%.2f MFLOP per token; %d threads, %s\n", flops_per_token(c) / 1e6,
-           omp_get_max_threads(), GOLF_ISA);
+    printf("%.2f MFLOP per token; ", flops_per_token(c) / 1e6);
+    if (ranks > 1) printf("%d ranks, each with ", ranks);
+    printf("%d threads, %s\n", omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
-           (long long)train->tokens, c->steps, m->N, run->steps, c->out);
+           (long long)train->tokens, c->steps, step_tokens(c), run->steps, c->out);
     if (!GOLF_FMA)
         puts(
             "slow: this build has no fused multiply-add, so they are computed from doubles");
@@ -6858,8 +6911,8 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
     }
 }
 
-/* RMS of the stream behind each phase, at full depth, on the last batch: a run that had
- * nothing left to train has them, too. */
+/* RMS of the stream behind each phase, at full depth, on the last batch, or its first group: a
+ * run that had nothing left to train has them, too. */
 static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     const Config *c = &m->config;
     real *rms = xcalloc((size_t)m->phases, sizeof(real));
@@ -6867,7 +6920,7 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, -1);
     }
-    golf_forward(m, x, NULL, c->batch, c->seq);
+    golf_forward(m, x, NULL, group_rows(c), c->seq);
     for (int i = 0; i < m->n_visits; i++) {
         const int p = m->visits[i];
         rms[p] = (real)rms_of(m->phase[p].out, m->N * (size_t)c->width);
@@ -6925,18 +6978,20 @@ int train_main(int argc, char **argv) {
         die("%s: expected over --seq=%d tokens, found %lld to train and %lld to validate; use more "
             "text or a smaller --seq",
             c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
+    ranks_compare(c, train, val);
     golf_layout(&m, c);
     check_donor(&m);
     check_memory(&m, 1);
     make_folder(c);
 
     golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    golf_buffers(&m, group_tokens(c));
     c = &m.config;
-    int *x = xcalloc(m.N + 1, sizeof(int)), *y = xcalloc(m.N, sizeof(int));
+    const size_t tokens = step_tokens(c);
+    int *x = xcalloc(tokens + 1, sizeof(int)), *y = xcalloc(tokens, sizeof(int));
     const char *ckpt = path_of(c->out, "ckpt.bin");
-    const int resumes = c->resume && !access(ckpt, F_OK);
-    if (c->resume && !resumes && !access(path_of(c->out, "model.golf"), F_OK))
+    const int resumes = c->resume && run_has(c, "ckpt.bin");
+    if (c->resume && !resumes && run_has(c, "model.golf"))
         die("%s: nothing to resume: a model but no ckpt.bin; --overwrite=1 starts again",
             c->out);
     if (!resumes && c->minutes > 0) fit_minutes(&m, tok, train, x, y);
@@ -6946,8 +7001,9 @@ int train_main(int argc, char **argv) {
         run.steps = (int)ckpt_load(&m, ckpt);
     }
     const int first = run.steps;
+    ranks_meet(&m);
     FILE *log = open_log(&m, &run);
-    if (first == c->steps && !access(path_of(c->out, "result.json"), F_OK)) {
+    if (first == c->steps && run_has(c, "result.json")) {
         printf("%s is finished: nothing to do\n", c->out);
         return 0;
     }
@@ -7111,6 +7167,9 @@ int info_main(const char *path, int argc, char **argv) {
 #include "data/prepare.c" /* prepare_main: text to tokenizer and shards; encode, decode */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
+#ifdef GOLF_MPI
+#include "dev/mpi.h" /* ranks */
+#endif
 
 /* ---- The further systems of the literature, one file each. */
 #define CODE
@@ -7184,6 +7243,7 @@ int main(int argc, char **argv) {
     bound_spinning(argv);
     check_rounding();
     if (argc < 2) return usage();
+    ranks_start(argv);
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))
         return help_main();

@@ -191,11 +191,12 @@ typedef struct {
 /* Medians need `runs` of them, at most BENCH_RUNS. */
 static void time_steps(Golf *m, StepTimes *s, int runs) {
     const Config *c = &m->config;
-    const double flops = flops_per_token(c) * (double)m->N;
-    int *x = xcalloc(2 * m->N, sizeof(int)), *y = x + m->N;
+    const size_t tokens = step_tokens(c);
+    const double flops = flops_per_token(c) * (double)tokens;
+    int *x = xcalloc(2 * tokens, sizeof(int)), *y = x + tokens;
     double norm;
     for (int run = -WARM_UP; run < runs; run++) { /* to find memory and clock */
-        for (size_t i = 0; i < 2 * m->N; i++)
+        for (size_t i = 0; i < 2 * tokens; i++)
             x[i] = (int)(hash64((uint64_t)(run + 9), i) % (uint64_t)c->vocab);
         const double peak = fp32_peak(), t = now();
         part_since = t;
@@ -222,13 +223,13 @@ static void bench_step(const Config *c) {
     Golf m;
     StepTimes s;
     golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    golf_buffers(&m, group_tokens(c));
     time_steps(&m, &s, BENCH_RUNS);
-    const double ms = 1e3 * median(s.all, BENCH_RUNS);
-    printf("\na training step of %zu tokens: %.2f ms, %.0f tokens/s\n", m.N, ms,
-           1e3 * (double)m.N / ms);
+    const double ms = 1e3 * median(s.all, BENCH_RUNS), tokens = (double)step_tokens(c);
+    printf("\na training step of %.0f tokens: %.2f ms, %.0f tokens/s\n", tokens, ms,
+           1e3 * tokens / ms);
     printf("%.2f MFLOP per token: %.0f GFLOP/s, %.0f%% of the fp32 peak\n",
-           1e-6 * flops_per_token(c), 1e-6 * flops_per_token(c) * (double)m.N / ms,
+           1e-6 * flops_per_token(c), 1e-6 * flops_per_token(c) * tokens / ms,
            median(s.share, BENCH_RUNS));
     double sum = 0;
     for (int p = 1; p <= PARTS; p++) { /* the rest last */
@@ -238,6 +239,7 @@ static void bench_step(const Config *c) {
         if (p > PART_ATTENTION) sum += part_ms;
     }
     printf("not a matmul, nor attention: %.1f%% of the step\n", 100 * sum / ms);
+    ranks_report();
     golf_free(&m);
 }
 
@@ -251,7 +253,7 @@ static void bench_scaling(const Config *c) {
     Golf m;
 
     golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    golf_buffers(&m, group_tokens(c));
     for (int n = 1; n < all && count < SCALING_MOST - 1; n *= 2) threads[count++] = n;
     threads[count++] = all;
 
@@ -385,13 +387,13 @@ static void time_shape(const Config *c) {
     StepTimes s;
     int steps = 1;
     golf_init(&m, c, 1);
-    golf_buffers(&m, (size_t)c->batch * (size_t)c->seq);
+    golf_buffers(&m, group_tokens(c));
     time_steps(&m, &s, steps);
     if (s.all[0] < 0.5) {
         steps = SHAPE_STEPS;
         time_steps(&m, &s, steps);
     }
-    const double rate = (double)m.N / median(s.all, steps);
+    const double rate = (double)step_tokens(c) / median(s.all, steps);
     printf("%9.0f %8.1f %7.0f%%", rate, 1e-9 * rate * flops_per_token(c),
            median(s.share, steps));
     golf_free(&m);
@@ -524,6 +526,7 @@ int bench_main(const char *what, int argc, char **argv) {
     if (!c->width) fit_width(c);
     config_check(c);
     check_meanings(c, preset);
+    ranks_compare(c, NULL, NULL);
     printf("%d threads, %s, medians of %d\n", omp_get_max_threads(), GOLF_ISA,
            shapes ? SHAPE_STEPS : BENCH_RUNS);
     if (!what) {

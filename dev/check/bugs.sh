@@ -6,7 +6,8 @@
 # with that system alone.
 #
 #     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, tokenizer, input, files, fit, options,
-#                                                     commands, certify
+#                                                     commands, certify, or mpi: mpi.sh on train_golf_mpi (left out
+#                                                     where mpicc or ./train_golf is not)
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -25,13 +26,13 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/check/certify.h
+    echo train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h dev/check/certify.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
     mkdir -p "$1/dev" "$1/data"
     cp train_golf.c golf.h test_golf.c "$1" && cp data/*.[ch] "$1/data"
-    cp -r dev/systems dev/check dev/bench "$1/dev"
+    cp -r dev/systems dev/check dev/bench dev/mpi.h "$1/dev"
     { [ -z "$2" ] || grep "\"$2.h\"" dev/systems/systems.h; } > "$1/dev/systems/systems.h"
 }
 substitute() { # DIR SYSTEM SED: fails when nothing changes
@@ -46,12 +47,21 @@ substitute() { # DIR SYSTEM SED: fails when nothing changes
 build() { # DIR PROGRAM double|float
     source=dev/check/$2.c define= optimize=-O0
     [ "$2" = golf ] && source=test_golf.c
+    if [ "$2" = mpi ]; then
+        # shellcheck disable=SC2086
+        (cd "$1" && OMPI_CC=$CC MPICH_CC=$CC mpicc $FLAGS -O1 -w -DGOLF_MPI -o t train_golf.c -lm) > "$1.log" 2>&1
+        return
+    fi
     [ "$3" = double ] && define=-DGOLF_DOUBLE optimize=-O1 # gcc 12 fails at -O0 with vectors of doubles
     # shellcheck disable=SC2086
     (cd "$1" && $CC $FLAGS $optimize -w $define -o t "$source" -lm) > "$1.log" 2>&1
 }
-run() { # DIR PATTERN; output in DIR.log
-    (cd "$1" && GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$2 timeout 100 ./t) > "$1.log" 2>&1
+run() { # DIR PROGRAM PATTERN; output in DIR.log
+    if [ "$2" = mpi ]; then
+        GOLF=./train_golf GOLF_MPI=$1/t GOLF_FAIL_FAST=1 timeout 200 dev/check/mpi.sh "$3" > "$1.log" 2>&1
+        return
+    fi
+    (cd "$1" && GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$3 timeout 100 ./t) > "$1.log" 2>&1
 }
 
 verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
@@ -71,7 +81,7 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
         echo "FAILED $name: does not compile: $(grep -m 1 error "$dir.log")"
         return
     fi
-    run "$dir" "$pattern"
+    run "$dir" "$program" "$pattern"
     status=$?
     first=$(LC_ALL=C grep -aE -m 1 '^FAILED|: error: ' "$dir.log" | sed 's/^FAILED //' | cut -c 1-100)
     if [ $status = 1 ] && [ -n "$first" ]; then echo "ok     $name: $first"
@@ -82,11 +92,12 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
 verdict_of_none() { # double|float PROGRAM SYSTEM: the untouched source
     dir=$tmp/$3.none.$2.$1 what="${3:-the core}: $2, $1 numbers"
     copy "$dir" "$3"
-    if build "$dir" "$2" "$1" && run "$dir" ""; then echo "ok     $what: untouched, passes"
+    if build "$dir" "$2" "$1" && run "$dir" "$2" ""; then echo "ok     $what: untouched, passes"
     else echo "FAILED $what: untouched, fails: $(LC_ALL=C grep -aE -m 1 '^FAILED|error: ' "$dir.log")"
     fi
 }
 
+mpi=$(command -v mpicc && command -v mpirun && [ -x ./train_golf ] && echo yes | tail -n 1)
 running=0 planted=0
 start() { # NAME VERDICT-FUNCTION ARGUMENTS...
     case $1 in *$BUGS*) ;; *) return ;; esac
@@ -107,6 +118,7 @@ bug() { # of the core: NAME double|float PROGRAM PATTERN SED...
     name=$1 numbers=$2 program=$3 pattern=$4
     shift 4
     case $PART.$program in ci.options | systems.*) return ;; esac
+    [ "$program" != mpi ] || [ -n "$mpi" ] || return
     untouched "$numbers" "$program" ""
     start "$name" verdict_of_bug "$name" "$numbers" "$program" "$pattern" "" "$@"
 }
@@ -172,6 +184,24 @@ bug inputs-of-one-step float golf inputs "$(in_ act_quant)s/absmax_of(x + at, K)
 bug adamw-without-bias-correction float golf AdamW "$(in_ golf_adamw)s/real c1 = [^;]*;/real c1 = 1;/"
 bug decay-of-everything float golf AdamW "$(in_ golf_adamw)s/t->role == PROJ ? 1 - rate/1 ? 1 - rate/"
 bug adamw-trains-all float golf "Muon and" "$(in_ golf_adamw)s/ || is_for_muon(c, t)//"
+bug second-half-again float golf groups "$(in_ groups_backward)s|first + n / 2, n / 2|first, n / 2|"
+bug halves-in-one-memory float golf groups "$(in_ groups_backward)s/n \/ 2, half + 1);/n \/ 2, half);/"
+bug gradient-of-a-half float golf groups "$(in_ groups_backward)s/m->grad = grad;/grad = half[0];/"
+bug groups-added-up float golf groups "$(in_ groups_backward)s|half\[0\]\[i\]) / 2|half[0][i])|"
+bug loss-of-a-half float golf groups "$(in_ groups_backward)s|(left + right) / 2|left|"
+bug groups-cut-rows float golf groups "$(in_ config_check)s/if (c->batch % c->accum)/if (0)/"
+bug tokens-of-a-group float commands training "$(in_ log_step)s/step_tokens/group_tokens/"
+bug ranks-compute-the-same-groups float mpi "bits: Muon" "$(in_ golf_step)s/my_rank \* groups/0/"
+bug ranks-far-apart-first float mpi "bits: Muon" "$(in_ reversed)s/return r;/return x;/"
+bug loss-of-rank-0 float mpi "bits: Muon" "$(in_ ranks_mean)s/loss = (loss + other)/loss = (loss + loss)/"
+bug matrices-of-another-part float mpi "bits: Muon" "$(in_ ranks_own)s/== reversed(my_rank)/== my_rank/"
+bug matrices-kept float mpi "bits: Muon" "$(in_ ranks_share)s/gather_matrices(m, m->master);//"
+bug moments-kept float mpi "bits: Muon" "$(in_ ranks_meet)s/gather_matrices(m, m->moment1);//"
+bug losses-kept float mpi "bits: AdamW" "$(in_ ranks_losses)s/gather_parts(loss, row);//"
+bug ranks-with-other-options float mpi "faults" "$(in_ same_options_as_first)s/if (strcmp(is, there))/if (0)/"
+bug ranks-of-another-program float mpi "faults" "$(in_ ranks_compare)s/agree(.program.*//"
+bug ranks-with-other-shards float mpi "faults" "$(in_ crc_of_shards)s/= crc_of_file(s->shard\[i\].path)/= 0/"
+bug all-ranks-speak float mpi "faults" "$(in_ ranks_error)s/now() + (.*/now();/"
 bug clipping-ignored float golf clipping "$(in_ golf_step)s|c->clip / norm : 1|1 : 1|"
 # products of codes, gradients of 16 bits
 bug fraction-cut-off float kernels "16 bits" "$(in_ fraction_of)s/ + (1 << 14)//"
@@ -206,7 +236,7 @@ bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ 
 bug divergence-unnoticed float golf learning "$(in_ stop_if_diverged)s/isfinite(loss) && norm/norm/"
 bug broken-weights-unnoticed float golf learning "$(in_ stop_if_broken)s/!isfinite/0 \&\& !isfinite/"
 bug score-that-is-no-number float commands messages "$(in_ finish_run)s/!isfinite(run->memory.bpb)/0/"
-bug resumed-run-in-no-time float commands training "$(in_ keep_rows)s/run->seconds += /0 * /"
+bug resumed-run-in-no-time float commands training "$(in_ rows_to_keep)s/run->seconds += /0 * /"
 bug huge-gradient-unnoticed float golf learning "$(in_ stop_if_diverged)s/norm \* scale < 1e18/isfinite(norm)/"
 bug flips-uncounted float golf learning "$(in_ golf_quantize)s/m->flips += \(.*\);/m->flips += 0 * (\1);/"
 bug sums-of-a-thread float golf threads "$(in_ chunk_dvector)s|n0 / CHUNK|(n0, (size_t)omp_get_thread_num())|"
@@ -447,7 +477,8 @@ bug fixed-options-in-help float commands usage "$(in_ print_options)s/ || o->mas
 bug nearest-is-the-farthest float commands messages "$(in_ nearest_option)s/if (distance >= least) continue;//"
 bug another-tokenizer-resumed float commands messages "$(in_ train_main)s/same_tokenizer(tok, ckpt);//"
 bug shards-of-another-tokenizer float commands messages "$(in_ open_split)s/ != tok->crc/ == 0/"
-bug log-loses-a-row float commands training "$(in_ keep_rows)s/atoll(row) <= step/atoll(row) < step/"
+bug log-written-again float commands disk "$(in_ keep_rows)s/ftruncate(fileno(log), end)/ftruncate(fileno(log), 0)/"
+bug log-loses-a-row float commands training "$(in_ rows_to_keep)s/atoll(row) <= run->steps/atoll(row) < run->steps/"
 bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
 bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"
 

@@ -252,6 +252,35 @@ static void limit_files(rlim_t bytes) { /* the disk is full from here on */
     if (setrlimit(RLIMIT_FSIZE, &r)) exit(9);
 }
 
+/* What a command prints; it must end well and without complaint. */
+static const char *output_of(const char *line) {
+    size_t n;
+    const int st = STATUS(freopen(IN("stdout"), "w", stdout) ? 0 : exit(9),
+                          exit(command_line(line)));
+    CHECK(st == 0 && !*message, "%s: exit status %d: %s", line, st, message);
+    return (char *)read_file(IN("stdout"), &n);
+}
+
+/* The log: a header, a row for each step. */
+static void check_log(const char *name, int rows) {
+    size_t n;
+    char file[64];
+    int found = 0;
+
+    snprintf(file, sizeof file, "%s/log.tsv", name);
+    const char *log = (char *)read_file(IN(file), &n);
+    const char *const head = /* systems may add columns */
+        "step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s";
+    CHECK(!strncmp(log, head, strlen(head)), "the log's header: %.80s", log);
+    const char *line = strchr(log, '\n');
+    while (line && line[1]) {
+        found++;
+        CHECK(atoi(line + 1) == found, "step %d in row %d", atoi(line + 1), found);
+        line = strchr(line + 1, '\n');
+    }
+    CHECK(found == rows, "%s: %d rows for %d steps", file, found, rows);
+}
+
 /* The old file stays, nothing else does. */
 static void test_full_disk(void) {
     Golf m;
@@ -269,6 +298,11 @@ static void test_full_disk(void) {
     CHECK(!exists("full.bin.tmp") && !exists("full/ckpt.bin") &&
               !exists("full/ckpt.bin.tmp"),
           "a full disk left files");
+    output_of(TINY "--out=@/rows --steps=4 --ckpt_every=2");
+    remove(IN("rows/result.json"));
+    DIES("full disk", "cannot write", limit_files(50),
+         command_line(TINY "--out=@/rows --steps=4 --ckpt_every=2 --resume=1"));
+    check_log("rows", 4);
     golf_free(&m);
 }
 
@@ -285,15 +319,6 @@ static void test_locked_folder(void) {
 
 /* ------------------------------------------------------------------------------------
  * What works, and what it prints */
-/* What a command prints; it must end well and without complaint. */
-static const char *output_of(const char *line) {
-    size_t n;
-    const int st = STATUS(freopen(IN("stdout"), "w", stdout) ? 0 : exit(9),
-                          exit(command_line(line)));
-    CHECK(st == 0 && !*message, "%s: exit status %d: %s", line, st, message);
-    return (char *)read_file(IN("stdout"), &n);
-}
-
 /* Waiting threads do not spin for long, unless the user says how they wait. With GNU's
  * runtime the program starts anew for it: dev/check/cli.sh. */
 static void test_waiting(void) {
@@ -396,26 +421,6 @@ static void test_output(void) {
     output_of("sample @/run/model.golf");
 }
 
-/* The log: a header, a row for each step. */
-static void check_log(const char *name, int rows) {
-    size_t n;
-    char file[64];
-    int found = 0;
-
-    snprintf(file, sizeof file, "%s/log.tsv", name);
-    const char *log = (char *)read_file(IN(file), &n);
-    const char *const head = /* systems may add columns */
-        "step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s";
-    CHECK(!strncmp(log, head, strlen(head)), "the log's header: %.80s", log);
-    const char *line = strchr(log, '\n');
-    while (line && line[1]) {
-        found++;
-        CHECK(atoi(line + 1) == found, "step %d in row %d", atoi(line + 1), found);
-        line = strchr(line + 1, '\n');
-    }
-    CHECK(found == rows, "%s: %d rows for %d steps", file, found, rows);
-}
-
 /* The line of result.json with this key, until the next call for another buffer. */
 static const char *result_line(const char *file, const char *key, char out[512]) {
     size_t n;
@@ -470,6 +475,28 @@ static void check_scoring_again(void) {
     CHECK(logged > 0 && told >= 0.999 * logged, "%g s, but the log has %g", told, logged);
 }
 
+/* A number of result.json. */
+static double result_number(const char *file, const char *key) {
+    char line[512];
+    const char *colon = strchr(result_line(file, key, line), ':');
+    return colon ? strtod(colon + 1, NULL) : (double)NAN;
+}
+
+/* Tokens are counted by steps, however many groups a step has. */
+static void check_groups(void) {
+    size_t n;
+    output_of(RUN "10 --batch=4 --accum=2");
+    const char *log = (char *)read_file(IN("run10/log.tsv"), &n);
+    CHECK(strstr(log, "\n1\t64\t") && strstr(log, "\n2\t128\t"), "tokens: %s", log);
+    CHECK(near(result_number("run10/result.json", "tokens"), 128, 0),
+          "tokens of the run");
+    CHECK(strstr(output_of(RUN "10 --batch=4 --accum=2 --overwrite=1"),
+                 "2 steps of 64") != NULL,
+          "tokens of a step");
+    DIES("other groups", "started with --accum=2, now it is 4",
+         exit(command_line(RUN "10 --batch=4 --accum=4 --resume=1")));
+}
+
 static void test_training(void) {
     size_t n;
     uint8_t *model = read_file(IN("run/model.golf"), &n);
@@ -489,6 +516,7 @@ static void test_training(void) {
     check_log("run8", 2);
 
     check_scoring_again();
+    check_groups();
 
     /* 12 ms: the schedule is cut to what fits */
     const char *text = output_of("train --preset=tiny --width=16 --seq=16 --steps=100000 "

@@ -455,7 +455,7 @@ static void fit_blocks(Golf *m, const Golf *from) {
     golf_quantize(m);
     calibration_open(&k, m, from, c->cluster_rows, 0, "cluster_steps");
     for (int block = 0; block < block_count(c); block++) {
-        calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
+        calibration_streams(&k, m, k.in, NULL, group_rows(c), c->seq);
         const double before = calibration_error(m, &k, block);
         fit_block(m, &k, block);
         printf("--cluster_steps=%d: the squared error a token of block %d is %.4g, and with "
@@ -866,7 +866,7 @@ static double reconstruction_error(Golf *m, const Golf *from) {
     Calibration k;
     golf_quantize(m);
     calibration_open(&k, m, from, c->cluster_rows, 0, "cluster_steps");
-    calibration_streams(&k, m, k.in, NULL, c->batch, c->seq);
+    calibration_streams(&k, m, k.in, NULL, group_rows(c), c->seq);
     const double error = calibration_error(m, &k, -1);
     const double by_block = calibration_error(m, &k, 0) + calibration_error(m, &k, 1);
     CHECK(near(by_block / error, 1, 1e-6), "errors of blocks sum up to %g, not %g",

@@ -888,7 +888,7 @@ static int moeut_wqkv_rows(const Config *c) {
 }
 
 static void moeut_check_run(const Config *c) {
-    const double pairs = (double)c->batch * c->seq * c->topk; /* an int counts them */
+    const double pairs = (double)group_tokens(c) * c->topk; /* an int counts them */
     if (c->experts && pairs > 1 << 24)
         die("--batch x --seq x --topk: at most 2^24 with --experts");
 }

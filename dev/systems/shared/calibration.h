@@ -10,7 +10,8 @@
  * AdamW's steps do not depend on such a factor.
  *
  * The rows are the first ones of the run, as seed and order of --data have them; a step
- * takes --batch of them, round after round in the same order. All else is that of a
+ * takes a group of them (--batch / --accum), round after round in the same order. All
+ * else is that of a
  * training step: the same kernels, the same straight-through gradients of what is
  * quantized, the same bits for any number of threads. AdamW has moments and a count of
  * steps of its own (beta 0.9 and 0.999, as in both papers' code); training then starts
@@ -30,14 +31,14 @@ typedef struct {
 
 /* A run that goes on has in its checkpoint what calibration had found. */
 static inline int calibration_is_over(const Config *c) {
-    return c->resume && !access(path_of(c->out, "ckpt.bin"), F_OK);
+    return c->resume && run_has(c, "ckpt.bin");
 }
 
 static inline void calibration_alloc(Calibration *k, const Golf *m, int rows) {
     const Config *c = &m->config;
     k->rows = rows;
-    k->batches = rows / c->batch;
-    k->N = (size_t)c->batch * (size_t)c->seq;
+    k->batches = rows / group_rows(c);
+    k->N = group_tokens(c);
     k->stream = (size_t)rows * (size_t)c->seq * (size_t)c->width;
     k->tokens = xcalloc((size_t)rows * (size_t)c->seq + 1, sizeof(int));
     k->x0 = xcalloc(k->stream, sizeof(real));
@@ -120,7 +121,8 @@ static __attribute__((unused)) void calibration_open(Calibration *k, const Golf 
     calibration_alloc(k, m, rows);
     calibration_rows(k, c);
     Golf donor = calibration_donor(from, k->N);
-    calibration_streams(k, &donor, in_of_donor ? k->in : NULL, k->out, c->batch, c->seq);
+    calibration_streams(k, &donor, in_of_donor ? k->in : NULL, k->out, group_rows(c),
+                        c->seq);
     for (int i = 0; i < donor.n_owned; i++) free(donor.owned[i]);
     free(donor.owned);
 }
@@ -135,7 +137,7 @@ static inline double calibration_phase(Golf *m, const Calibration *k, int p, int
     double error = 0;
     memcpy(m->x0, k->x0 + at, n * sizeof(real));
     m->prev[p] = k->in[p] + at;
-    block_forward(m, p, c->batch, c->seq);
+    block_forward(m, p, group_rows(c), c->seq);
     for (size_t i = 0; i < n; i++) {
         const real off = m->phase[p].out[i] - want[i];
         error += (double)off * (double)off;
@@ -143,7 +145,7 @@ static inline double calibration_phase(Golf *m, const Calibration *k, int p, int
     }
     if (learn) {
         memset(m->dx0, 0, n * sizeof(real));
-        block_backward(m, p, c->batch, c->seq);
+        block_backward(m, p, group_rows(c), c->seq);
         add_chunks(m, p);
     }
     return error / (double)k->N;
@@ -212,8 +214,9 @@ static __attribute__((unused)) void calibration_check(const Config *c, int steps
     snprintf(option, sizeof option, "%s_rows", name);
     snprintf(parent, sizeof parent, "%s_steps", name);
     option_needs(c, option, steps > 0, parent);
-    if (steps && rows % c->batch)
-        die("--%s=%d: expected a multiple of --batch=%d", option, rows, c->batch);
+    if (steps && rows % group_rows(c))
+        die("--%s=%d: expected a multiple of --batch=%d / --accum=%d", option, rows,
+            c->batch, c->accum);
 }
 
 #endif
