@@ -64,8 +64,9 @@ enum {
     FIXED = 32, /* set by the program, not by the user; with RESUME: a system's count that
                    checkpoints keep */
     RESUME = 64, /* may change when a run is resumed */
-    QUIET = 128  /* for options that come later: left out of files while at its default,
+    QUIET = 128, /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
+    EXPORT = 256
 };
 
 /* clang-format off */
@@ -101,7 +102,7 @@ enum {
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "3 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
-    X(TRAIN | EVAL | SAMPLE | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
+    X(TRAIN | EVAL | SAMPLE | EXPORT | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
@@ -133,13 +134,16 @@ enum {
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | RESUME, INT, recompute, "0", "0|1", "keep less of the forward pass, do it twice") \
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
-    X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
+    X(TRAIN | EXPORT | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out, the file --to") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
-    X(EVAL, INT, certify, "0", "0 to 2147483647", "> 0: proves the score, at places of this seed") \
+    X(TRAIN | EVAL | RESUME | QUIET, INT, certify, "0", "0 to 2147483647", \
+      "> 0: proves the score, at places of this seed; train: in result.json") \
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
     X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
-    X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability")
+    X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability") \
+    X(EXPORT, STR, to, "", "", "file to write, NAME.safetensors") \
+    X(EXPORT, INT, dtype, "float32", "float32|bf16", "of its numbers; bf16: rounded")
 /* clang-format on */
 
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
@@ -155,6 +159,7 @@ enum { OCTAVE = 256 }; /* of embed_grid: so many make a step twice as large */
 enum { OPT_ADAMW, OPT_MUON };
 enum { BWD_INT16, BWD_FP32 };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+enum { DTYPE_FLOAT32, DTYPE_BF16 };
 
 /* Where an option means something: option, condition, and what is missing elsewhere. The
  * command line may not ask for what means nothing; a file may hold it, since it can be
@@ -863,6 +868,7 @@ int train_main(int argc, char **argv);
 int eval_main(const char *path, int argc, char **argv);
 int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
+int export_main(const char *path, int argc, char **argv);
 int bench_main(const char *what, int argc,
                char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);

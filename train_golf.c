@@ -6444,6 +6444,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf eval    MODEL.golf [--data=DIR] [--stride=N]\n"
         "       ./train_golf sample  MODEL.golf [--prompt=\"...\"] [--tokens=200]\n"
         "       ./train_golf info    MODEL.golf\n"
+        "       ./train_golf export  MODEL.golf --to=NAME.safetensors [--dtype=bf16]\n"
         "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf prepare --out=DIR --hold_out=FOLDER\n"
@@ -6476,6 +6477,7 @@ int help_main(void) {
     print_options("eval", EVAL, "");
     print_options("sample", SAMPLE, "");
     print_options("info", INFO, "");
+    print_options("export", EXPORT, "");
     print_options("model (train; kept in the artifact)", MODEL, "");
     for (const System *const *s = all_systems; *s; s++) {
         char title[128];
@@ -6776,19 +6778,21 @@ static void say_fit(const Golf *m, size_t bytes) {
 }
 
 /* ---- result.json */
-static const char *
-json_text(const char *text) { /* quoted, in a buffer the next call reuses */
-    static char out[6 * 1024 + 3] = "\"";
-    char *o = out + 1;
+static void put_json(FILE *f, const char *text) { /* quoted */
+    fputc('"', f);
     for (; *text; text++) {
         const int c = (unsigned char)*text;
-        if (o >= out + sizeof out - 9) break;
-        if (c < 32) o += sprintf(o, "\\u%04x", c);
-        else if (c == '"' || c == '\\') o += sprintf(o, "\\%c", c);
-        else *o++ = (char)c;
+        if (c < 32) fprintf(f, "\\u%04x", c);
+        else if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+        else fputc(c, f);
     }
-    strcpy(o, "\"");
-    return out;
+    fputc('"', f);
+}
+
+static void put_json_pair(FILE *f, const char *key, const char *value) {
+    put_json(f, key);
+    fputs(": ", f);
+    put_json(f, value);
 }
 
 /* What the projections' codes and bytes say. */
@@ -6870,8 +6874,11 @@ static void result_texts(const Run *r, FILE *f) {
                  {"git_rev", GOLF_GIT_REV},
                  {"compiler", __VERSION__},
                  {"isa", GOLF_ISA}};
-    for (size_t i = 0; i < COUNT(texts); i++)
-        fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        fputs("  ", f);
+        put_json_pair(f, texts[i].key, texts[i].value);
+        fputs(",\n", f);
+    }
 }
 
 static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
@@ -6901,7 +6908,8 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     const char *comma = "";
     EACH_OPTION(o) {
         if (!(o->mask & (MODEL | TRAIN))) continue;
-        fprintf(f, "%s\"%s\": %s", comma, o->name, json_text(option_text(c, o, text)));
+        fputs(comma, f);
+        put_json_pair(f, o->name, option_text(c, o, text));
         comma = ", ";
     }
     fputs("}\n}\n", f);
@@ -7537,6 +7545,7 @@ int info_main(const char *path, int argc, char **argv) {
 }
 
 #include "data/prepare.c"       /* prepare_main: text to tokenizer and shards */
+#include "dev/export.h"         /* export_main: for other programs */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
 
@@ -7629,8 +7638,9 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "eval")) run = eval_main;
     if (!strcmp(command, "sample")) run = sample_main;
     if (!strcmp(command, "info")) run = info_main;
+    if (!strcmp(command, "export")) run = export_main;
     if (!run)
-        die("unknown command '%s'; expected train, eval, sample, info, bench, prepare, selftest or help",
+        die("unknown command '%s'; expected train, eval, sample, info, export, bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, rest, options_from);
