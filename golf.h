@@ -394,11 +394,47 @@ typedef struct Quantizer {
  *     .   .  payloads in the order of the tensor table, systems behind the core in the order of
  *            dev/systems/systems.h; copies one after another
  *
- * A payload as long as the tensor's packed size is packed, a shorter one is coded
- * (section 8). Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones
+ * A weight on a grid is scale * code, for each scale the next weights of the copy, row by row.
+ * CRC-32 is that of zip and PNG, a bf16 number the upper half of a float.
+ *
+ * A payload as long as the tensor's packed size is packed, a shorter one is coded. Packed, a
+ * copy on a grid is its bf16 scales, then its codes: ternary ones
  * 5 to a byte, base 3, lowest first, value code + 1; others as code + 2^(bits-1), lowest
  * bit first, without gaps. Without codes (the interface, weights in 16 bits) it is bf16
  * numbers. Systems describe what they add.
+ *
+ * Coded, a copy of n weights is 1 + n / 2^20 streams, part i of k of its scales (from S i / k
+ * on, of S) and, behind them, of its codes; without codes, of its numbers. The payload is the
+ * lengths of all streams (u32), then these, copy after copy. A stream is an adaptive binary
+ * range coder's. Its decoder has range = 2^32 - 1 and code = the first four bytes, the
+ * highest first. A bit has a node (p, n), which starts as (2^15, 0):
+ *
+ *     bound = (range >> 16) * p,  rate = 131072 / (2 n + 3)        integers, as everything
+ *     bit 0 (code < bound):  range = bound,                   p += (65535 - p) * rate >> 16
+ *     bit 1:                 range -= bound, code -= bound,   p -= p * rate >> 16
+ *     then p into 36 .. 65500, n + 1 up to 255, and while range < 2^24:
+ *     range <<= 8, code = code << 8 | next byte
+ *
+ * A symbol is a path down a tree of nodes, its highest bit first: from node 1 to 2 node + bit.
+ * Trees are new in each stream.
+ *     bf16        the upper byte in one tree, then the lower one in a tree of that upper byte
+ *     ternary     two bits: 0, or 2 for -1, 3 for 1
+ *     integers    code + 2^(bits-1), of which the first four bits have a tree for each column
+ *                 where the tensor has 1,000 rows or more (a column of the embedding has a
+ *                 mean and a size of its own: 2.8 bits for 3.2 without, of 4), else one for
+ *                 all; the others go on, from the node reached, in one for all
+ *
+ * What a reader computes is the drawing at the head of train_golf.c, and:
+ *     RMSNorm(x) = x / sqrt(mean(x^2) + 1e-6), also without a gain behind the embedding, before
+ *     the head and, per head, of q and k; x0 is the embedding's row, normed
+ *     inputs of projections: of each token codes round(x / s), ties to even, that stand for
+ *     s * code, s = max(|x|, 1e-5) / 127 (int4: / 7, but for Wdown); of the head, where the
+ *     embedding has codes, with 32767 and without the 1e-5
+ *     rows of Wqkv: the heads of q, those of k, those of v; query head h sees key head
+ *     h / (heads / kv_heads); scores are q k / sqrt(D), causal in the row
+ *     RoPE, behind norm and gain: of a head (x[i], x[i + D/2]) = (a, b) becomes (a cos + b sin,
+ *     b cos - a sin), angle position * 10000^(-2i/D); rope=half: D/2 for D, and 0 from i = D/4 on
+ *     logits = 30 tanh(E h / 30), loss = -log softmax in nats; rows of seq tokens
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips
  * u64, n u64 parameters, config length u32, CRC-32 u32 of the tokenizer's .model file and
@@ -861,6 +897,7 @@ typedef struct {
     double seconds, tok_per_s;
     int steps;
     Score memory, file;
+    char *certificate; /* lines of --certify, or NULL */
 } Run;
 
 /* Section 10: the commands; argv without the program, the command and the file. */

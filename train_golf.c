@@ -5651,13 +5651,8 @@ static int is_refused(void (*check)(const Config *c), const Config *c) {
     return 0;
 }
 
-/* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a
- * path down a tree of bits; every node has a probability that follows what it has seen.
- * Which nodes: the first four bits of a code per column where there are 1,000 rows (a
- * column of the embedding has a mean and a size of its own: 2.8 bits for 3.2 without, of
- * 4), else one tree for all. Ternary: is it zero, then its sign. 16-bit numbers: the
- * upper byte, then the lower one given the upper. The same functions write and read, so
- * that both do the same to every probability. */
+/* ---- The last byte: an adaptive binary range coder over codes and scales, as golf.h says.
+ * The same functions write and read, so that both do the same to every probability. */
 typedef struct {
     uint16_t p, n; /* P(0) * 65536, or 0: not asked yet; times asked */
 } Node;
@@ -6881,6 +6876,11 @@ static void result_texts(const Run *r, FILE *f) {
     }
 }
 
+/* dev/check/certify.h */
+static void put_certificate(FILE *f, const char *lines, int seed);
+static char *certificate_of_run(const char *path, const Config *c, const Tokenizer *tok,
+                                Shards *val, const Score *s, int *good);
+
 static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     const Config *c = &m->config;
     const Ledger l = ledger_of(m);
@@ -6894,6 +6894,7 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     EACH_SYSTEM(s, m) {
         if ((*s)->result) (*s)->result(m, f);
     }
+    if (r->certificate) put_certificate(f, r->certificate, c->certify);
     fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
     fprintf(
         f,
@@ -7315,12 +7316,14 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     return rms;
 }
 
-/* Exports, scores the file as read back into a fresh model, writes result.json. */
-static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first,
-                       real *phase_rms) {
+/* Exports, scores the file as read back into a fresh model, writes result.json. Returns 0
+ * if the score was to be proved and is none. */
+static int finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int first,
+                      real *phase_rms) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
     Golf loaded;
+    int good = 1;
     golf_save(m, path, tok->crc);
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
     golf_load(&loaded, path);
@@ -7328,6 +7331,8 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     run->file =
         golf_eval(&loaded, tok, val, 0, c->val_tokens); /* the number that counts */
     golf_free(&loaded);
+    if (c->certify)
+        run->certificate = certificate_of_run(path, c, tok, val, &run->file, &good);
     write_result(m, run, phase_rms);
     free(phase_rms);
 
@@ -7347,6 +7352,9 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->steps - first, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
+    if (c->certify)
+        printf("certified %s, see result.json\n", good ? "yes" : "no");
+    return good;
 }
 
 int train_main(int argc, char **argv) {
@@ -7391,8 +7399,7 @@ int train_main(int argc, char **argv) {
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
     end_at_cap(&m);
-    finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
-    return 0;
+    return !finish_run(&m, tok, val, &run, first, phase_sizes(&m, train, x, y));
 }
 
 /* ---- The other commands. */
@@ -7430,6 +7437,7 @@ typedef struct {
     const Tokenizer *tok;
     Shards *val;
     const System *by;
+    FILE *to; /* where a certificate goes */
 } Scoring;
 
 /* A system that is there for an evaluation: its hooks are called behind those of others. */
@@ -7475,7 +7483,7 @@ int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
-    Scoring what = {.path = path, .how = &how, .tok = tok};
+    Scoring what = {.path = path, .how = &how, .tok = tok, .to = stdout};
     what.val = open_split(&how, tok, "val");
     ready_to_score(&m, &how);
     const Score s = golf_eval(&m, tok, what.val, how.stride, how.val_tokens);

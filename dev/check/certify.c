@@ -17,7 +17,8 @@ static void write_inputs(void) {
     const Tokenizer *tok = tokenizer_load(IN("d/tokenizer.model"));
     golf_save(&m, IN("d/model.golf"), tok->crc);
     golf_free(&m);
-    honest = (Scoring){.path = strdup(IN("d/model.golf")), .how = &how, .tok = tok};
+    honest = (Scoring){
+        .path = strdup(IN("d/model.golf")), .how = &how, .tok = tok, .to = stdout};
     honest.val = shards_open(IN("d"), "val", HAND_VOCAB);
 }
 
