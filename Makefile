@@ -71,7 +71,7 @@ GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/prepare.c dev/export.h dev/bench/bench.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -166,7 +166,7 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
-C_FILES = train_golf.c golf.h test_golf.c data/prepare.c dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+C_FILES = train_golf.c golf.h test_golf.c data/prepare.c dev/export.h dev/bench/bench.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 

@@ -7002,18 +7002,26 @@ static void make_folder(const Config *c) {
     }
 }
 
-/* Rewrites the log: the header, then the rows up to the step from which the run goes
- * on. */
-static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
-    char *keep, *row = NULL;
-    size_t len, room = 0;
-    FILE *kept = open_memstream(&keep, &len);
-    if (!kept) die("out of memory");
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", kept);
+/* The columns of the log. */
+static void put_columns(const Golf *m, FILE *f) {
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", f);
     EACH_SYSTEM(s, m) {
-        if ((*s)->columns) fputs((*s)->columns, kept);
+        if ((*s)->columns) fputs((*s)->columns, f);
     }
-    fputc('\n', kept);
+}
+
+/* Rewrites the log: the header, then the rows up to the step from which the run goes
+ * on. Where these have more columns than it will have from now on, so has the header. */
+static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
+    char *keep, *columns, *row = NULL;
+    size_t len, n, room = 0;
+    FILE *kept = open_memstream(&keep, &len), *head = open_memstream(&columns, &n);
+    if (!kept || !head) die("out of memory");
+    put_columns(m, head);
+    if (fclose(head)) die("out of memory");
+    const int had = getline(&row, &room, log) > 0 && strchr(row, '\n');
+    if (had && !strncmp(row, columns, n)) fputs(row, kept);
+    else fprintf(kept, "%s\n", columns);
     while (getline(&row, &room, log) > 0)
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);
     if (fclose(kept) || ftruncate(fileno(log), 0) || fwrite(keep, 1, len, log) < len ||
@@ -7021,6 +7029,7 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
         die("%s: cannot write: %s; make room or choose another --out", path,
             strerror(errno));
     free(keep);
+    free(columns);
     free(row);
 }
 

@@ -30,7 +30,7 @@ if [ ! -f $data/tokenizer.model ]; then # any text will do: the builds are compa
 fi
 copy() { # the sources
     mkdir "$1" && cp -r Makefile train_golf.c golf.h test_golf.c "$1" && mkdir "$1/data" "$1/dev" &&
-        cp data/prepare.c "$1/data" && cp -r dev/systems dev/check dev/bench "$1/dev"
+        cp data/prepare.c "$1/data" && cp -r dev/systems dev/check dev/bench dev/export.h "$1/dev"
 }
 tensors() { # PROGRAM OUT: checksum of the default model's tensors
     "$1" train --data="$data" --steps=25 --batch=2 --val_tokens=4096 --ckpt_every=0 --out="$2" \

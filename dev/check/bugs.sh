@@ -25,13 +25,13 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/certify.h
+    echo train_golf.c golf.h data/prepare.c dev/bench/bench.h dev/check/certify.h dev/export.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
     mkdir -p "$1/dev" "$1/data"
     cp train_golf.c golf.h test_golf.c "$1" && cp data/prepare.c "$1/data"
-    cp -r dev/systems dev/check dev/bench "$1/dev"
+    cp -r dev/systems dev/check dev/bench dev/export.h "$1/dev"
     { [ -z "$2" ] || grep "\"$2.h\"" dev/systems/systems.h; } > "$1/dev/systems/systems.h"
 }
 substitute() { # DIR SYSTEM SED: fails when nothing changes

@@ -612,6 +612,66 @@ MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
 }
 
 /* ------------------------------------------------------------------------------------------
+ * `export`: a file of safetensors read as the format's own description says, naively. */
+/* What stands behind `"name": ` in a header of JSON, or NULL; it must be there once. */
+MAYBE const char *json_value(const char *json, const char *name) {
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    const char *at = strstr(json, key);
+    if (!at || strstr(at + 1, key)) return NULL;
+    return at + strlen(key);
+}
+
+/* Is copy j of t there from byte *at on behind the header, with its shape and numbers? Moves
+ * *at behind it. */
+static int is_exported(const Golf *m, const Tensor *t, int j, const char *json,
+                       const uint8_t *numbers, size_t *at) {
+    char name[64], about[128];
+    const int bf16 = strstr(json, "BF16") != NULL, bytes = bf16 ? 2 : 4;
+    const real *x = m->eff + t->at + (size_t)j * t->copy_n;
+    const size_t end = *at + (size_t)bytes * t->copy_n;
+    int same = 1, n;
+
+    snprintf(name, sizeof name, t->per == ONCE ? "%s" : "%s.%d", t->name, j);
+    n = snprintf(about, sizeof about, "{\"dtype\": \"%s\", \"shape\": [", bf16 ? "BF16" : "F32");
+    if (t->role != INTERFACE) n += sprintf(about + n, "%d, ", t->rows);
+    sprintf(about + n, "%d], \"data_offsets\": [%zu, %zu]}", t->stored_cols, *at, end);
+    const char *value = json_value(json, name);
+    if (!value || strncmp(value, about, strlen(about))) return 0;
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const uint8_t *p = numbers + *at + (size_t)bytes * i;
+        const uint32_t bits = (uint32_t)get_u(p, bytes) << (bf16 ? 16 : 0);
+        const real there = (Bits){.u = bits}.f;
+        same &= there == (bf16 ? from_bf16(to_bf16(x[i])) : (real)(float)x[i]);
+    }
+    *at = end;
+    return same;
+}
+
+/* Every tensor of m, nothing else, and no gap. */
+MAYBE void check_safetensors(const char *arm, const Golf *m, const char *path) {
+    size_t size, at = 0, copies = 0, wrong = 0, found = 0;
+    uint8_t *file = read_file(path, &size);
+    const size_t len = get_u(file, 8);
+    char *json = strndup((char *)file + 8, MIN(len, size - 8));
+    CHECK(len % 8 == 0 && len + 8 < size && json[0] == '{', "%s: a header of %zu bytes", arm,
+          len);
+    EACH_TENSOR(t, m) {
+        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
+            copies++;
+            wrong += !is_exported(m, t, j, json, file + 8 + len, &at);
+        }
+    }
+    for (const char *p = json; (p = strstr(p, "\"dtype\"")); p++) found++;
+    CHECK(!wrong && found == copies, "%s: %zu of %zu tensors are wrong, %zu are there", arm,
+          wrong, copies, found);
+    CHECK(8 + len + at == size, "%s: %zu bytes of numbers, %zu behind the header", arm, at,
+          size - 8 - len);
+    free(json);
+    free(file);
+}
+
+/* ------------------------------------------------------------------------------------------
  * The model of the file is the model in memory: size as announced, the same weights, the
  * same summed loss to the last bit; the ledger adds up; scales are bf16 numbers. */
 MAYBE void check_export(const char *arm) {
@@ -653,6 +713,10 @@ MAYBE void check_export(const char *arm) {
           "%s: %.17g in memory, %.17g from the file", arm, in_memory.nll, in_file.nll);
     for (size_t i = 0; i < m.n_scales; i++) bf16 &= bf16_exact(m.scale[i]);
     CHECK(bf16, "%s: a scale is no bf16 number", arm);
+    CHECK(STATUS(command_line("export @/model.golf --to=@/model.safetensors --overwrite=1 "
+                              "--tokenizer=@/export/tokenizer.model")) == 0,
+          "%s: export: %s", arm, message);
+    check_safetensors(arm, &b, IN("model.safetensors"));
     golf_free(&m);
     golf_free(&b);
 }

@@ -29,6 +29,7 @@ static void write_inputs(void) {
         die("truncate: %s", strerror(errno));
 
     put_file(IN("text"), "some text\n", 10);
+    put_file(IN("text.safetensors"), "some text\n", 10);
     mkdir(IN("empty"), 0777);
     mkdir(IN("odd"), 0777);
     mkdir(IN("odd/log.tsv"), 0777);
@@ -135,6 +136,18 @@ static const char *const errors[][2] = {
     {"train --stride=3", "unknown option --stride"},
     {"eval @/run/model.golf --width=3", "unknown option --width"},
     {"info @/run/model.golf --lr=3", "unknown option --lr|--cap"},
+    {"export", "usage|export MODEL.golf"},
+    {"export @/run/model.golf", "--to=NAME.safetensors"},
+    {"export @/run/model.golf --to=@/run/model.golf", "--to|.safetensors|found|model.golf"},
+    {"export @/run/model.golf --to=.safetensors", "--to|ends in .safetensors"},
+    {"export @/run/model.golf --to=@/text.safetensors", "there already|--overwrite=1"},
+    {"export @/run/model.golf --to=@/none/a.safetensors", "none/a.safetensors|cannot write"},
+    {"export @/run/model.golf --to=@/a.safetensors --dtype=fp16", "--dtype|float32|bf16"},
+    {"export @/bad.golf --to=@/a.safetensors --tokenizer=@/run/tokenizer.model",
+     "bad.golf|tensor|damaged"},
+    {"export @/run/model.golf --to=@/a.safetensors --tokenizer=@/t2.model",
+     "expected the tokenizer|give --tokenizer"},
+    {"eval @/run/model.golf --to=@/a.safetensors", "unknown option --to"},
     {"train --width=7", "--width|8 to 16384|'7'"},
     {"train --width=banana", "--width|8 to 16384|banana"},
     {"train --width=32.5", "--width|32.5"},
@@ -220,6 +233,9 @@ static void test_messages(void) {
     CHECK(!exists("new") && !exists("p"), "a command that cannot work made its folder");
     DIES("token", "found 2|vocabulary of 266|tokenizer",
          command_line(TINY "--data=@/wide --steps=9 --tokenizer=@/d/tokenizer.model"));
+    CHECK(!exists("a.safetensors") && !exists("a.safetensors.tmp") &&
+              same_file(IN("text.safetensors"), "some text\n", 10),
+          "an export that was refused has written");
     CHECK(!exists("new/model.golf") && !exists("new/result.json"),
           "a failed run left a result");
     DIES("overflow", "more than memory can address", xcalloc(SIZE_MAX / 2, 16));
@@ -411,6 +427,65 @@ static void check_log(const char *name, int rows) {
     CHECK(found == rows, "%s: %d rows for %d steps", file, found, rows);
 }
 
+/* Is it empty, a number, or some with spaces between? */
+static int is_cell(const char *cell) {
+    char *end;
+    while (*cell) {
+        if (*cell == ' ') return 0;
+        const double x = strtod(cell, &end);
+        if (end == cell || !isfinite(x) || (*end && *end != ' ')) return 0;
+        cell = *end ? end + 1 : end;
+    }
+    return 1;
+}
+
+/* As a spreadsheet reads the log: a line of names, no two the same, then numbers alone, no
+ * row with more cells than there are names, or with others than `wanted` (0: any). */
+static void check_table(const char *name, int wanted) {
+    size_t n;
+    char file[64], *rows, *cells, names[4096] = "\t";
+    int columns = 0, line = 0;
+    snprintf(file, sizeof file, "%s/log.tsv", name);
+    char *log = (char *)read_file(IN(file), &n);
+    CHECK(log[n - 1] == '\n' && !strchr(log, '"') && !strchr(log, '\r'), "%s: its end",
+          file);
+    for (char *row = strtok_r(log, "\n", &rows); row; row = strtok_r(NULL, "\n", &rows)) {
+        int count = 0, good = 1;
+        cells = row;
+        for (char *cell = strsep(&cells, "\t"); cell; cell = strsep(&cells, "\t")) {
+            char key[64];
+            count++;
+            snprintf(key, sizeof key, "\t%.60s\t", cell);
+            good &= line ? is_cell(cell) : *cell && !strstr(names, key);
+            if (!line) strcat(names, key + 1);
+        }
+        if (!line++) columns = count;
+        CHECK(good && count <= columns && (!wanted || count == wanted || line == 1),
+              "%s: line %d has %d cells of %d, or one that is none", file, line, count,
+              columns);
+    }
+}
+
+/* Rows that have more columns than a resumed run will have keep them. */
+static void test_table(void) {
+    check_table("run", 0);
+    if (!option_named("watch")) return;
+    output_of(RUN "_watched --watch=1 --val_every=1");
+    check_table("run_watched", 15);
+    if (remove(IN("run_watched/result.json"))) die("remove: %s", strerror(errno));
+    output_of(RUN "_watched --watch=0 --val_every=1 --resume=1");
+    check_table("run_watched", 15);
+
+    output_of(RUN "_unwatched --watch=0");
+    check_table("run_unwatched", 8);
+    if (remove(IN("run_unwatched/result.json"))) die("remove: %s", strerror(errno));
+    output_of(RUN "_unwatched --watch=1 --resume=1");
+    check_table("run_unwatched", 8);
+    size_t n;
+    const char *log = (char *)read_file(IN("run_unwatched/log.tsv"), &n);
+    CHECK(strstr(log, "\tcosine\n") != NULL, "new columns: %.200s", log);
+}
+
 /* The line of result.json with this key, until the next call for another buffer. */
 static const char *result_line(const char *file, const char *key, char out[512]) {
     size_t n;
@@ -570,6 +645,7 @@ int main(void) {
     run_test("locked folder", test_locked_folder);
     run_test("output", test_output);
     run_test("training", test_training);
+    run_test("table", test_table);
     run_test("fit", test_fit);
     run_test("rows", test_rows);
     run_test("prepare", test_prepare);
