@@ -11,7 +11,9 @@
 #                 DATA= SEED= OUT= JOBS= and more, see dev/tune.sh
 # make quantizers, make sharing, make papers: all systems at one size, as the papers have them; these and
 #                 study: SEEDS=3 ARMS="a b" QUICK=1
-# make plot RUN=runs/mine     its curves, with gnuplot
+# make plot RUN=runs/mine     its curves, with gnuplot; RUN="a b c": several beside each other
+# make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
+# make interop    safetensors: the rules of the format, and other programs' readers
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
 #
@@ -157,7 +159,14 @@ report:
 	@dev/studies/report.sh
 
 plot:
-	@dev/plot.sh "$(RUN)"
+	@dev/plot.sh $(RUN)
+
+# What is given to make is in its commands' environment.
+submission: train_golf
+	@SOURCES="$(SOURCES)" CC="$(CC)" dev/submission.sh
+
+interop: train_golf
+	@dev/check/interop.sh
 
 # The systems' finite differences and the trials of options, the same code thousands of times, take minutes
 # here; the others run it all once.
@@ -182,4 +191,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core build
 
-.PHONY: always test test-bugs check golden alone without commands baseline study tune quantizers sharing papers report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without commands baseline study tune quantizers sharing papers report plot submission interop asan format info help clean

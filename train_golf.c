@@ -5582,6 +5582,7 @@ static void check_systems(const Config *c) {
             if (on || o->mask & (EVAL | FIXED) ||
                 strcmp(system_name(o->file, name), (*s)->name))
                 continue;
+            if (!strcmp(o->name, (*s)->needs)) continue; /* itself says off */
             option_needs(c, o->name, 0, (*s)->needs);
         }
         if (!on) continue;
