@@ -351,6 +351,45 @@ MAYBE int command_line(const char *line) {
     return golf_main(argc, argv);
 }
 
+/* Is it empty, a number, or some with spaces between? */
+MAYBE int is_cell(const char *cell) {
+    char *end;
+    while (*cell) {
+        if (*cell == ' ') return 0;
+        const double x = strtod(cell, &end);
+        if (end == cell || !isfinite(x) || (*end && *end != ' ')) return 0;
+        cell = *end ? end + 1 : end;
+    }
+    return 1;
+}
+
+/* As a spreadsheet reads the log: a line of names, no two the same, then numbers alone, no
+ * row with more cells than there are names, or with others than `wanted` (0: any). */
+MAYBE void check_table(const char *name, int wanted) {
+    size_t n;
+    char file[128], *rows, *cells, names[4096] = "\t";
+    int columns = 0, line = 0;
+    snprintf(file, sizeof file, "%s/log.tsv", name);
+    char *log = (char *)read_file(IN(file), &n);
+    CHECK(log[n - 1] == '\n' && !strchr(log, '"') && !strchr(log, '\r'), "%s: its end",
+          file);
+    for (char *row = strtok_r(log, "\n", &rows); row; row = strtok_r(NULL, "\n", &rows)) {
+        int count = 0, good = 1;
+        cells = row;
+        for (char *cell = strsep(&cells, "\t"); cell; cell = strsep(&cells, "\t")) {
+            char key[64];
+            count++;
+            snprintf(key, sizeof key, "\t%.60s\t", cell);
+            good &= line ? is_cell(cell) : *cell && !strstr(names, key);
+            if (!line) strcat(names, key + 1);
+        }
+        if (!line++) columns = count;
+        CHECK(good && count <= columns && (!wanted || count == wanted || line == 1),
+              "%s: line %d has %d cells of %d, or one that is none", file, line, count,
+              columns);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------
  * Frozen quantizers. A straight-through gradient is not the derivative of the rounding
  * but that of P(x) + residual, P being what the estimator lets pass (the identity, or a
@@ -615,7 +654,7 @@ MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
  * `export`: a file of safetensors read as the format's own description says, naively. */
 /* What stands behind `"name": ` in a header of JSON, or NULL; it must be there once. */
 MAYBE const char *json_value(const char *json, const char *name) {
-    char key[64];
+    char key[128];
     snprintf(key, sizeof key, "\"%s\": ", name);
     const char *at = strstr(json, key);
     if (!at || strstr(at + 1, key)) return NULL;

@@ -427,65 +427,6 @@ static void check_log(const char *name, int rows) {
     CHECK(found == rows, "%s: %d rows for %d steps", file, found, rows);
 }
 
-/* Is it empty, a number, or some with spaces between? */
-static int is_cell(const char *cell) {
-    char *end;
-    while (*cell) {
-        if (*cell == ' ') return 0;
-        const double x = strtod(cell, &end);
-        if (end == cell || !isfinite(x) || (*end && *end != ' ')) return 0;
-        cell = *end ? end + 1 : end;
-    }
-    return 1;
-}
-
-/* As a spreadsheet reads the log: a line of names, no two the same, then numbers alone, no
- * row with more cells than there are names, or with others than `wanted` (0: any). */
-static void check_table(const char *name, int wanted) {
-    size_t n;
-    char file[64], *rows, *cells, names[4096] = "\t";
-    int columns = 0, line = 0;
-    snprintf(file, sizeof file, "%s/log.tsv", name);
-    char *log = (char *)read_file(IN(file), &n);
-    CHECK(log[n - 1] == '\n' && !strchr(log, '"') && !strchr(log, '\r'), "%s: its end",
-          file);
-    for (char *row = strtok_r(log, "\n", &rows); row; row = strtok_r(NULL, "\n", &rows)) {
-        int count = 0, good = 1;
-        cells = row;
-        for (char *cell = strsep(&cells, "\t"); cell; cell = strsep(&cells, "\t")) {
-            char key[64];
-            count++;
-            snprintf(key, sizeof key, "\t%.60s\t", cell);
-            good &= line ? is_cell(cell) : *cell && !strstr(names, key);
-            if (!line) strcat(names, key + 1);
-        }
-        if (!line++) columns = count;
-        CHECK(good && count <= columns && (!wanted || count == wanted || line == 1),
-              "%s: line %d has %d cells of %d, or one that is none", file, line, count,
-              columns);
-    }
-}
-
-/* Rows that have more columns than a resumed run will have keep them. */
-static void test_table(void) {
-    check_table("run", 0);
-    if (!option_named("watch")) return;
-    output_of(RUN "_watched --watch=1 --val_every=1");
-    check_table("run_watched", 15);
-    if (remove(IN("run_watched/result.json"))) die("remove: %s", strerror(errno));
-    output_of(RUN "_watched --watch=0 --val_every=1 --resume=1");
-    check_table("run_watched", 15);
-
-    output_of(RUN "_unwatched --watch=0");
-    check_table("run_unwatched", 8);
-    if (remove(IN("run_unwatched/result.json"))) die("remove: %s", strerror(errno));
-    output_of(RUN "_unwatched --watch=1 --resume=1");
-    check_table("run_unwatched", 8);
-    size_t n;
-    const char *log = (char *)read_file(IN("run_unwatched/log.tsv"), &n);
-    CHECK(strstr(log, "\tcosine\n") != NULL, "new columns: %.200s", log);
-}
-
 /* The line of result.json with this key, until the next call for another buffer. */
 static const char *result_line(const char *file, const char *key, char out[512]) {
     size_t n;
@@ -519,6 +460,7 @@ static void test_training(void) {
     uint8_t *model = read_file(IN("run/model.golf"), &n);
 
     check_log("run", 2);
+    check_table("run", 0);
     CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
           "finished");
     check_log("run", 2);
@@ -645,7 +587,6 @@ int main(void) {
     run_test("locked folder", test_locked_folder);
     run_test("output", test_output);
     run_test("training", test_training);
-    run_test("table", test_table);
     run_test("fit", test_fit);
     run_test("rows", test_rows);
     run_test("prepare", test_prepare);

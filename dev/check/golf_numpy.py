@@ -189,12 +189,12 @@ def text_of(data, m):  # the validation tokens; of each but the first its bytes 
     demand(shards and all(len(s) == 512 + (int(s[4]) | int(s[5]) << 16) for s in shards), data + ": no whole shards")
     t = np.concatenate([s[512:] for s in shards]).astype(int)
     return t, base[t[1:]] + (space[t[1:]] & ~none[t[:-1]])
-
-if __name__ == "__main__":
-    demand(len(sys.argv) in (3, 4), "usage: golf_numpy.py MODEL.golf DATA [ROWS]")
+def main(losses):
+    demand(len(sys.argv) in (3, 4), "usage: %s MODEL.golf DATA [ROWS]" % sys.argv[0])
     m = load(sys.argv[1])
     (tokens, size), T = text_of(sys.argv[2], m), m["config"]["seq"]
     rows = min([(len(tokens) - 1) // T] + [int(n) for n in sys.argv[3:]])
     x, y = (tokens[i:rows * T + i].reshape(rows, T) for i in (0, 1))
     nll, size = sum(losses(m, x[i:i + 4], y[i:i + 4]).sum() for i in range(0, rows, 4)), size[:rows * T].sum()
     print("val_loss %.12f\nval_bpb %.12f\ntokens %d\nbytes %d" % (nll / y.size, nll / np.log(2) / size, y.size, size))
+if __name__ == "__main__": main(losses)
