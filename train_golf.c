@@ -7021,7 +7021,7 @@ static void keep_rows(FILE *log, const Golf *m, const char *path, int step) {
     put_columns(m, head);
     if (fclose(head)) die("out of memory");
     const int had = getline(&row, &room, log) > 0 && strchr(row, '\n');
-    if (had && !strncmp(row, columns, n)) fputs(row, kept);
+    if (step && had && !strncmp(row, columns, n)) fputs(row, kept);
     else fprintf(kept, "%s\n", columns);
     while (getline(&row, &room, log) > 0)
         if (strchr(row, '\n') && atoll(row) > 0 && atoll(row) <= step) fputs(row, kept);

@@ -363,9 +363,9 @@ MAYBE int is_cell(const char *cell) {
     return 1;
 }
 
-/* As a spreadsheet reads the log: a line of names, no two the same, then numbers alone, no
- * row with more cells than there are names, or with others than `wanted` (0: any). */
-MAYBE void check_table(const char *name, int wanted) {
+/* As a spreadsheet reads the log: a line of so many names (0: any number), no two the same,
+ * then numbers alone, so many in each row (0: no more than there are names). */
+MAYBE void check_table(const char *name, int wanted_names, int wanted) {
     size_t n;
     char file[128], *rows, *cells, names[4096] = "\t";
     int columns = 0, line = 0;
@@ -384,7 +384,8 @@ MAYBE void check_table(const char *name, int wanted) {
             if (!line) strcat(names, key + 1);
         }
         if (!line++) columns = count;
-        CHECK(good && count <= columns && (!wanted || count == wanted || line == 1),
+        const int as_wanted = line > 1 ? wanted : wanted_names;
+        CHECK(good && count <= columns && (!as_wanted || count == as_wanted),
               "%s: line %d has %d cells of %d, or one that is none", file, line, count,
               columns);
     }

@@ -460,7 +460,7 @@ static void test_training(void) {
     uint8_t *model = read_file(IN("run/model.golf"), &n);
 
     check_log("run", 2);
-    check_table("run", 0);
+    check_table("run", 0, 0);
     CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
           "finished");
     check_log("run", 2);

@@ -287,29 +287,28 @@ static void test_resumed_rows(void) {
     }
 }
 
-/* The log of a run that was finished with the one setting and is gone on with in the other:
- * what is there already keeps its columns. */
-static void log_twice(const char *first, const char *then) {
+static void run_watched(const char *how) {
     char line[256];
-    for (int i = 0; i < 2; i++) {
-        snprintf(line, sizeof line,
-                 "train --preset=tiny --width=16 --seq=16 --steps=2 --data=@/d --out=@/table "
-                 "--watch=%s --%s=1",
-                 i ? then : first, i ? "resume" : "overwrite");
-        CHECK(STATUS(command_line(line)) == 0, "%s: %s", line, message);
-        if (!i) remove(IN("table/result.json"));
-    }
+    snprintf(line, sizeof line,
+             "train --preset=tiny --width=16 --seq=16 --steps=2 --data=@/d --out=@/table %s",
+             how);
+    CHECK(STATUS(command_line(line)) == 0, "%s: %s", line, message);
 }
 
+/* Rows of a run that goes on with another setting keep their columns, and their names;
+ * a new run has its own. */
 static void test_columns(void) {
-    size_t n;
     write_data("d", 900, 100, HAND_VOCAB);
-    log_twice("1", "0");
-    check_table("table", 15);
-    log_twice("0", "1");
-    check_table("table", 8);
-    const char *log = (char *)read_file(IN("table/log.tsv"), &n);
-    CHECK(strstr(log, "\tcosine\n") != NULL, "no new columns: %.200s", log);
+    run_watched("--watch=1");
+    check_table("table", 15, 15);
+    remove(IN("table/result.json"));
+    run_watched("--watch=0 --resume=1");
+    check_table("table", 15, 15);
+    run_watched("--watch=0 --overwrite=1");
+    check_table("table", 8, 8);
+    remove(IN("table/result.json"));
+    run_watched("--watch=1 --resume=1");
+    check_table("table", 15, 8);
 }
 
 static const SystemTests instruments_tests = {
@@ -321,7 +320,8 @@ static const SystemTests instruments_tests = {
                             {"resumed rows", test_resumed_rows},
                             {NULL, NULL}}};
 #elif defined BUGS
-bug header-of-fewer-columns float columns "$(in_ keep_rows)s/if (had && /if (0 \&\& /"
+bug header-of-fewer-columns float columns "$(in_ keep_rows)s/if (step && /if (0 \&\& /"
+bug header-of-the-run-before float columns "$(in_ keep_rows)s/if (step && /if (/"
 bug header-as-it-was float columns "$(in_ keep_rows)s/ && !strncmp(row, columns, n)//"
 bug off-is-refused float columns "$(in_ check_systems)s/if (!strcmp(o->name, (\*s)->needs)) continue;.*//"
 bug flips-since-the-checkpoint float resumed "s/TRAIN | FIXED | RESUME, NUM, watched/TRAIN | FIXED, NUM, watched/; $(in_ same_options)s/if (o->mask & FIXED)/continue;/"
