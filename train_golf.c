@@ -7362,8 +7362,7 @@ static int finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run, int 
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->steps - first, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
-    if (c->certify)
-        printf("certified %s, see result.json\n", good ? "yes" : "no");
+    if (c->certify) printf("certified %s, see result.json\n", good ? "yes" : "no");
     return good;
 }
 

@@ -40,6 +40,9 @@ static void check_target(const Config *how) {
 }
 
 /* ---- The header. */
+/* A tensor that a mode or an option leaves out has copies, too, but no numbers. */
+static int copies_with_numbers(const Tensor *t) { return t->n ? t->stored_copies : 0; }
+
 static void put_base64(FILE *f, const uint8_t *p, size_t n) {
     static const char digits[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -79,15 +82,16 @@ static size_t put_tensor(FILE *f, const Tensor *t, int j, int dtype, size_t at) 
     const size_t end = at + t->copy_n * (dtype == DTYPE_BF16 ? 2 : 4);
     fprintf(f, ", \"%s", t->name);
     if (t->per != ONCE) fprintf(f, ".%d", j);
-    fprintf(f, "\": {\"dtype\": \"%s\", \"shape\": [", dtype == DTYPE_BF16 ? "BF16" : "F32");
+    fprintf(f, "\": {\"dtype\": \"%s\", \"shape\": [",
+            dtype == DTYPE_BF16 ? "BF16" : "F32");
     if (t->role != INTERFACE) fprintf(f, "%d, ", t->rows);
     fprintf(f, "%d], \"data_offsets\": [%zu, %zu]}", t->stored_cols, at, end);
     return end;
 }
 
 /* The header in memory, spaces behind it; *data: bytes of the numbers. */
-static char *export_header(const Golf *m, const Tokenizer *tok, const char *path, int dtype,
-                           size_t *len, size_t *data) {
+static char *export_header(const Golf *m, const Tokenizer *tok, const char *path,
+                           int dtype, size_t *len, size_t *data) {
     char *text;
     FILE *f = open_memstream(&text, len);
     if (!f) die("out of memory");
@@ -95,7 +99,7 @@ static char *export_header(const Golf *m, const Tokenizer *tok, const char *path
     fputs("{\"__metadata__\": ", f);
     put_metadata(f, m, tok, path);
     EACH_TENSOR(t, m) {
-        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++)
+        for (int j = 0; j < copies_with_numbers(t); j++)
             *data = put_tensor(f, t, j, dtype, *data);
     }
     fputc('}', f);
@@ -137,8 +141,8 @@ static size_t export_numbers(uint8_t *to, const Golf *m, int dtype) {
 static void say_export(const Golf *m, const Config *how, size_t bytes, size_t rounded) {
     char config[CONFIG_TEXT];
     config_text(&m->config, MODEL, config);
-    printf("%s: %zu bytes, %zu numbers as %s, with configuration and tokenizer\n", how->to,
-           bytes, m->n_params, how->dtype == DTYPE_BF16 ? "bf16" : "float32");
+    printf("%s: %zu bytes, %zu numbers as %s, with configuration and tokenizer\n",
+           how->to, bytes, m->n_params, how->dtype == DTYPE_BF16 ? "bf16" : "float32");
     if (rounded)
         printf("%zu numbers are rounded: they score other than the file does\n", rounded);
     const char *systems = strstr(config, "\nsystems=");

@@ -382,7 +382,7 @@ bug end-not-said float commands fit "$(in_ say_fit)s/if (c->fit == FIT_CODED)$/i
 bug percent-of-nothing float commands output "$(in_ info_main)s|100.0 \* (double)l.total|(double)l.total|"
 # export
 bug export-names-by-their-number float files export "$(in_ put_tensor)s/t->per != ONCE/t->stored_copies > 1/"
-bug export-loses-a-copy float files export "$(in_ export_header)s/j < (t->n ? t->stored_copies : 0)/j < (t->n > 0)/"
+bug export-loses-a-copy float files export "$(in_ copies_with_numbers)s/t->n ? t->stored_copies : 0/t->n > 0/"
 bug export-transposes float files export "$(in_ put_tensor)s/t->rows);/t->stored_cols);/; $(in_ put_tensor)s/t->stored_cols, at, end/t->rows, at, end/"
 bug export-offsets-of-floats float files export "$(in_ put_tensor)s/(dtype == DTYPE_BF16 ? 2 : 4)/4/"
 bug export-cuts-numbers float files export "$(in_ put_numbers)s/to_bf16(x\[i\])/(uint16_t)((Bits){.f = (float)x[i]}.u >> 16)/"

@@ -448,7 +448,8 @@ static int lines_missing(const char *json, const char *lines) {
     char copy[4096], *save;
     int missing = 0;
     snprintf(copy, sizeof copy, "%s", lines);
-    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
         char pair[256];
         snprintf(pair, sizeof pair, "\"%.*s\": \"%s\"", (int)strcspn(line, " "), line,
                  strchr(line, ' ') + 1);
@@ -475,7 +476,8 @@ static void test_of_a_run(void) {
     const char *json = (char *)read_file(IN("proved/result.json"), &n);
     said = command_says(
         "eval @/proved/model.golf --data=@/d --certify=5 --val_tokens=200", 0);
-    const char *lines = strstr(said, "model_bytes "), *there = strstr(json, "\"certificate\"");
+    const char *lines = strstr(said, "model_bytes "),
+               *there = strstr(json, "\"certificate\"");
     CHECK(lines && there && strstr(there, "{\"seed\": \"5\", ") == there + 15 &&
               !lines_missing(there, lines),
           "%s\nis not in %s", said, json);

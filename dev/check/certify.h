@@ -327,7 +327,8 @@ static int certify(const Scoring *what, const Score *printed) {
 static void put_certificate(FILE *f, const char *lines, int seed) {
     char *copy = strdup(lines), *save;
     fprintf(f, "  \"certificate\": {\"seed\": \"%d\"", seed);
-    for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
         char *value = strchr(line, ' ');
         *value++ = 0;
         fputs(", ", f);

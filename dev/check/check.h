@@ -673,7 +673,8 @@ static int is_exported(const Golf *m, const Tensor *t, int j, const char *json,
     int same = 1, n;
 
     snprintf(name, sizeof name, t->per == ONCE ? "%s" : "%s.%d", t->name, j);
-    n = snprintf(about, sizeof about, "{\"dtype\": \"%s\", \"shape\": [", bf16 ? "BF16" : "F32");
+    n = snprintf(about, sizeof about, "{\"dtype\": \"%s\", \"shape\": [",
+                 bf16 ? "BF16" : "F32");
     if (t->role != INTERFACE) n += sprintf(about + n, "%d, ", t->rows);
     sprintf(about + n, "%d], \"data_offsets\": [%zu, %zu]}", t->stored_cols, *at, end);
     const char *value = json_value(json, name);
@@ -694,8 +695,8 @@ MAYBE void check_safetensors(const char *arm, const Golf *m, const char *path) {
     uint8_t *file = read_file(path, &size);
     const size_t len = get_u(file, 8);
     char *json = strndup((char *)file + 8, MIN(len, size - 8));
-    CHECK(len % 8 == 0 && len + 8 < size && json[0] == '{', "%s: a header of %zu bytes", arm,
-          len);
+    CHECK(len % 8 == 0 && len + 8 < size && json[0] == '{', "%s: a header of %zu bytes",
+          arm, len);
     EACH_TENSOR(t, m) {
         for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
             copies++;
@@ -703,10 +704,10 @@ MAYBE void check_safetensors(const char *arm, const Golf *m, const char *path) {
         }
     }
     for (const char *p = json; (p = strstr(p, "\"dtype\"")); p++) found++;
-    CHECK(!wrong && found == copies, "%s: %zu of %zu tensors are wrong, %zu are there", arm,
-          wrong, copies, found);
-    CHECK(8 + len + at == size, "%s: %zu bytes of numbers, %zu behind the header", arm, at,
-          size - 8 - len);
+    CHECK(!wrong && found == copies, "%s: %zu of %zu tensors are wrong, %zu are there",
+          arm, wrong, copies, found);
+    CHECK(8 + len + at == size, "%s: %zu bytes of numbers, %zu behind the header", arm,
+          at, size - 8 - len);
     free(json);
     free(file);
 }
@@ -753,9 +754,10 @@ MAYBE void check_export(const char *arm) {
           "%s: %.17g in memory, %.17g from the file", arm, in_memory.nll, in_file.nll);
     for (size_t i = 0; i < m.n_scales; i++) bf16 &= bf16_exact(m.scale[i]);
     CHECK(bf16, "%s: a scale is no bf16 number", arm);
-    CHECK(STATUS(command_line("export @/model.golf --to=@/model.safetensors --overwrite=1 "
-                              "--tokenizer=@/export/tokenizer.model")) == 0,
-          "%s: export: %s", arm, message);
+    CHECK(
+        STATUS(command_line("export @/model.golf --to=@/model.safetensors --overwrite=1 "
+                            "--tokenizer=@/export/tokenizer.model")) == 0,
+        "%s: export: %s", arm, message);
     check_safetensors(arm, &b, IN("model.safetensors"));
     golf_free(&m);
     golf_free(&b);

@@ -163,11 +163,17 @@ static void test_json(void) {
 /* RFC 4648, section 10; and bytes that need all digits. */
 static void test_base64(void) {
     static const char *const cases[][2] = {
-        {"", ""},           {"f", "Zg=="},          {"fo", "Zm8="},     {"foo", "Zm9v"},
-        {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"\xff\xfe\xfb\xef", "//777w=="},
+        {"", ""},
+        {"f", "Zg=="},
+        {"fo", "Zm8="},
+        {"foo", "Zm9v"},
+        {"foob", "Zm9vYg=="},
+        {"fooba", "Zm9vYmE="},
+        {"\xff\xfe\xfb\xef", "//777w=="},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
-        const char *text = cases[i][0], *digits = in_memory(as_base64, text, strlen(text));
+        const char *text = cases[i][0],
+                   *digits = in_memory(as_base64, text, strlen(text));
         CHECK(!strcmp(digits, cases[i][1]), "%s, not %s", digits, cases[i][1]);
     }
 }
@@ -190,7 +196,8 @@ static const char *metadata_of(const char *json, const char *key) {
 static void export_as(const char *dtype) {
     char line[256];
     snprintf(line, sizeof line,
-             "export @/run/model.golf --to=@/run/%s.safetensors --dtype=%s", dtype, dtype);
+             "export @/run/model.golf --to=@/run/%s.safetensors --dtype=%s", dtype,
+             dtype);
     CHECK(STATUS(command_line(line)) == 0, "%s: %s", line, message);
 }
 
@@ -219,7 +226,8 @@ static void test_safetensors(void) {
     static const char start[] = "{\"__metadata__\": {\"format\": \"pt\", ";
     CHECK(!strncmp(json, start, strlen(start)), "%.60s", json);
     config_text(&b.config, MODEL, config);
-    CHECK(!strcmp(metadata_of(json, "config"), config), "%s", metadata_of(json, "config"));
+    CHECK(!strcmp(metadata_of(json, "config"), config), "%s",
+          metadata_of(json, "config"));
     CHECK(!strcmp(metadata_of(json, "block_of_phase"), "0 0 1 1 2"), "blocks: %s",
           metadata_of(json, "block_of_phase"));
     uint8_t *file = read_file(IN("run/model.golf"), &size);
@@ -242,7 +250,8 @@ static void test_rounded_numbers(void) {
     uint8_t to[4 * COUNT(x)] = {0};
     size_t rounded = put_numbers(to, x, COUNT(x), DTYPE_BF16);
     CHECK(rounded == 2 && get_u(to + 6, 2) == 0x3f80,
-          "%zu rounded; 1 + 1/256, a tie, becomes %04x", rounded, (unsigned)get_u(to + 6, 2));
+          "%zu rounded; 1 + 1/256, a tie, becomes %04x", rounded,
+          (unsigned)get_u(to + 6, 2));
     rounded = put_numbers(to, x, COUNT(x), DTYPE_FLOAT32);
     CHECK(rounded == 0 && get_u(to + 12, 4) == 0x3f808000,
           "%zu rounded; 1 + 1/256 becomes %08x", rounded, (unsigned)get_u(to + 12, 4));
