@@ -394,14 +394,15 @@ typedef struct Quantizer {
  *     .   .  payloads in the order of the tensor table, systems behind the core in the order of
  *            dev/systems/systems.h; copies one after another
  *
- * A weight on a grid is scale * code, for each scale the next weights of the copy, row by row.
- * CRC-32 is that of zip and PNG, a bf16 number the upper half of a float.
+ * CRC-32 is that of zip and PNG, a bf16 number the upper half of a float. A weight on a grid
+ * is scale * code; a scale is that of the copy, of a row, or of 128 weights of a row (the last
+ * ones may be fewer), as wscale says, of integers in any case no more than a row.
  *
  * A payload as long as the tensor's packed size is packed, a shorter one is coded. Packed, a
- * copy on a grid is its bf16 scales, then its codes: ternary ones
- * 5 to a byte, base 3, lowest first, value code + 1; others as code + 2^(bits-1), lowest
- * bit first, without gaps. Without codes (the interface, weights in 16 bits) it is bf16
- * numbers. Systems describe what they add.
+ * copy on a grid is its bf16 scales, then its codes: ternary ones 5 to a byte, base 3, lowest
+ * first, value code + 1; others as code + 2^(bits-1), lowest bit first, without gaps. Without
+ * codes (the interface, weights in 16 bits) it is bf16 numbers. Systems describe what they
+ * add.
  *
  * Coded, a copy of n weights is 1 + n / 2^20 streams, part i of k of its scales (from S i / k
  * on, of S) and, behind them, of its codes; without codes, of its numbers. The payload is the
