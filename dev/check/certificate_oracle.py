@@ -47,7 +47,8 @@ def score(where, *options):
     if "sum_nll" not in out: sys.exit("FAILED no score in " + where)
     return dict(line.split(" ", 1) for line in out.splitlines())
 
-pieces = [dict(golf_numpy.fields(value)) for key, value in golf_numpy.fields(open(data + "/tokenizer.model", "rb").read()) if key == 1]
+tokenizer = open(data + "/tokenizer.model", "rb").read()
+pieces = [dict(golf_numpy.fields(value)) for key, value in golf_numpy.fields(tokenizer) if key == 1]
 kinds = [p.get(3, 1) for p in pieces]
 def spelled(ids):
     """bytes of the text that the tokens behind the first one spell, document by document, each without a space at its start"""
@@ -111,7 +112,7 @@ for cut in sorted({1, rows - 1, int(rng.integers(1, rows))}):
     parts = [score(folder("part%d" % i, part)) for i, part in enumerate((text[:cut * T + 1], text[cut * T:]))]
     for key, value in whole.items():
         added = sum(float(part[key]) for part in parts)
-        check(abs(added - value) <= 1e-12 * value, "%s of two halves, cut at row %d: %r, of the whole: %r" % (key, cut, added, value))
+        check(abs(added - value) <= 1e-12 * value, "%s of halves, cut at row %d: %r, of all: %r" % (key, cut, added, value))
 check(whole["tokens"] == rows * T, "%d targets of %d" % (whole["tokens"], rows * T))
 check(whole["bytes"] == spelled(text), "%d bytes, the pieces spell %d" % (whole["bytes"], spelled(text)))
 

@@ -682,7 +682,7 @@ static int is_exported(const Golf *m, const Tensor *t, int j, const char *json,
     for (size_t i = 0; i < t->copy_n; i++) {
         const uint8_t *p = numbers + *at + (size_t)bytes * i;
         const uint32_t bits = (uint32_t)get_u(p, bytes) << (bf16 ? 16 : 0);
-        const real there = (Bits){.u = bits}.f;
+        const real there = (real)(Bits){.u = bits}.f;
         same &= there == (bf16 ? from_bf16(to_bf16(x[i])) : (real)(float)x[i]);
     }
     *at = end;
