@@ -12,7 +12,9 @@
 #                 DATA= SEED= OUT= JOBS= and more, see dev/tune.sh
 # make quantizers, make sharing, make papers: all systems at one size, as the papers have them; these and
 #                 study: SEEDS=3 ARMS="a b" QUICK=1
-# make plot RUN=runs/mine     its curves, with gnuplot
+# make plot RUN=runs/mine     its curves, with gnuplot; RUN="a b c": several beside each other
+# make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
+# make interop    safetensors: the rules of the format, and other programs' readers
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
 #
@@ -87,7 +89,7 @@ GIT_REV := $(shell git describe --always --dirty 2> /dev/null || echo unknown)
 CODE_BYTES := $(shell cat train_golf.c golf.h data/tokenizer.h | wc -c | tr -d ' ')
 FACTS = -DGOLF_CODE_BYTES=$(CODE_BYTES) -DGOLF_GIT_REV='"$(GIT_REV)"'
 SYSTEMS := $(wildcard dev/systems/*.h dev/systems/shared/*.h)
-SOURCES := train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
+SOURCES := train_golf.c golf.h data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h dev/check/selftest.h dev/check/certify.h $(SYSTEMS) Makefile
 
 $(PROGRAM): $(SOURCES)
 	$(SAY_MISSED)
@@ -178,7 +180,14 @@ report:
 	@dev/studies/report.sh
 
 plot:
-	@dev/plot.sh "$(RUN)"
+	@dev/plot.sh $(RUN)
+
+# What is given to make is in its commands' environment.
+submission: train_golf
+	@SOURCES="$(SOURCES)" CC="$(CC)" dev/submission.sh
+
+interop: train_golf
+	@dev/check/interop.sh
 
 # The systems' finite differences and the trials of options, the same code thousands of times, take minutes
 # here; the others run it all once.
@@ -187,7 +196,7 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
-C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 
@@ -203,4 +212,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot submission interop asan format info help clean

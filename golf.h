@@ -66,7 +66,8 @@ enum {
     RESUME = 64, /* may change when a run is resumed */
     QUIET = 128, /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
-    TEXT = 256   /* encode, decode */
+    TEXT = 256, /* encode, decode */
+    EXPORT = 512
 };
 
 /* clang-format off */
@@ -102,7 +103,7 @@ enum {
     X(MODEL, INT, aq, "int8", "none|int8|int4", "inputs of projections, per token; int4: down has int8") \
     X(MODEL, INT, embed_bits, "4", "3 to 8|16", "tied embedding: codes, scale per row; bf16") \
     X(TRAIN | EVAL | RESUME, STR, data, "data/sotu", "", "folder of token shards") \
-    X(TRAIN | EVAL | SAMPLE | TEXT | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
+    X(TRAIN | EVAL | SAMPLE | TEXT | EXPORT | RESUME, STR, tokenizer, "", "", "default: beside data or model") \
     X(TRAIN | RESUME, STR, out, "", "", "run folder; default runs/PRESET") \
     X(TRAIN | INFO | RESUME, INT, cap, "256000", "1000 to 2000000000", "bytes of model.golf") \
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
@@ -136,14 +137,17 @@ enum {
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | RESUME, INT, recompute, "0", "0|1", "keep less of the forward pass, do it twice") \
     X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
-    X(TRAIN | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out") \
+    X(TRAIN | EXPORT | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out, the file --to") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
-    X(EVAL, INT, certify, "0", "0 to 2147483647", "> 0: proves the score, at places of this seed") \
+    X(TRAIN | EVAL | RESUME | QUIET, INT, certify, "0", "0 to 2147483647", \
+      "> 0: proves the score, at places of this seed; train: in result.json") \
     X(SAMPLE, STR, prompt, "", "", "text to continue") \
     X(SAMPLE, INT, tokens, "200", "1 to 1000000", "tokens to write") \
     X(SAMPLE, NUM, temperature, "0.8", "0 to 100", "0 = most likely token") \
     X(SAMPLE, NUM, top_p, "0.95", "0 to 1", "smallest set of tokens with this probability") \
-    X(TEXT, INT, lines, "0", "0|1", "0: all input is one text; 1: each line is one")
+    X(TEXT, INT, lines, "0", "0|1", "0: all input is one text; 1: each line is one") \
+    X(EXPORT, STR, to, "", "", "file to write, NAME.safetensors") \
+    X(EXPORT, INT, dtype, "float32", "float32|bf16", "of its numbers; bf16: rounded")
 /* clang-format on */
 
 enum { MODE_NONE, MODE_SCALAR, MODE_VECTOR }; /* mix, gain, gate, qgain, xgain */
@@ -159,6 +163,7 @@ enum { OCTAVE = 256 }; /* of embed_grid: so many make a step twice as large */
 enum { OPT_ADAMW, OPT_MUON };
 enum { BWD_INT16, BWD_FP32 };
 enum { SCHED_LINEAR, SCHED_TWO_STAGE };
+enum { DTYPE_FLOAT32, DTYPE_BF16 };
 
 /* Where an option means something: option, condition, and what is missing elsewhere. The
  * command line may not ask for what means nothing; a file may hold it, since it can be
@@ -415,11 +420,48 @@ typedef struct Quantizer {
  *     .   .  payloads in the order of the tensor table, systems behind the core in the order of
  *            dev/systems/systems.h; copies one after another
  *
- * A payload as long as the tensor's packed size is packed, a shorter one is coded
- * (section 8). Packed, a copy on a grid is its bf16 scales, then its codes: ternary ones
- * 5 to a byte, base 3, lowest first, value code + 1; others as code + 2^(bits-1), lowest
- * bit first, without gaps. Without codes (the interface, weights in 16 bits) it is bf16
- * numbers. Systems describe what they add.
+ * CRC-32 is that of zip and PNG, a bf16 number the upper half of a float. A weight on a grid
+ * is scale * code; a scale is that of the copy, of a row, or of 128 weights of a row (the last
+ * ones may be fewer), as wscale says, of integers in any case no more than a row.
+ *
+ * A payload as long as the tensor's packed size is packed, a shorter one is coded. Packed, a
+ * copy on a grid is its bf16 scales, then its codes: ternary ones 5 to a byte, base 3, lowest
+ * first, value code + 1; others as code + 2^(bits-1), lowest bit first, without gaps. Without
+ * codes (the interface, weights in 16 bits) it is bf16 numbers. Systems describe what they
+ * add.
+ *
+ * Coded, a copy of n weights is 1 + n / 2^20 streams, part i of k of its scales (from S i / k
+ * on, of S) and, behind them, of its codes; without codes, of its numbers. The payload is the
+ * lengths of all streams (u32), then these, copy after copy. A stream is an adaptive binary
+ * range coder's. Its decoder has range = 2^32 - 1 and code = the first four bytes, the
+ * highest first. A bit has a node (p, n), which starts as (2^15, 0):
+ *
+ *     bound = (range >> 16) * p,  rate = 131072 / (2 n + 3)        integers, as everything
+ *     bit 0 (code < bound):  range = bound,                   p += (65535 - p) * rate >> 16
+ *     bit 1:                 range -= bound, code -= bound,   p -= p * rate >> 16
+ *     then p into 36 .. 65500, n + 1 up to 255, and while range < 2^24:
+ *     range <<= 8, code = code << 8 | next byte
+ *
+ * A symbol is a path down a tree of nodes, its highest bit first: from node 1 to 2 node + bit.
+ * Trees are new in each stream.
+ *     bf16        the upper byte in one tree, then the lower one in a tree of that upper byte
+ *     ternary     two bits: 0, or 2 for -1, 3 for 1
+ *     integers    code + 2^(bits-1), of which the first four bits have a tree for each column
+ *                 where the tensor has 1,000 rows or more (a column of the embedding has a
+ *                 mean and a size of its own: 2.8 bits for 3.2 without, of 4), else one for
+ *                 all; the others go on, from the node reached, in one for all
+ *
+ * What a reader computes is the drawing at the head of train_golf.c, and:
+ *     RMSNorm(x) = x / sqrt(mean(x^2) + 1e-6), also without a gain behind the embedding, before
+ *     the head and, per head, of q and k; x0 is the embedding's row, normed
+ *     inputs of projections: of each token codes round(x / s), ties to even, that stand for
+ *     s * code, s = max(|x|, 1e-5) / 127 (int4: / 7, but for Wdown); of the head, where the
+ *     embedding has codes, with 32767 and without the 1e-5
+ *     rows of Wqkv: the heads of q, those of k, those of v; query head h sees key head
+ *     h / (heads / kv_heads); scores are q k / sqrt(D), causal in the row
+ *     RoPE, behind norm and gain: of a head (x[i], x[i + D/2]) = (a, b) becomes (a cos + b sin,
+ *     b cos - a sin), angle position * 10000^(-2i/D); rope=half: D/2 for D, and 0 from i = D/4 on
+ *     logits = 30 tanh(E h / 30), loss = -log softmax in nats; rows of seq tokens
  *
  * The checkpoint (ckpt.bin): "GOLFCKPT", version u32, sizeof(real) u32, step u64, flips
  * u64, n u64 parameters, config length u32, CRC-32 u32 of the tokenizer's .model file and
@@ -887,6 +929,7 @@ typedef struct {
         tok_per_s; /* of `timed` steps: these and, resumed, those in its log */
     int steps, timed;
     Score memory, file;
+    char *certificate; /* lines of --certify, or NULL */
 } Run;
 
 /* Section 10: the commands; argv without the program, the command and the file. */
@@ -896,6 +939,7 @@ int sample_main(const char *path, int argc, char **argv);
 int info_main(const char *path, int argc, char **argv);
 int encode_main(const char *path, int argc, char **argv); /* path: the tokenizer, too */
 int decode_main(const char *path, int argc, char **argv);
+int export_main(const char *path, int argc, char **argv);
 int bench_main(const char *what, int argc,
                char **argv); /* what: "step", "file" or NULL */
 int prepare_main(int argc, char **argv);

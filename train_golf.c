@@ -5135,6 +5135,7 @@ static void check_systems(const Config *c) {
             if (on || o->mask & (EVAL | FIXED) ||
                 strcmp(system_name(o->file, name), (*s)->name))
                 continue;
+            if (!strcmp(o->name, (*s)->needs)) continue; /* itself says off */
             option_needs(c, o->name, 0, (*s)->needs);
         }
         if (!on) continue;
@@ -5208,13 +5209,8 @@ static int is_refused(void (*check)(const Config *c), const Config *c) {
     return 0;
 }
 
-/* ---- The last byte: an adaptive binary range coder over codes and scales. A symbol is a
- * path down a tree of bits; every node has a probability that follows what it has seen.
- * Which nodes: the first four bits of a code per column where there are 1,000 rows (a
- * column of the embedding has a mean and a size of its own: 2.8 bits for 3.2 without, of
- * 4), else one tree for all. Ternary: is it zero, then its sign. 16-bit numbers: the
- * upper byte, then the lower one given the upper. The same functions write and read, so
- * that both do the same to every probability. */
+/* ---- The last byte: an adaptive binary range coder over codes and scales, as golf.h says.
+ * The same functions write and read, so that both do the same to every probability. */
 typedef struct {
     uint16_t p, n; /* P(0) * 65536, or 0: not asked yet; times asked */
 } Node;
@@ -6005,6 +6001,7 @@ static void print_usage(FILE *f) {
         "       ./train_golf info    MODEL.golf\n"
         "       ./train_golf encode  MODEL.golf|TOKENIZER.model [--lines=1] < TEXT\n"
         "       ./train_golf decode  MODEL.golf|TOKENIZER.model [--lines=1] < IDS\n"
+        "       ./train_golf export  MODEL.golf --to=NAME.safetensors [--dtype=bf16]\n"
         "       ./train_golf bench   [step|file|scaling|shapes] [--preset=NAME] [--vocab=4096] [--key=value ...]\n"
         "       ./train_golf prepare --out=DIR --name=NAME --train FILES... --val FILES...\n"
         "       ./train_golf prepare --out=DIR --hold_out=FOLDER\n"
@@ -6038,6 +6035,7 @@ int help_main(void) {
     print_options("sample", SAMPLE, "");
     print_options("info", INFO, "");
     print_options("encode, decode", TEXT, "");
+    print_options("export", EXPORT, "");
     print_options("model (train; kept in the artifact)", MODEL, "");
     for (const System *const *s = all_systems; *s; s++) {
         char title[128];
@@ -6338,19 +6336,21 @@ static void say_fit(const Golf *m, size_t bytes) {
 }
 
 /* ---- result.json */
-static const char *
-json_text(const char *text) { /* quoted, in a buffer the next call reuses */
-    static char out[6 * 1024 + 3] = "\"";
-    char *o = out + 1;
+static void put_json(FILE *f, const char *text) { /* quoted */
+    fputc('"', f);
     for (; *text; text++) {
         const int c = (unsigned char)*text;
-        if (o >= out + sizeof out - 9) break;
-        if (c < 32) o += sprintf(o, "\\u%04x", c);
-        else if (c == '"' || c == '\\') o += sprintf(o, "\\%c", c);
-        else *o++ = (char)c;
+        if (c < 32) fprintf(f, "\\u%04x", c);
+        else if (c == '"' || c == '\\') fprintf(f, "\\%c", c);
+        else fputc(c, f);
     }
-    strcpy(o, "\"");
-    return out;
+    fputc('"', f);
+}
+
+static void put_json_pair(FILE *f, const char *key, const char *value) {
+    put_json(f, key);
+    fputs(": ", f);
+    put_json(f, value);
 }
 
 /* What the projections' codes and bytes say. */
@@ -6432,9 +6432,17 @@ static void result_texts(const Run *r, FILE *f) {
                  {"git_rev", GOLF_GIT_REV},
                  {"compiler", __VERSION__},
                  {"isa", GOLF_ISA}};
-    for (size_t i = 0; i < COUNT(texts); i++)
-        fprintf(f, "  \"%s\": %s,\n", texts[i].key, json_text(texts[i].value));
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        fputs("  ", f);
+        put_json_pair(f, texts[i].key, texts[i].value);
+        fputs(",\n", f);
+    }
 }
+
+/* dev/check/certify.h */
+static void put_certificate(FILE *f, const char *lines, int seed);
+static char *certificate_of_run(const char *path, const Config *c, const Tokenizer *tok,
+                                Shards *val, const Score *s, int *good);
 
 static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     const Config *c = &m->config;
@@ -6449,6 +6457,7 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     EACH_SYSTEM(s, m) {
         if ((*s)->result) (*s)->result(m, f);
     }
+    if (r->certificate) put_certificate(f, r->certificate, c->certify);
     fprintf(f, "  \"fits\": %s,\n", l.total <= (size_t)c->cap ? "true" : "false");
     fprintf(
         f,
@@ -6463,7 +6472,8 @@ static void write_result(const Golf *m, const Run *r, const real *phase_rms) {
     const char *comma = "";
     EACH_OPTION(o) {
         if (!(o->mask & (MODEL | TRAIN))) continue;
-        fprintf(f, "%s\"%s\": %s", comma, o->name, json_text(option_text(c, o, text)));
+        fputs(comma, f);
+        put_json_pair(f, o->name, option_text(c, o, text));
         comma = ", ";
     }
     fputs("}\n}\n", f);
@@ -6588,6 +6598,20 @@ static void make_folder(const Config *c) {
     }
 }
 
+/* The names of the log's columns, to free. */
+static char *log_columns(const Golf *m) {
+    char *columns;
+    size_t n;
+    FILE *f = open_memstream(&columns, &n);
+    if (!f) die("out of memory");
+    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", f);
+    EACH_SYSTEM(s, m) {
+        if ((*s)->columns) fputs((*s)->columns, f);
+    }
+    if (fclose(f)) die("out of memory");
+    return columns;
+}
+
 /* Column i, from 0, of a row of the log. */
 static double log_number(const char *row, int i) {
     for (; i > 0 && row; i--) row = strchr(row, '\t') ? strchr(row, '\t') + 1 : NULL;
@@ -6612,20 +6636,24 @@ static off_t rows_to_keep(FILE *log, Run *run) {
     return end;
 }
 
-/* Cuts off what stands behind that step. What stays is not written again: nothing can
- * happen to it. */
+/* Cuts off what stands behind that step. What stays is not written again, so that nothing can
+ * happen to it, unless the header lacks columns that the run has now. */
 static void keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
     const off_t end = run->steps ? rows_to_keep(log, run) : 0;
-    if (ftruncate(fileno(log), end) || fseek(log, 0, SEEK_END))
+    char *columns = log_columns(m), *text = xcalloc((size_t)end + 1, 1);
+    rewind(log);
+    if (fread(text, 1, (size_t)end, log) < (size_t)end)
+        die("%s: cannot read: %s", path, strerror(errno));
+    const int as_now = end && !strncmp(text, columns, strlen(columns));
+    if (ftruncate(fileno(log), as_now ? end : 0) || fseek(log, 0, SEEK_END))
         die("%s: cannot write: %s; choose another --out", path, strerror(errno));
-    if (end) return;
-    fputs("step\ttokens\ttrain_loss\tval_bpb\tlr\tgrad_norm\tms\ttok_per_s", log);
-    EACH_SYSTEM(s, m) {
-        if ((*s)->columns) fputs((*s)->columns, log);
-    }
-    if (fputc('\n', log) == EOF || fflush(log))
+    const char *rows = end ? strchr(text, '\n') + 1 : "";
+    if (!as_now) fprintf(log, "%s\n%s", columns, rows);
+    if (ferror(log) || fflush(log))
         die("%s: cannot write: %s; make room or choose another --out", path,
             strerror(errno));
+    free(columns);
+    free(text);
 }
 
 static FILE *open_log(const Golf *m, Run *run) {
@@ -6928,12 +6956,14 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
     return rms;
 }
 
-/* Exports, scores the file as read back into a fresh model, writes result.json. */
-static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
+/* Exports, scores the file as read back into a fresh model, writes result.json. Returns 0
+ * if the score was to be proved and is none. */
+static int finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
                        real *phase_rms) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
     Golf loaded;
+    int good = 1;
     run->memory = golf_eval(m, tok, val, 0, c->val_tokens);
     if (!isfinite(run->memory.bpb))
         die("val_bpb is %g: training diverged, and no model is written; try lower rates (--lr, "
@@ -6945,6 +6975,8 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
     run->file =
         golf_eval(&loaded, tok, val, 0, c->val_tokens); /* the number that counts */
     golf_free(&loaded);
+    if (c->certify)
+        run->certificate = certificate_of_run(path, c, tok, val, &run->file, &good);
     write_result(m, run, phase_rms);
     free(phase_rms);
 
@@ -6964,6 +6996,8 @@ static void finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
     printf("%d steps in %.1f s, %.0f tokens/s, %.0f GFLOP/s; peak memory %.0f MB\n",
            run->timed, run->seconds, run->tok_per_s,
            1e-9 * run->tok_per_s * flops_per_token(c), peak_memory_mb());
+    if (c->certify) printf("certified %s, see result.json\n", good ? "yes" : "no");
+    return good;
 }
 
 int train_main(int argc, char **argv) {
@@ -7011,8 +7045,7 @@ int train_main(int argc, char **argv) {
     print_start(&m, &run, train);
     train_loop(&m, tok, train, val, &run, log, x, y);
     end_at_cap(&m);
-    finish_run(&m, tok, val, &run, phase_sizes(&m, train, x, y));
-    return 0;
+    return !finish_run(&m, tok, val, &run, phase_sizes(&m, train, x, y));
 }
 
 /* ---- The other commands. */
@@ -7050,6 +7083,7 @@ typedef struct {
     const Tokenizer *tok;
     Shards *val;
     const System *by;
+    FILE *to; /* where a certificate goes */
 } Scoring;
 
 /* A system that is there for an evaluation: its hooks are called behind those of others. */
@@ -7095,7 +7129,7 @@ int eval_main(const char *path, int argc, char **argv) {
     Config how;
     Golf m;
     const Tokenizer *tok = open_model(&m, &how, path, argc, argv, EVAL);
-    Scoring what = {.path = path, .how = &how, .tok = tok};
+    Scoring what = {.path = path, .how = &how, .tok = tok, .to = stdout};
     what.val = open_split(&how, tok, "val");
     ready_to_score(&m, &how);
     const Score s = golf_eval(&m, tok, what.val, how.stride, how.val_tokens);
@@ -7165,6 +7199,7 @@ int info_main(const char *path, int argc, char **argv) {
 }
 
 #include "data/prepare.c" /* prepare_main: text to tokenizer and shards; encode, decode */
+#include "dev/export.h"         /* export_main: for other programs */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
 #ifdef GOLF_MPI
@@ -7261,11 +7296,12 @@ int main(int argc, char **argv) {
     if (!strcmp(command, "eval")) run = eval_main;
     if (!strcmp(command, "sample")) run = sample_main;
     if (!strcmp(command, "info")) run = info_main;
+    if (!strcmp(command, "export")) run = export_main;
     if (!strcmp(command, "encode")) run = encode_main;
     if (!strcmp(command, "decode")) run = decode_main;
     if (!run)
-        die("unknown command '%s'; expected train, eval, sample, info, encode, decode, bench, "
-            "prepare, selftest or help",
+        die("unknown command '%s'; expected train, eval, sample, info, encode, decode, export, "
+            "bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
     return run(file, rest, options_from);

@@ -30,7 +30,7 @@ if [ ! -f $data/tokenizer.model ]; then # any text will do: the builds are compa
 fi
 copy() { # the sources
     mkdir "$1" && cp -r Makefile train_golf.c golf.h test_golf.c "$1" && mkdir "$1/data" "$1/dev" &&
-        cp data/*.[ch] "$1/data" && cp -r dev/systems dev/check dev/bench dev/mpi.h "$1/dev"
+        cp data/*.[ch] "$1/data" && cp -r dev/systems dev/check dev/bench dev/mpi.h dev/export.h "$1/dev"
 }
 tensors() { # PROGRAM OUT: checksum of preset tiny's tensors
     "$1" train --preset=tiny --data="$data" --val_tokens=4096 --ckpt_every=0 --out="$2" \

@@ -26,13 +26,13 @@ in_() { echo "/^\([A-Za-z].* \**\)\{0,1\}$1(/,/^}/"; } # sed address: the body o
 
 # What a bug may change: the core, and the files of one system.
 sources() { # SYSTEM or nothing
-    echo train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h dev/check/certify.h
+    echo train_golf.c golf.h data/tokenizer.h data/prepare.c dev/bench/bench.h dev/mpi.h dev/export.h dev/check/certify.h
     [ -z "$1" ] || { echo "dev/systems/$1.h" && ls dev/systems/shared/*.h 2> /dev/null; }
 }
 copy() { # DIR SYSTEM: a tree of its own, with this system or none
     mkdir -p "$1/dev" "$1/data"
     cp train_golf.c golf.h test_golf.c "$1" && cp data/*.[ch] "$1/data"
-    cp -r dev/systems dev/check dev/bench dev/mpi.h "$1/dev"
+    cp -r dev/systems dev/check dev/bench dev/mpi.h dev/export.h "$1/dev"
     { [ -z "$2" ] || grep "\"$2.h\"" dev/systems/systems.h; } > "$1/dev/systems/systems.h"
 }
 substitute() { # DIR SYSTEM SED: fails when nothing changes
@@ -282,6 +282,11 @@ bug part-of-the-score-certified float certify honest "$(in_ score_rows)s/s->nll 
 bug first-spaces-counted float certify decoded "$(in_ document_bytes)s/!drops && /0 \&\& /"
 bug first-token-counted float certify decoded "$(in_ decoded_bytes)s/return sum - document_bytes(tok, text, 0, 1)/return sum/"
 bug any-file-will-do float certify "of the file" "$(in_ same_score)s/a->nll == b->nll && //"
+bug certificate-not-in-result float certify run "$(in_ write_result)s/if (r->certificate)/if (0)/"
+bug certificate-unasked float certify run "$(in_ finish_run)s/if (c->certify)$/if (1)/"
+bug certificate-of-another-seed float certify run "$(in_ certificate_of_run)s/.how = c,/.how = (Config[]){with_option(c, \"certify\", \"9\")},/"
+bug verdict-not-in-result float certify run "$(in_ certificate_of_run)s/fprintf(to, \"certified/if (0) &/"
+bug refuted-with-status-0 float certify run "$(in_ train_main)s/return !finish_run/return 0 * finish_run/"
 bug uncertified-with-status-0 float certify command "$(in_ eval_main)s/return !good/return 0 * good/"
 # kernels
 bug block-overwrites-sum float kernels gemm "$(in_ gemm_serial)s/acc || k0 > 0/acc/"
@@ -456,6 +461,24 @@ bug grid-of-numbers float fit refused "$(in_ config_check)s/c->embed_bits > 8/c-
 bug cap-over-what-is-used float commands fit "$(in_ result_numbers)s|total / c->cap|c->cap / total|"
 bug end-not-said float commands fit "$(in_ say_fit)s/if (c->fit == FIT_CODED)$/if (0)/"
 bug percent-of-nothing float commands output "$(in_ info_main)s|100.0 \* (double)l.total|(double)l.total|"
+# export
+bug export-names-by-their-number float files export "$(in_ put_tensor)s/t->per != ONCE/t->stored_copies > 1/"
+bug export-loses-a-copy float files export "$(in_ copies_with_numbers)s/t->n ? t->stored_copies : 0/t->n > 0/"
+bug export-transposes float files export "$(in_ put_tensor)s/t->rows);/t->stored_cols);/; $(in_ put_tensor)s/t->stored_cols, at, end/t->rows, at, end/"
+bug export-offsets-of-floats float files export "$(in_ put_tensor)s/(dtype == DTYPE_BF16 ? 2 : 4)/4/"
+bug export-cuts-numbers float files export "$(in_ put_numbers)s/to_bf16(x\[i\])/(uint16_t)((Bits){.f = (float)x[i]}.u >> 16)/"
+bug export-counts-every-number float files export "$(in_ put_numbers)s/ && from_bf16(half) != x\[i\]//"
+bug export-unaligned float files export "$(in_ export_header)s/ftell(f) % 8/ftell(f) % 8 % 2/"
+bug export-of-any-header float files export "$(in_ check_header)s/len > MOST_HEADER/0 * len/"
+bug export-blocks-are-phases float files export "$(in_ put_metadata)s/block_of(&m->config, p)/p/"
+bug export-of-training-options float files export "$(in_ put_metadata)s/MODEL, config/MODEL | TRAIN, config/"
+bug export-cuts-the-tokenizer float files export "$(in_ put_metadata)s/tok->size)/tok->size - 1)/"
+bug export-without-padding float files export "$(in_ put_base64)s/: '='/: 'A'/"
+bug json-with-line-ends float files export "$(in_ put_json)s/c < 32/c < 9/"
+bug json-quotes-in-quotes float files export "$(in_ put_json)s/c == '\"' || //"
+bug export-to-any-name float commands messages "$(in_ check_target)s/if (!ends_with(.*/if (0)/"
+bug export-over-a-file float commands messages "$(in_ check_target)s/!how->overwrite && /0 \&\& /"
+bug export-of-any-tokenizer float commands messages "$(in_ open_model)s/tok->crc != crc || //; $(in_ open_model)s/tok->vocab != m->config.vocab/0/"
 # options
 bug order-of-one-block float options every "s/M(order, c->unique > 1 \&\& c->repeat > 1,/M(order, 1,/"
 bug scales-that-do-not-share float options every "$(in_ wscale_means)s/return !same_storage(c, c->wscale.*/return 1;/"
@@ -477,7 +500,7 @@ bug fixed-options-in-help float commands usage "$(in_ print_options)s/ || o->mas
 bug nearest-is-the-farthest float commands messages "$(in_ nearest_option)s/if (distance >= least) continue;//"
 bug another-tokenizer-resumed float commands messages "$(in_ train_main)s/same_tokenizer(tok, ckpt);//"
 bug shards-of-another-tokenizer float commands messages "$(in_ open_split)s/ != tok->crc/ == 0/"
-bug log-written-again float commands disk "$(in_ keep_rows)s/ftruncate(fileno(log), end)/ftruncate(fileno(log), 0)/"
+bug log-written-again float commands disk "$(in_ keep_rows)s/as_now ? end : 0/0/"
 bug log-loses-a-row float commands training "$(in_ rows_to_keep)s/atoll(row) <= run->steps/atoll(row) < run->steps/"
 bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
 bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"

@@ -17,7 +17,8 @@ static void write_inputs(void) {
     const Tokenizer *tok = tokenizer_load(IN("d/tokenizer.model"));
     golf_save(&m, IN("d/model.golf"), tok->crc);
     golf_free(&m);
-    honest = (Scoring){.path = strdup(IN("d/model.golf")), .how = &how, .tok = tok};
+    honest = (Scoring){
+        .path = strdup(IN("d/model.golf")), .how = &how, .tok = tok, .to = stdout};
     honest.val = shards_open(IN("d"), "val", HAND_VOCAB);
 }
 
@@ -406,6 +407,7 @@ static void write_odd_text(void) {
     pb_raw(&p, "\x1A\x04\x18\x00\x20\x01", 6); /* 3: {3: no prefix, 4: trim} */
     put_file(IN("odd/tokenizer.model"), p.b, p.n);
     write_shard(IN("odd/x_val_000000.bin"), t, 64);
+    write_shard(IN("odd/x_train_000000.bin"), t, 64);
 
     Golf m;
     const Tokenizer *tok = tokenizer_load(IN("odd/tokenizer.model"));
@@ -440,6 +442,58 @@ static void test_command(void) {
     free(file);
 }
 
+/* "key": "value" for each of these lines is in the text, in their order. Returns how many
+ * lines are not. */
+static int lines_missing(const char *json, const char *lines) {
+    char copy[4096], *save;
+    int missing = 0;
+    snprintf(copy, sizeof copy, "%s", lines);
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
+        char pair[256];
+        snprintf(pair, sizeof pair, "\"%.*s\": \"%s\"", (int)strcspn(line, " "), line,
+                 strchr(line, ' ') + 1);
+        const char *at = strstr(json, pair);
+        missing += !at;
+        json = at ? at + strlen(pair) : json;
+    }
+    return missing;
+}
+
+/* A run that is to prove its score: what `eval` says of its file is in result.json. */
+static void test_of_a_run(void) {
+    static const char *const train =
+        "train --preset=tiny --steps=2 --seq=16 --width=16 --data=@/d --out=@/";
+    char line[256];
+    size_t n;
+    snprintf(line, sizeof line, "%splain", train);
+    command_says(line, 0);
+    CHECK(!strstr((char *)read_file(IN("plain/result.json"), &n), "certificate"),
+          "a certificate that nobody asked for");
+    snprintf(line, sizeof line, "%sproved --certify=5 --val_tokens=200", train);
+    const char *said = strdup(command_says(line, 0));
+    CHECK(strstr(said, "\ncertified yes, see result.json\n") != NULL, "%s", said);
+    const char *json = (char *)read_file(IN("proved/result.json"), &n);
+    said = command_says(
+        "eval @/proved/model.golf --data=@/d --certify=5 --val_tokens=200", 0);
+    const char *lines = strstr(said, "model_bytes "),
+               *there = strstr(json, "\"certificate\"");
+    CHECK(lines && there && strstr(there, "{\"seed\": \"5\", ") == there + 15 &&
+              !lines_missing(there, lines),
+          "%s\nis not in %s", said, json);
+    CHECK(lines && lines_missing(there, "certified no"), "any verdict is found");
+
+    write_odd_text(); /* whose bytes are not those of the table */
+    said = command_says("train --preset=tiny --steps=1 --seq=16 --width=16 --data=@/odd "
+                        "--out=@/refuted --certify=1",
+                        1);
+    json = (char *)read_file(IN("refuted/result.json"), &n);
+    CHECK(strstr(said, "\ncertified no, see result.json\n") &&
+              strstr(json, "\"val_once\": \"no\"") &&
+              strstr(json, "\"certified\": \"no\"},\n"),
+          "%s%s", said, json);
+}
+
 /* Nothing that is left behind, and no room for the texts. */
 static void test_no_room(void) {
     ask(1, 0, 0);
@@ -465,6 +519,7 @@ int main(void) {
     run_test("places", test_places);
     run_test("other text", test_other_text);
     run_test("command", test_command);
+    run_test("of a run", test_of_a_run);
     run_test("no room", test_no_room);
     return end_tests("certify");
 }

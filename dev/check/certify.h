@@ -1,7 +1,9 @@
 /* certify.h - `eval --certify=SEED`: is the score one, of this file and this text? Every
  * evaluation here is golf_eval's, a black box, with a model that is read from the file
  * anew. What is found is printed, a key and a value a line, the keys behind the name of the
- * score; the last line is `certified yes`, or `certified no` with exit status 1.
+ * score; the last line is `certified yes`, or `certified no` with exit status 1. `train
+ * --certify=SEED` does the same with the score that a run ends with; the lines are
+ * "certificate" in its result.json.
  *
  *   file_alone  the file, read again, gives the printed score to the last bit
  *   once        every target is scored once, from the tokens before it, and the score is
@@ -187,11 +189,11 @@ static const char *name_of_score(const Scoring *what) {
 }
 
 static void say_count(const Certificate *c, const char *key, int64_t count) {
-    printf("%s_%s %lld\n", name_of_score(c->what), key, (long long)count);
+    fprintf(c->what->to, "%s_%s %lld\n", name_of_score(c->what), key, (long long)count);
 }
 
 static int say_verdict(const Certificate *c, const char *key, int good) {
-    printf("%s_%s %s\n", name_of_score(c->what), key, good ? "yes" : "no");
+    fprintf(c->what->to, "%s_%s %s\n", name_of_score(c->what), key, good ? "yes" : "no");
     return good;
 }
 
@@ -205,8 +207,9 @@ static void say_subject(const Certificate *c) {
         put_u(id, (uint64_t)c->text[i], 2);
         crc = crc32_of(crc, id, 2);
     }
-    printf("model_bytes %zu\nmodel_crc32 %08x\n", n, crc32_of(0, file, n));
-    printf("text_tokens %lld\ntext_crc32 %08x\n", (long long)c->tokens, crc);
+    FILE *to = c->what->to;
+    fprintf(to, "model_bytes %zu\nmodel_crc32 %08x\n", n, crc32_of(0, file, n));
+    fprintf(to, "text_tokens %lld\ntext_crc32 %08x\n", (long long)c->tokens, crc);
     free(file);
 }
 
@@ -288,7 +291,8 @@ static int certify_normalised(Certificate *c, int64_t total) {
     certificate_eval(c, c->what->val, c->text, c->tokens, c->what->how->val_tokens);
     const int good = c->positions && c->worst <= SUM_TOLERANCE && !c->other_scores;
     say_count(c, "sums", c->positions);
-    printf("%s_sums_off %.2g of %g\n", name_of_score(c->what), c->worst, SUM_TOLERANCE);
+    fprintf(c->what->to, "%s_sums_off %.2g of %g\n", name_of_score(c->what), c->worst,
+            SUM_TOLERANCE);
     return say_verdict(c, "normalised", good);
 }
 
@@ -296,7 +300,7 @@ static int same_score(const Score *a, const Score *b) {
     return a->nll == b->nll && a->tokens == b->tokens && a->bytes == b->bytes;
 }
 
-/* Is the score that was printed one? Prints the lines. */
+/* Is the score that was printed one? Writes the lines. */
 static int certify(const Scoring *what, const Score *printed) {
     const int64_t all = what->val->tokens - 1, limit = what->how->val_tokens;
     Certificate c = {.what = what, .key = hash64((uint64_t)what->how->certify, 7)};
@@ -317,4 +321,33 @@ static int certify(const Scoring *what, const Score *printed) {
     free(c.loss);
     free(c.times);
     return good;
+}
+
+/* ---- Of a run: the lines as result.json has them. */
+static void put_certificate(FILE *f, const char *lines, int seed) {
+    char *copy = strdup(lines), *save;
+    fprintf(f, "  \"certificate\": {\"seed\": \"%d\"", seed);
+    for (char *line = strtok_r(copy, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
+        char *value = strchr(line, ' ');
+        *value++ = 0;
+        fputs(", ", f);
+        put_json_pair(f, line, value);
+    }
+    fputs("},\n", f);
+    free(copy);
+}
+
+/* Proves the score that a run ends with. Returns the lines, the last one the verdict. */
+static char *certificate_of_run(const char *path, const Config *c, const Tokenizer *tok,
+                                Shards *val, const Score *s, int *good) {
+    char *lines;
+    size_t len;
+    FILE *to = open_memstream(&lines, &len);
+    if (!to) die("out of memory");
+    const Scoring what = {.path = path, .how = c, .tok = tok, .val = val, .to = to};
+    *good = certify(&what, s);
+    fprintf(to, "certified %s\n", *good ? "yes" : "no");
+    if (fclose(to)) die("out of memory");
+    return lines;
 }

@@ -351,6 +351,46 @@ MAYBE int command_line(const char *line) {
     return golf_main(argc, argv);
 }
 
+/* Is it empty, a number, or some with spaces between? */
+MAYBE int is_cell(const char *cell) {
+    char *end;
+    while (*cell) {
+        if (*cell == ' ') return 0;
+        const double x = strtod(cell, &end);
+        if (end == cell || !isfinite(x) || (*end && *end != ' ')) return 0;
+        cell = *end ? end + 1 : end;
+    }
+    return 1;
+}
+
+/* As a spreadsheet reads the log: a line of so many names (0: any number), no two the same,
+ * then numbers alone, so many in each row (0: no more than there are names). */
+MAYBE void check_table(const char *name, int wanted_names, int wanted) {
+    size_t n;
+    char file[128], *rows, *cells, names[4096] = "\t";
+    int columns = 0, line = 0;
+    snprintf(file, sizeof file, "%s/log.tsv", name);
+    char *log = (char *)read_file(IN(file), &n);
+    CHECK(log[n - 1] == '\n' && !strchr(log, '"') && !strchr(log, '\r'), "%s: its end",
+          file);
+    for (char *row = strtok_r(log, "\n", &rows); row; row = strtok_r(NULL, "\n", &rows)) {
+        int count = 0, good = 1;
+        cells = row;
+        for (char *cell = strsep(&cells, "\t"); cell; cell = strsep(&cells, "\t")) {
+            char key[64];
+            count++;
+            snprintf(key, sizeof key, "\t%.60s\t", cell);
+            good &= line ? is_cell(cell) : *cell && !strstr(names, key);
+            if (!line) strcat(names, key + 1);
+        }
+        if (!line++) columns = count;
+        const int as_wanted = line > 1 ? wanted : wanted_names;
+        CHECK(good && count <= columns && (!as_wanted || count == as_wanted),
+              "%s: line %d has %d cells of %d, or one that is none", file, line, count,
+              columns);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------
  * Frozen quantizers. A straight-through gradient is not the derivative of the rounding
  * but that of P(x) + residual, P being what the estimator lets pass (the identity, or a
@@ -612,6 +652,67 @@ MAYBE void check_gradients(const char *arm, void (*ready)(Golf *m, size_t N)) {
 }
 
 /* ------------------------------------------------------------------------------------------
+ * `export`: a file of safetensors read as the format's own description says, naively. */
+/* What stands behind `"name": ` in a header of JSON, or NULL; it must be there once. */
+MAYBE const char *json_value(const char *json, const char *name) {
+    char key[128];
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    const char *at = strstr(json, key);
+    if (!at || strstr(at + 1, key)) return NULL;
+    return at + strlen(key);
+}
+
+/* Is copy j of t there from byte *at on behind the header, with its shape and numbers? Moves
+ * *at behind it. */
+static int is_exported(const Golf *m, const Tensor *t, int j, const char *json,
+                       const uint8_t *numbers, size_t *at) {
+    char name[64], about[128];
+    const int bf16 = strstr(json, "BF16") != NULL, bytes = bf16 ? 2 : 4;
+    const real *x = m->eff + t->at + (size_t)j * t->copy_n;
+    const size_t end = *at + (size_t)bytes * t->copy_n;
+    int same = 1, n;
+
+    snprintf(name, sizeof name, t->per == ONCE ? "%s" : "%s.%d", t->name, j);
+    n = snprintf(about, sizeof about, "{\"dtype\": \"%s\", \"shape\": [",
+                 bf16 ? "BF16" : "F32");
+    if (t->role != INTERFACE) n += sprintf(about + n, "%d, ", t->rows);
+    sprintf(about + n, "%d], \"data_offsets\": [%zu, %zu]}", t->stored_cols, *at, end);
+    const char *value = json_value(json, name);
+    if (!value || strncmp(value, about, strlen(about))) return 0;
+    for (size_t i = 0; i < t->copy_n; i++) {
+        const uint8_t *p = numbers + *at + (size_t)bytes * i;
+        const uint32_t bits = (uint32_t)get_u(p, bytes) << (bf16 ? 16 : 0);
+        const real there = (real)(Bits){.u = bits}.f;
+        same &= there == (bf16 ? from_bf16(to_bf16(x[i])) : (real)(float)x[i]);
+    }
+    *at = end;
+    return same;
+}
+
+/* Every tensor of m, nothing else, and no gap. */
+MAYBE void check_safetensors(const char *arm, const Golf *m, const char *path) {
+    size_t size, at = 0, copies = 0, wrong = 0, found = 0;
+    uint8_t *file = read_file(path, &size);
+    const size_t len = get_u(file, 8);
+    char *json = strndup((char *)file + 8, MIN(len, size - 8));
+    CHECK(len % 8 == 0 && len + 8 < size && json[0] == '{', "%s: a header of %zu bytes",
+          arm, len);
+    EACH_TENSOR(t, m) {
+        for (int j = 0; j < (t->n ? t->stored_copies : 0); j++) {
+            copies++;
+            wrong += !is_exported(m, t, j, json, file + 8 + len, &at);
+        }
+    }
+    for (const char *p = json; (p = strstr(p, "\"dtype\"")); p++) found++;
+    CHECK(!wrong && found == copies, "%s: %zu of %zu tensors are wrong, %zu are there",
+          arm, wrong, copies, found);
+    CHECK(8 + len + at == size, "%s: %zu bytes of numbers, %zu behind the header", arm,
+          at, size - 8 - len);
+    free(json);
+    free(file);
+}
+
+/* ------------------------------------------------------------------------------------------
  * The model of the file is the model in memory: size as announced, the same weights, the
  * same summed loss to the last bit; the ledger adds up; scales are bf16 numbers. */
 MAYBE void check_export(const char *arm) {
@@ -653,6 +754,11 @@ MAYBE void check_export(const char *arm) {
           "%s: %.17g in memory, %.17g from the file", arm, in_memory.nll, in_file.nll);
     for (size_t i = 0; i < m.n_scales; i++) bf16 &= bf16_exact(m.scale[i]);
     CHECK(bf16, "%s: a scale is no bf16 number", arm);
+    CHECK(
+        STATUS(command_line("export @/model.golf --to=@/model.safetensors --overwrite=1 "
+                            "--tokenizer=@/export/tokenizer.model")) == 0,
+        "%s: export: %s", arm, message);
+    check_safetensors(arm, &b, IN("model.safetensors"));
     golf_free(&m);
     golf_free(&b);
 }

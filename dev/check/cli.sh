@@ -138,6 +138,8 @@ while read -r options; do # one system a line
     # shellcheck disable=SC2086
     OMP_NUM_THREADS=2 status 0 train system$system.3 $options --resume=1
     check "other threads, resumed: $options" cmp "$tmp/system$system.1/model.golf" "$tmp/system$system.3/model.golf"
+    check "a table: $options" awk -F '\t' 'NR == 1 { n = NF; next } NF > n { exit 1 }
+        { for (i = 1; i <= NF; i++) if ($i !~ /^([-+0-9.e]+( [-+0-9.e]+)*)?$/) exit 1 }' "$tmp/system$system.3/log.tsv"
     case $options in *--qat=noise*) continue ;; esac # the file is not what was trained
     check "the file: $options" grep -q '"roundtrip_gap": 0,' "$tmp/system$system.1/result.json"
 done << 'END'

@@ -29,6 +29,7 @@ static void write_inputs(void) {
         die("truncate: %s", strerror(errno));
 
     put_file(IN("text"), "some text\n", 10);
+    put_file(IN("text.safetensors"), "some text\n", 10);
     mkdir(IN("empty"), 0777);
     mkdir(IN("odd"), 0777);
     mkdir(IN("odd/log.tsv"), 0777);
@@ -135,6 +136,20 @@ static const char *const errors[][2] = {
     {"train --stride=3", "unknown option --stride"},
     {"eval @/run/model.golf --width=3", "unknown option --width"},
     {"info @/run/model.golf --lr=3", "unknown option --lr|--cap"},
+    {"export", "usage|export MODEL.golf"},
+    {"export @/run/model.golf", "--to=NAME.safetensors"},
+    {"export @/run/model.golf --to=@/run/model.golf",
+     "--to|.safetensors|found|model.golf"},
+    {"export @/run/model.golf --to=.safetensors", "--to|ends in .safetensors"},
+    {"export @/run/model.golf --to=@/text.safetensors", "there already|--overwrite=1"},
+    {"export @/run/model.golf --to=@/none/a.safetensors",
+     "none/a.safetensors|cannot write"},
+    {"export @/run/model.golf --to=@/a.safetensors --dtype=fp16", "--dtype|float32|bf16"},
+    {"export @/bad.golf --to=@/a.safetensors --tokenizer=@/run/tokenizer.model",
+     "bad.golf|tensor|damaged"},
+    {"export @/run/model.golf --to=@/a.safetensors --tokenizer=@/t2.model",
+     "expected the tokenizer|give --tokenizer"},
+    {"eval @/run/model.golf --to=@/a.safetensors", "unknown option --to"},
     {"train --width=7", "--width|8 to 16384|'7'"},
     {"train --width=banana", "--width|8 to 16384|banana"},
     {"train --width=32.5", "--width|32.5"},
@@ -225,6 +240,9 @@ static void test_messages(void) {
          command_line(TINY
                       "--steps=10 --warmup=0 --warmdown=0 --lr_muon=10 --wd=10 --wq=none "
                       "--aq=none"));
+    CHECK(!exists("a.safetensors") && !exists("a.safetensors.tmp") &&
+              same_file(IN("text.safetensors"), "some text\n", 10),
+          "an export that was refused has written");
     CHECK(!exists("new/model.golf") && !exists("new/result.json"),
           "a failed run left a result");
     DIES("overflow", "more than memory can address", xcalloc(SIZE_MAX / 2, 16));
@@ -502,6 +520,7 @@ static void test_training(void) {
     uint8_t *model = read_file(IN("run/model.golf"), &n);
 
     check_log("run", 2);
+    check_table("run", 0, 0);
     CHECK(strstr(output_of(RUN " --resume=1"), "is finished: nothing to do") != NULL,
           "finished");
     check_log("run", 2);

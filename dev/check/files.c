@@ -129,6 +129,141 @@ static void test_packed_payloads(void) {
 }
 
 /* ------------------------------------------------------------------------------------
+ * Export. That every tensor of every way to store a model is in the file: check_export */
+static const char *in_memory(void (*put)(FILE *f, const void *p, size_t n), const void *p,
+                             size_t n) {
+    char *text;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+    put(f, p, n);
+    fclose(f);
+    return text;
+}
+
+static void as_json(FILE *f, const void *p, size_t n) {
+    (void)n;
+    put_json(f, p);
+}
+
+static void as_base64(FILE *f, const void *p, size_t n) { put_base64(f, p, n); }
+
+static void test_json(void) {
+    static const char *const cases[][2] = {
+        {"", "\"\""},
+        {"a=b\n", "\"a=b\\u000a\""},
+        {"\"\\\t\x01", "\"\\\"\\\\\\u0009\\u0001\""},
+        {"\xc3\xa9", "\"\xc3\xa9\""},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const char *json = in_memory(as_json, cases[i][0], 0);
+        CHECK(!strcmp(json, cases[i][1]), "%s, not %s", json, cases[i][1]);
+    }
+}
+
+/* RFC 4648, section 10; and bytes that need all digits. */
+static void test_base64(void) {
+    static const char *const cases[][2] = {
+        {"", ""},
+        {"f", "Zg=="},
+        {"fo", "Zm8="},
+        {"foo", "Zm9v"},
+        {"foob", "Zm9vYg=="},
+        {"fooba", "Zm9vYmE="},
+        {"\xff\xfe\xfb\xef", "//777w=="},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const char *text = cases[i][0],
+                   *digits = in_memory(as_base64, text, strlen(text));
+        CHECK(!strcmp(digits, cases[i][1]), "%s, not %s", digits, cases[i][1]);
+    }
+}
+
+/* The text of a key of __metadata__, without escapes. */
+static const char *metadata_of(const char *json, const char *key) {
+    static char out[1 << 17];
+    const char *at = json_value(json, key);
+    size_t n = 0;
+    if (!at || *at != '"') return "";
+    for (at++; *at && *at != '"'; at++) {
+        const int escaped = !strncmp(at, "\\u000a", 6);
+        out[n++] = escaped ? '\n' : *at;
+        at += escaped ? 5 : 0;
+    }
+    out[n] = 0;
+    return out;
+}
+
+static void export_as(const char *dtype) {
+    char line[256];
+    snprintf(line, sizeof line,
+             "export @/run/model.golf --to=@/run/%s.safetensors --dtype=%s", dtype,
+             dtype);
+    CHECK(STATUS(command_line(line)) == 0, "%s: %s", line, message);
+}
+
+/* Vectors, single numbers, what is not there, copies of blocks and of phases. */
+static void test_safetensors(void) {
+    Golf m, b;
+    char config[CONFIG_TEXT], crc[16];
+    size_t n, size;
+    mkdir(IN("run"), 0777);
+    write_hand_model(IN("run/tokenizer.model"));
+    const Tokenizer *tok = tokenizer_load(IN("run/tokenizer.model"));
+    new_model(&m,
+              "vocab=266 width=16 heads=2 seq=16 unique=2 repeat=2 coda=1 order=sequence "
+              "gain=scalar mix=none phase_embed=1",
+              0);
+    stir(&m);
+    golf_quantize(&m);
+    golf_save(&m, IN("run/model.golf"), tok->crc);
+    golf_load(&b, IN("run/model.golf"));
+    export_as("float32");
+    export_as("bf16");
+    check_safetensors("float32", &b, IN("run/float32.safetensors"));
+    check_safetensors("bf16", &b, IN("run/bf16.safetensors"));
+
+    const char *json = (char *)read_file(IN("run/float32.safetensors"), &n) + 8;
+    static const char start[] = "{\"__metadata__\": {\"format\": \"pt\", ";
+    CHECK(!strncmp(json, start, strlen(start)), "%.60s", json);
+    config_text(&b.config, MODEL, config);
+    CHECK(!strcmp(metadata_of(json, "config"), config), "%s",
+          metadata_of(json, "config"));
+    CHECK(!strcmp(metadata_of(json, "block_of_phase"), "0 0 1 1 2"), "blocks: %s",
+          metadata_of(json, "block_of_phase"));
+    uint8_t *file = read_file(IN("run/model.golf"), &size);
+    snprintf(crc, sizeof crc, "%08x", crc32_of(0, file, size));
+    CHECK(!strcmp(metadata_of(json, "model_crc32"), crc), "%s, not %s",
+          metadata_of(json, "model_crc32"), crc);
+    const char *digits = in_memory(as_base64, tok->file, tok->size);
+    CHECK(!strcmp(metadata_of(json, "tokenizer"), digits), "another tokenizer");
+    CHECK(strstr(json, "\"wqkv.2\"") && !strstr(json, "\"wqkv.3\"") &&
+              strstr(json, "\"g_mlp.4\": {\"dtype\": \"F32\", \"shape\": [1],") &&
+              strstr(json, "\"phase_embed.4\"") && !strstr(json, "mix0"),
+          "names: %s", json);
+    golf_free(&m);
+    golf_free(&b);
+}
+
+/* Of numbers that bf16 cannot hold it is said how many; ternary ones it holds. */
+static void test_rounded_numbers(void) {
+    const real x[] = {1, -0.5, 0, (real)1.00390625, 3, (real)0.1};
+    uint8_t to[4 * COUNT(x)] = {0};
+    size_t rounded = put_numbers(to, x, COUNT(x), DTYPE_BF16);
+    CHECK(rounded == 2 && get_u(to + 6, 2) == 0x3f80,
+          "%zu rounded; 1 + 1/256, a tie, becomes %04x", rounded,
+          (unsigned)get_u(to + 6, 2));
+    rounded = put_numbers(to, x, COUNT(x), DTYPE_FLOAT32);
+    CHECK(rounded == 0 && get_u(to + 12, 4) == 0x3f808000,
+          "%zu rounded; 1 + 1/256 becomes %08x", rounded, (unsigned)get_u(to + 12, 4));
+}
+
+static void test_header_size(void) {
+    DIES("a header for no reader", "x.golf|100000001|safetensors|100000000",
+         check_header("x.golf", MOST_HEADER + (size_t)1));
+    CHECK(STATUS(check_header("x.golf", MOST_HEADER)) == 0, "%s", message);
+}
+
+/* ------------------------------------------------------------------------------------
  * Options as text */
 static int same_option(const Config *a, const Config *b, const Option *o) {
     const void *x = (const char *)a + o->at, *y = (const char *)b + o->at;
@@ -754,6 +889,11 @@ int main(void) {
     run_test("artifact: exports", test_exports);
     run_test("artifact: layout", test_layout);
     run_test("artifact: packed", test_packed_payloads);
+    run_test("export: json", test_json);
+    run_test("export: base64", test_base64);
+    run_test("export: safetensors", test_safetensors);
+    run_test("export: rounded", test_rounded_numbers);
+    run_test("export: header", test_header_size);
     run_test("options as text", test_options_as_text);
     run_test("options: unmentioned", test_defaults_unmentioned);
     run_test("options: lines", test_lines);

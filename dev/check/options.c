@@ -336,8 +336,9 @@ static const char *const commands[][2] = {
     {"train", "train --preset=tiny --data=@/export --steps=3 --out=@/run"},
     {"eval", "eval @/model/model.golf --data=@/export"},
     {"sample", "sample @/model/model.golf --tokens=8"},
-    {"info", "info @/model/model.golf"}};
-static const int masks[] = {TRAIN | MODEL, EVAL, SAMPLE, INFO};
+    {"info", "info @/model/model.golf"},
+    {"export", "export @/model/model.golf --to=@/out.safetensors"}};
+static const int masks[] = {TRAIN | MODEL, EVAL, SAMPLE, INFO, EXPORT};
 
 static int printing(const char *line) { /* in a child */
     may_return = 0;
@@ -380,6 +381,7 @@ static uint64_t command_outcome(const char *line) {
 /* In a new folder and, where that may matter, in one that holds a run. */
 static uint64_t command_in_folders(const char *line, int both) {
     remove_tree(IN("run"));
+    remove_tree(IN("out.safetensors"));
     const uint64_t first = command_outcome(line);
     return both ? hash64(first, command_outcome(line)) : first;
 }

@@ -11,7 +11,7 @@ passed=0 failed=0
 mkdir "$tmp/data" "$tmp/dev"
 cp -r Makefile train_golf.c golf.h test_golf.c "$tmp"
 cp data/*.[ch] "$tmp/data"
-cp -r dev/systems dev/check dev/bench dev/mpi.h "$tmp/dev"
+cp -r dev/systems dev/check dev/bench dev/mpi.h dev/export.h "$tmp/dev"
 for name; do
     sed "/\"$name\.h\"/d" dev/systems/systems.h > "$tmp/dev/systems/systems.h"
     if make -s -C "$tmp" -B CC="${CC:-cc}" test > "$tmp/log" 2>&1 && ! grep 'warning:' "$tmp/log"; then

@@ -468,14 +468,15 @@ static double small_share(const Golf *m) {
     return small / fmax(both, 1e-30);
 }
 
-/* The shares of the last batch: "0.3,0.7;0.5,0.5" for two phases, or nothing. */
-static void print_used(const Golf *m, FILE *f, const char *between) {
+/* The shares of the last batch, phase after phase: "0.3 0.7 0.5 0.5" in the log, as in the lists
+ * of others, "0.3,0.7], [0.5,0.5" in JSON; or nothing. */
+static void print_used(const Golf *m, FILE *f, const char *comma, const char *between) {
     const Pquant *all = m->own[SYS_pquant];
     const int E = m->config.hi_experts;
     if (m->config.hi_route == ROUTE_PHASE) return;
     for (int p = 0; p < m->phases; p++)
         for (int e = 0; e < E; e++)
-            fprintf(f, "%s%.4f", e ? "," : p ? between : "",
+            fprintf(f, "%s%.4f", e ? comma : p ? between : "",
                     (double)all->phase[p].used[e]);
 }
 
@@ -484,14 +485,14 @@ static void pquant_log_row(const Golf *m, FILE *f) { /* of some steps: it takes 
     fputc('\t', f);
     if (measured) fprintf(f, "%.4f", small_share(m));
     fputc('\t', f);
-    if (measured) print_used(m, f, ";");
+    if (measured) print_used(m, f, " ", " ");
 }
 
 static void pquant_result(const Golf *m, FILE *f) {
     fprintf(f, "  \"hi_share\": %.17g,\n", small_share(m));
     if (m->config.hi_route == ROUTE_PHASE) return;
     fputs("  \"hi_used\": [[", f);
-    print_used(m, f, "], [");
+    print_used(m, f, ",", "], [");
     fputs("]],\n", f);
 }
 
@@ -714,10 +715,13 @@ static void test_router_log(void) {
     new_model(&m, BALANCE_MODEL, 64);
     const Pquant *all = m.own[SYS_pquant];
     for (int i = 0; i < 8; i++) all->phase[i / 4].used[i % 4] = (real)0.01 * (real)i;
-    print_used(&m, f, ";");
+    print_used(&m, f, " ", " ");
+    fputc('|', f);
+    print_used(&m, f, ",", "], [");
     fclose(f);
-    CHECK(!strcmp(text, "0.0000,0.0100,0.0200,0.0300;0.0400,0.0500,0.0600,0.0700"), "%s",
-          text);
+    CHECK(!strcmp(text, "0.0000 0.0100 0.0200 0.0300 0.0400 0.0500 0.0600 0.0700|"
+                        "0.0000,0.0100,0.0200,0.0300], [0.0400,0.0500,0.0600,0.0700"),
+          "%s", text);
     free(text);
     golf_free(&m);
 }
