@@ -493,13 +493,6 @@ static void check_scoring_again(void) {
     CHECK(logged > 0 && told >= 0.999 * logged, "%g s, but the log has %g", told, logged);
 }
 
-/* A number of result.json. */
-static double result_number(const char *file, const char *key) {
-    char line[512];
-    const char *colon = strchr(result_line(file, key, line), ':');
-    return colon ? strtod(colon + 1, NULL) : (double)NAN;
-}
-
 /* Tokens are counted by steps, however many groups a step has. */
 static void check_groups(void) {
     size_t n;
