@@ -66,7 +66,7 @@ enum {
     RESUME = 64, /* may change when a run is resumed */
     QUIET = 128, /* for options that come later: left out of files while at its default,
                    which must mean "off" and never change, so that old files stay valid */
-    TEXT = 256, /* encode, decode */
+    TEXT = 256,  /* encode, decode */
     EXPORT = 512
 };
 
@@ -219,9 +219,9 @@ typedef struct {
 /* Ranks: processes that train one model together. The plain program is one of one; see the end
  * of this file. */
 #ifdef GOLF_MPI
-static int my_rank, ranks;
+static int my_rank, n_ranks;
 #else
-enum { my_rank = 0, ranks = 1 };
+enum { my_rank = 0, n_ranks = 1 };
 #endif
 
 /* Sizes that follow from the options. */
@@ -237,7 +237,7 @@ static inline size_t step_tokens(const Config *c) {
 /* The groups of a rank are halved so often down to one: they are a power of two. */
 static inline int halvings(const Config *c) {
     int count = 0;
-    for (int groups = c->accum / ranks; groups > 1; groups /= 2) count++;
+    for (int groups = c->accum / n_ranks; groups > 1; groups /= 2) count++;
     return count;
 }
 /* RoPE turns numbers in pairs, all or half of them. */
@@ -489,7 +489,8 @@ typedef struct {
 void write_parts(const char *path, const Part *parts, int n);
 void write_file(const char *path, const void *data, size_t len);
 uint32_t crc32_of(uint32_t crc, const void *data, size_t len); /* start with 0; chains */
-uint16_t to_bf16(real x);                                      /* round to nearest even */
+uint32_t crc_of_file(const char *path); /* of the whole file, or dies */
+uint16_t to_bf16(real x);               /* round to nearest even */
 real from_bf16(uint16_t b);
 uint64_t hash64(uint64_t a,
                 uint64_t b); /* the only source of randomness: pure functions */
@@ -741,9 +742,8 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *half
-        [HALVINGS]; /* (n_params) gradients of one half of some groups, see golf_step */
-    real *eff;      /* (n_params) what the forward pass uses */
+    real *half[HALVINGS]; /* (n_params) gradients of half of some groups, see golf_step */
+    real *eff;            /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
@@ -925,8 +925,7 @@ typedef struct {
 
 typedef struct {
     const char *name, *preset;
-    double seconds,
-        tok_per_s; /* of `timed` steps: these and, resumed, those in its log */
+    double seconds, tok_per_s; /* of `timed` steps: those of a resumed run's log, too */
     int steps, timed;
     Score memory, file;
     char *certificate; /* lines of --certify, or NULL */
@@ -949,43 +948,65 @@ int help_main(void);
 /* ------------------------------------------------------------------------------------------
  * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
  * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
- * alone writes files and speaks. The plain program is one rank, and does what stands here. */
-/* clang-format off */
-#ifdef GOLF_MPI
-#define ONE_RANK(...) ;
-#else
-#define ONE_RANK(...) { __VA_ARGS__ }
-#endif
-static inline void ranks_start(char **argv) ONE_RANK((void)argv;)
+ * alone writes files and speaks. */
+static inline void ranks_start(char **argv);
 /* Before a message: one that all ranks have is told by the first. */
-static inline void ranks_error(void) ONE_RANK()
+static inline void ranks_error(void);
 /* Dies unless all ranks have one program, these options and these texts (NULL: none). */
-static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val)
-    ONE_RANK((void)c; (void)train; (void)val;)
+static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val);
 /* All ranks get all moments; dies unless they have the same model. */
-static inline void ranks_meet(const Golf *m) ONE_RANK((void)m;)
+static inline void ranks_meet(const Golf *m);
 /* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
-static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return loss;)
+static inline double ranks_mean(Golf *m, double loss);
 /* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
-static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
-    ONE_RANK((void)m; (void)t; (void)copy; return 1;)
-static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
-/* The losses of up to `ranks` times the tokens that the buffers hold. */
-static inline const real *ranks_losses(Golf *m, const Rows *r)
-    ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
-static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy);
+static inline void ranks_share(Golf *m);
+/* The losses of up to n_ranks times the tokens that the buffers hold. */
+static inline const real *ranks_losses(Golf *m, const Rows *r);
+/* The largest of all ranks' numbers. */
+static inline int ranks_most(int x);
 /* What rank 0 reads there. */
-static inline uint8_t *ranks_read(const char *path, size_t *len)
-    ONE_RANK(return read_file(path, len);)
-static inline void ranks_report(void) ONE_RANK() /* what a step of `bench` sent */
-#undef ONE_RANK
-    /* clang-format on */
+static inline uint8_t *ranks_read(const char *path, size_t *len);
+/* What a step of `bench` sent. */
+static inline void ranks_report(void);
 
-    /* ------------------------------------------------------------------------------------------
+#ifndef GOLF_MPI /* the plain program is one rank */
+static inline void ranks_start(char **argv) { (void)argv; }
+static inline void ranks_error(void) {}
+static inline void ranks_compare(const Config *c, const Shards *train,
+                                 const Shards *val) {
+    (void)c;
+    (void)train;
+    (void)val;
+}
+static inline void ranks_meet(const Golf *m) { (void)m; }
+static inline double ranks_mean(Golf *m, double loss) {
+    (void)m;
+    return loss;
+}
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy) {
+    (void)m;
+    (void)t;
+    (void)copy;
+    return 1;
+}
+static inline void ranks_share(Golf *m) { (void)m; }
+static inline const real *ranks_losses(Golf *m, const Rows *r) {
+    golf_forward(m, r->x, r->y, r->B, r->T);
+    return m->loss;
+}
+static inline int ranks_most(int x) { return x; }
+static inline uint8_t *ranks_read(const char *path, size_t *len) {
+    return read_file(path, len);
+}
+static inline void ranks_report(void) {}
+#endif
+
+/* ------------------------------------------------------------------------------------------
  * Seams: where further systems join. The core is complete without any;
  * dev/systems/systems.h lists those that are compiled in, a line each, and
  * dev/systems/README.md says how one is written. */
-    typedef struct { /* n tokens from n0 on in phase p, and their buffers */
+typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
     PhaseBuffers s;
     Flow f;

@@ -164,6 +164,14 @@ uint32_t crc32_of(uint32_t crc, const void *data, size_t len) {
     return ~crc;
 }
 
+uint32_t crc_of_file(const char *path) {
+    size_t n;
+    uint8_t *file = read_file(path, &n);
+    const uint32_t crc = crc32_of(0, file, n);
+    free(file);
+    return crc;
+}
+
 /* dir/file in a buffer that the eighth next call uses again. */
 static const char *path_of(const char *dir, const char *file) {
     static char ring[8][2048];
@@ -5740,7 +5748,7 @@ static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
-            if (ranks > 1) break; /* other ranks have the streams of other rows */
+            if (n_ranks > 1) break; /* other ranks have the streams of other rows */
             if ((*sys)->scored) (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
@@ -5767,10 +5775,10 @@ static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
  * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
-              rows = ranks * (int)(m->N / (size_t)T);
+              rows = n_ranks * (int)(m->N / (size_t)T);
     const int64_t total = tokens_to_score(m, val, stride, limit);
     const int train = m->train;
-    const size_t most = (size_t)ranks * m->N;
+    const size_t most = (size_t)n_ranks * m->N;
     int *x = xcalloc(2 * most + 1, sizeof(int)), *y = x + most + 1;
     Score s = {0};
     EACH_SYSTEM(sys, m) {
@@ -6559,7 +6567,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, step);
     }
-    const int groups = c->accum / ranks; /* of this rank */
+    const int groups = c->accum / n_ranks; /* of this rank */
     const double mine = groups_backward(m, x, y, my_rank * groups, groups, m->half);
     const double loss = ranks_mean(m, mine);
     const double norm = golf_grad_norm(m);
@@ -6770,7 +6778,8 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     signal(SIGTERM, SIG_DFL);
     run->seconds += now() - started;
     run->timed += run->steps - first;
-    if (run->seconds > 0) run->tok_per_s = (double)step_tokens(c) * run->timed / run->seconds;
+    if (run->seconds > 0)
+        run->tok_per_s = (double)step_tokens(c) * run->timed / run->seconds;
     if (run->steps == c->steps) return;
     printf("stopped by signal %d after step %d, checkpoint saved; --resume=1 goes on\n",
            stop, run->steps);
@@ -6927,7 +6936,7 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         printf("artifact at most %zu bytes of %d / %g; ", artifact_bytes(c), c->cap,
                c->squeeze);
     printf("%.2f MFLOP per token; ", flops_per_token(c) / 1e6);
-    if (ranks > 1) printf("%d ranks, each with ", ranks);
+    if (n_ranks > 1) printf("%d ranks, each with ", n_ranks);
     printf("%d threads, %s\n", omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, step_tokens(c), run->steps, c->out);
@@ -6959,7 +6968,7 @@ static real *phase_sizes(Golf *m, Shards *train, int *x, int *y) {
 /* Exports, scores the file as read back into a fresh model, writes result.json. Returns 0
  * if the score was to be proved and is none. */
 static int finish_run(Golf *m, const Tokenizer *tok, Shards *val, Run *run,
-                       real *phase_rms) {
+                      real *phase_rms) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "model.golf");
     Golf loaded;
@@ -7199,7 +7208,7 @@ int info_main(const char *path, int argc, char **argv) {
 }
 
 #include "data/prepare.c" /* prepare_main: text to tokenizer and shards; encode, decode */
-#include "dev/export.h"         /* export_main: for other programs */
+#include "dev/export.h"   /* export_main: for other programs */
 #include "dev/bench/bench.h"    /* bench_main */
 #include "dev/check/selftest.h" /* selftest_main */
 #ifdef GOLF_MPI

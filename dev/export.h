@@ -55,15 +55,6 @@ static void put_base64(FILE *f, const uint8_t *p, size_t n) {
     }
 }
 
-/* The CRC-32 of a file as a whole. */
-static uint32_t crc_of_file(const char *path) {
-    size_t n;
-    uint8_t *file = read_file(path, &n);
-    const uint32_t crc = crc32_of(0, file, n);
-    free(file);
-    return crc;
-}
-
 static void put_metadata(FILE *f, const Golf *m, const Tokenizer *tok, const char *path) {
     char config[CONFIG_TEXT];
     config_text(&m->config, MODEL, config);
