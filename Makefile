@@ -160,7 +160,7 @@ commands: train_golf
 	@AS_WRITTEN=1 dev/check/readme.sh
 
 alone:
-	@CC="$(CC)" dev/check/alone.sh
+	@CC="$(CC)" QUICK="$(QUICK)" dev/check/alone.sh
 
 baseline: train_golf
 	@data/get.sh sotu
@@ -189,11 +189,11 @@ submission: train_golf
 interop: train_golf
 	@dev/check/interop.sh
 
-# The systems' finite differences and the trials of options, the same code thousands of times, take minutes
-# here; the others run it all once.
+# Finite differences and the trials of options, the same code thousands of times, take minutes here; the others
+# run it all once.
 asan:
 	$(MAKE) -B test OPT='-O1 -g' CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all' \
-	  TEST_PROGRAMS='$(filter-out %/systems_double %/options_float,$(TEST_PROGRAMS))'
+	  TEST_PROGRAMS='$(filter-out %_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
 C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))

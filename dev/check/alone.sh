@@ -1,7 +1,7 @@
 #!/bin/sh
 # alone.sh [NAME...]: the core without any system, then with each system alone (or those named): builds it,
 # runs the tests that this changes, and trains preset tiny, whose tensors must be those of the full build.
-# Works on copies. Environment: CC. Ends with `N passed, N failed`.
+# Works on copies. Environment: CC; QUICK=1: systems' tests are left out. Ends with `N passed, N failed`.
 set -u
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin are slow beside other work
 cd "$(dirname "$0")/../.." || exit 1
@@ -51,7 +51,9 @@ one() { # NAME FLAGS SYSTEM...: a tree of its own with these systems
     got=$(tensors "$program" "$tmp/run_$name")
     [ -n "$got" ] && [ "$got" = "$want" ]
     check "$name: preset tiny has other bits ($got, not $want)" $? "$tmp/run_$name.log"
-    if [ $# -gt 0 ]; then
+    if [ $# -gt 0 ] && [ "${QUICK:-}" ]; then
+        : > "$dir.log"
+    elif [ $# -gt 0 ]; then
         make -s -C "$dir" CC="$CC" build/tests/systems_float > "$dir.log" 2>&1 &&
             "$dir/build/tests/systems_float" >> "$dir.log" 2>&1
         check "$name: its tests" $? "$dir.log"
