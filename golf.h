@@ -697,9 +697,8 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *half
-        [HALVINGS]; /* (n_params) gradients of one half of some groups, see golf_step */
-    real *eff;      /* (n_params) what the forward pass uses */
+    real *half[HALVINGS];                    /* (n_params) more gradients, for groups */
+    real *eff;                               /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
@@ -898,45 +897,10 @@ int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
- * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
- * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
- * alone writes files and speaks. The plain program is one rank, and does what stands here. */
-/* clang-format off */
-#ifdef GOLF_MPI
-#define ONE_RANK(...) ;
-#else
-#define ONE_RANK(...) { __VA_ARGS__ }
-#endif
-static inline void ranks_start(char **argv) ONE_RANK((void)argv;)
-/* Before a message: one that all ranks have is told by the first. */
-static inline void ranks_error(void) ONE_RANK()
-/* Dies unless all ranks have one program, these options and these texts (NULL: none). */
-static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val)
-    ONE_RANK((void)c; (void)train; (void)val;)
-/* All ranks get all moments; dies unless they have the same model. */
-static inline void ranks_meet(const Golf *m) ONE_RANK((void)m;)
-/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
-static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return loss;)
-/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
-static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
-    ONE_RANK((void)m; (void)t; (void)copy; return 1;)
-static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
-/* The losses of up to `ranks` times the tokens that the buffers hold. */
-static inline const real *ranks_losses(Golf *m, const Rows *r)
-    ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
-static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */
-/* What rank 0 reads there. */
-static inline uint8_t *ranks_read(const char *path, size_t *len)
-    ONE_RANK(return read_file(path, len);)
-static inline void ranks_report(void) ONE_RANK() /* what a step of `bench` sent */
-#undef ONE_RANK
-    /* clang-format on */
-
-    /* ------------------------------------------------------------------------------------------
  * Seams: where further systems join. The core is complete without any;
  * dev/systems/systems.h lists those that are compiled in, a line each, and
  * dev/systems/README.md says how one is written. */
-    typedef struct { /* n tokens from n0 on in phase p, and their buffers */
+typedef struct { /* n tokens from n0 on in phase p, and their buffers */
     int p, n0, n;
     PhaseBuffers s;
     Flow f;
@@ -1104,5 +1068,41 @@ enum { BIG_ENDIAN_MACHINE = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ };
 #else
 #define GOLF_ISA "portable"
 #endif
+
+/* ------------------------------------------------------------------------------------------
+ * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
+ * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
+ * alone writes files and speaks. The plain program is one rank, and does what stands here. */
+/* clang-format off */
+#ifdef GOLF_MPI
+#define ONE_RANK(...) ;
+#else
+#define ONE_RANK(...) { __VA_ARGS__ }
+#endif
+/* Dies unless all have one program and the same arguments. */
+static inline void ranks_start(char **argv) ONE_RANK((void)argv;)
+/* Before a message: one that all ranks have is told by the first. */
+static inline void ranks_error(void) ONE_RANK()
+/* Dies unless all ranks can share the batch and have these texts (NULL: none). */
+static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val)
+    ONE_RANK((void)c; (void)train; (void)val;)
+/* All ranks get all moments; dies unless they have the same model. */
+static inline void ranks_meet(const Golf *m) ONE_RANK((void)m;)
+/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
+static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return loss;)
+/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
+    ONE_RANK((void)m; (void)t; (void)copy; return 1;)
+static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
+/* The losses of up to `ranks` times the tokens that the buffers hold. */
+static inline const real *ranks_losses(Golf *m, const Rows *r)
+    ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
+static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */
+/* What rank 0 reads there. */
+static inline uint8_t *ranks_read(const char *path, size_t *len)
+    ONE_RANK(return read_file(path, len);)
+static inline void ranks_report(void) ONE_RANK() /* what a step of `bench` sent */
+#undef ONE_RANK
+/* clang-format on */
 
 #endif

@@ -52,21 +52,6 @@ static void ranks_error(void) {
     if (ranks > 1) fprintf(stderr, "rank %d of %d: ", my_rank, ranks);
 }
 
-static void ranks_start(char **argv) {
-    int threads;
-    const int bench = !strcmp(argv[1], "bench") && argv[2] && !strcmp(argv[2], "step");
-    const int train = !strcmp(argv[1], "train") || !strncmp(argv[1], "--", 2);
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &threads);
-    MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    atexit(ranks_end);
-    signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
-    if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
-    if (ranks == 1 || train || bench) return;
-    die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
-        ranks, argv[1]);
-}
-
 /* ---- Messages. */
 static int ranks_most(int x) {
     MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
@@ -258,8 +243,8 @@ static void agree(const char *what, uint64_t mine, const char *advice) {
     uint64_t first = mine;
     from_first(&first, sizeof first);
     if (mine != first)
-        die("expected the %s of rank 0 (checksum %llx), found other ones (%llx); %s",
-            what, (unsigned long long)first, (unsigned long long)mine, advice);
+        die("expected the %s of rank 0 (%llx), found others (%llx); %s", what,
+            (unsigned long long)first, (unsigned long long)mine, advice);
     MPI_Barrier(MPI_COMM_WORLD);
 }
 
@@ -283,24 +268,44 @@ static uint64_t crc_of_shards(const Shards *s) {
     return s->bytes ? hash64(key, crc_of_shards(s->bytes)) : key;
 }
 
-static void same_options_as_first(const Config *c) {
-    Config first = *c;
-    from_first(&first, sizeof first);
-    EACH_OPTION(o) {
-        char a[64], b[64];
-        const char *is = option_text(c, o, a), *there = option_text(&first, o, b);
-        if (strcmp(is, there))
-            die("--%s=%s, but rank 0 has %s; give all ranks the same options", o->name,
-                is, there);
+/* Before anything that the arguments decide: what ranks do together they must all do. */
+static void same_arguments(char **argv) {
+    char mine[8192] = "", first[8192];
+    for (char **word = argv + 1; *word; word++) {
+        const size_t len = strlen(mine);
+        snprintf(mine + len, sizeof mine - len, " %s", *word);
     }
+    memcpy(first, mine, sizeof mine);
+    from_first(first, sizeof first);
+    if (strcmp(mine, first))
+        die("expected the arguments of rank 0,%s, found%s; give all ranks the same",
+            first, mine);
     MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void ranks_start(char **argv) {
+    int threads;
+    const int bench = !strcmp(argv[1], "bench") && argv[2] && !strcmp(argv[2], "step");
+    const int train = !strcmp(argv[1], "train") || !strncmp(argv[1], "--", 2);
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &threads);
+    MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    atexit(ranks_end);
+    signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
+    if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
+    if (ranks == 1) return;
+    agree("program", crc_of_file("/proc/self/exe"), "copy one program to all machines");
+    same_arguments(argv);
+    if (!train && !bench)
+        die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
+            ranks, argv[1]);
+    if (ranks > MOST_RANKS) die("%d ranks: expected at most %d", ranks, MOST_RANKS);
 }
 
 static void ranks_compare(const Config *c, const Shards *train, const Shards *val) {
     if (ranks == 1) return;
-    agree("program", crc_of_file("/proc/self/exe"), "copy one program to all machines");
-    same_options_as_first(c);
-    if (ranks > MOST_RANKS || c->accum % ranks)
+    agree("vocabulary", (uint64_t)c->vocab, "copy the tokenizer to all machines");
+    if (c->accum % ranks)
         die("--accum=%d: %d ranks cannot share so many groups; start 1, 2, 4, ... ranks, at most "
             "that many, or raise --accum",
             c->accum, ranks);

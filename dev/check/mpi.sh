@@ -170,7 +170,7 @@ if test_named "faults"; then
 
     ranks 1 "$mpi" train $common --steps=4 --overwrite=1 : -n 1 "$mpi" train $common --steps=4 --lr_embed=0.1 --overwrite=1
     check "another option" [ $? = 1 ]
-    check "another option" one_error '--lr_embed=0.1, but rank 0 has 0.005'
+    check "another option" one_error 'rank 1 of 2: .*the arguments of rank 0'
     check "another option" untouched
 
     cp "$mpi" other && printf x >> other
@@ -185,8 +185,11 @@ if test_named "faults"; then
     check "other shards" one_error 'rank 3 of 4: .*the training shards in --data of rank 0'
     check "other shards" untouched
 
-    ranks 1 "$mpi" train $common --resume=1 : -n 1 --wdir "$tmp/elsewhere" "$mpi" train $common --resume=1 --data=nowhere
-    check "no data" one_error 'rank 1 of 2: .*nowhere: expected data'
+    ranks 1 "$mpi" train $common --resume=1 : -n 1 "$mpi" train $common
+    check "another command" one_error 'rank 1 of 2: .*the arguments of rank 0'
+    rm -r elsewhere/data
+    ranks 1 "$mpi" train $common --resume=1 : -n 1 --wdir "$tmp/elsewhere" "$mpi" train $common --resume=1
+    check "no data" one_error 'rank 1 of 2: .*data: expected data'
 
     ranks 3 "$mpi" train $common --overwrite=1
     check "three ranks" [ $? = 1 ]
