@@ -212,9 +212,9 @@ typedef struct {
 /* Ranks: processes that train one model together. The plain program is one of one; see the end
  * of this file. */
 #ifdef GOLF_MPI
-static int my_rank, ranks;
+static int my_rank, n_ranks;
 #else
-enum { my_rank = 0, ranks = 1 };
+enum { my_rank = 0, n_ranks = 1 };
 #endif
 
 /* Sizes that follow from the options. */
@@ -230,7 +230,7 @@ static inline size_t step_tokens(const Config *c) {
 /* The groups of a rank are halved so often down to one: they are a power of two. */
 static inline int halvings(const Config *c) {
     int count = 0;
-    for (int groups = c->accum / ranks; groups > 1; groups /= 2) count++;
+    for (int groups = c->accum / n_ranks; groups > 1; groups /= 2) count++;
     return count;
 }
 /* RoPE turns numbers in pairs, all or half of them. */
@@ -1094,7 +1094,7 @@ static inline double ranks_mean(Golf *m, double loss) ONE_RANK((void)m; return l
 static inline int ranks_own(const Golf *m, const Tensor *t, int copy)
     ONE_RANK((void)m; (void)t; (void)copy; return 1;)
 static inline void ranks_share(Golf *m) ONE_RANK((void)m;)
-/* The losses of up to `ranks` times the tokens that the buffers hold. */
+/* The losses of up to `n_ranks` times the tokens that the buffers hold. */
 static inline const real *ranks_losses(Golf *m, const Rows *r)
     ONE_RANK(golf_forward(m, r->x, r->y, r->B, r->T); return m->loss;)
 static inline int ranks_most(int x) ONE_RANK(return x;) /* the largest of all ranks' */

@@ -6202,7 +6202,7 @@ static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
-            if ((*sys)->scored && ranks == 1) /* else others have some of these rows */
+            if ((*sys)->scored && n_ranks == 1) /* else others have some of these rows */
                 (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
@@ -6229,10 +6229,10 @@ static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
  * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
-              rows = ranks * (int)(m->N / (size_t)T);
+              rows = n_ranks * (int)(m->N / (size_t)T);
     const int64_t total = tokens_to_score(m, val, stride, limit);
     const int train = m->train;
-    const size_t most = (size_t)ranks * m->N;
+    const size_t most = (size_t)n_ranks * m->N;
     int *x = xcalloc(2 * most + 1, sizeof(int)), *y = x + most + 1;
     Score s = {0};
     EACH_SYSTEM(sys, m) {
@@ -6994,7 +6994,7 @@ double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_nor
     EACH_SYSTEM(s, m) {
         if ((*s)->step) (*s)->step(m, step);
     }
-    const int groups = c->accum / ranks; /* of this rank */
+    const int groups = c->accum / n_ranks; /* of this rank */
     const double mine = groups_backward(m, x, y, my_rank * groups, groups, m->half);
     const double loss = ranks_mean(m, mine);
     const double norm = golf_grad_norm(m);
@@ -7333,7 +7333,7 @@ static void print_start(const Golf *m, const Run *run, const Shards *train) {
         printf("artifact at most %zu bytes of %d / %g; ", artifact_bytes(c), c->cap,
                c->squeeze);
     printf("%.2f MFLOP per token; ", flops_per_token(c) / 1e6);
-    if (ranks > 1) printf("%d ranks, each with ", ranks);
+    if (n_ranks > 1) printf("%d ranks, each with ", n_ranks);
     printf("%d threads, %s\n", omp_get_max_threads(), GOLF_ISA);
     printf("%lld training tokens, %d steps of %zu from step %d; into %s\n",
            (long long)train->tokens, c->steps, step_tokens(c), run->steps, c->out);

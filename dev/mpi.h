@@ -39,17 +39,17 @@ static struct {
 static int rank_failed;
 
 static void ranks_end(void) {
-    if (rank_failed && ranks > 1) MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    if (rank_failed && n_ranks > 1) MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
     MPI_Finalize();
 }
 
 /* Rank 0 ends the others before they have waited so long, even if they heed no signal for a
  * second; of those with an error that it has not, the first does. */
 static void ranks_error(void) {
-    const double until = now() + (my_rank ? 2 + (double)my_rank / ranks : 0);
+    const double until = now() + (my_rank ? 2 + (double)my_rank / n_ranks : 0);
     rank_failed = 1;
     while (now() < until) usleep(10000);
-    if (ranks > 1) fprintf(stderr, "rank %d of %d: ", my_rank, ranks);
+    if (n_ranks > 1) fprintf(stderr, "rank %d of %d: ", my_rank, n_ranks);
 }
 
 /* ---- Messages. */
@@ -85,11 +85,11 @@ static void exchange(int with, const real *out, size_t n_out, real *in, size_t n
     }
 }
 
-/* ---- Arrays in `ranks` parts: part p is [start[p], start[p + 1]). Its owner is the rank whose
+/* ---- Arrays in `n_ranks` parts: part p is [start[p], start[p + 1]). Its owner is the rank whose
  * bits are those of p in reverse: what neighbours share is then one stretch. */
 static int reversed(int x) {
     int r = 0;
-    for (int bit = 1; bit < ranks; bit *= 2) r = 2 * r + !!(x & bit);
+    for (int bit = 1; bit < n_ranks; bit *= 2) r = 2 * r + !!(x & bit);
     return r;
 }
 
@@ -98,8 +98,8 @@ static int reversed(int x) {
  * quarters of it; ... */
 static void mean_of_parts(real *x, const size_t *start) {
     const int part = reversed(my_rank);
-    real *other = xcalloc(start[ranks] / 2 + 1, sizeof(real));
-    for (int parts = ranks / 2; parts > 0; parts /= 2) { /* in a stretch */
+    real *other = xcalloc(start[n_ranks] / 2 + 1, sizeof(real));
+    for (int parts = n_ranks / 2; parts > 0; parts /= 2) { /* in a stretch */
         const int mine = part & -parts, theirs = mine ^ parts;
         const size_t n = start[mine + parts] - start[mine];
         real *to = x + start[mine];
@@ -113,7 +113,7 @@ static void mean_of_parts(real *x, const size_t *start) {
 /* Each rank has its part of x; now all have all. */
 static void gather_parts(real *x, const size_t *start) {
     const int part = reversed(my_rank);
-    for (int parts = 1; parts < ranks; parts *= 2) {
+    for (int parts = 1; parts < n_ranks; parts *= 2) {
         const int mine = part & -parts, theirs = mine ^ parts;
         exchange(reversed(part ^ parts), x + start[mine],
                  start[mine + parts] - start[mine], x + start[theirs],
@@ -123,9 +123,9 @@ static void gather_parts(real *x, const size_t *start) {
 
 /* Of n things, equally many in each part. */
 static void equal_parts(size_t *start, size_t n) {
-    for (int p = 0; p <= ranks; p++)
-        start[p] =
-            n / (size_t)ranks * (size_t)p + n % (size_t)ranks * (size_t)p / (size_t)ranks;
+    for (int p = 0; p <= n_ranks; p++)
+        start[p] = n / (size_t)n_ranks * (size_t)p +
+                   n % (size_t)n_ranks * (size_t)p / (size_t)n_ranks;
 }
 
 /* ---- A step. */
@@ -143,7 +143,7 @@ static double ranks_mean(Golf *m, double loss) {
     equal_parts(start, m->n_params);
     mean_of_parts(m->grad, start);
     gather_parts(m->grad, start);
-    for (int apart = 1; apart < ranks; apart *= 2) {
+    for (int apart = 1; apart < n_ranks; apart *= 2) {
         double other;
         MPI_Sendrecv(&loss, 1, MPI_DOUBLE, my_rank ^ apart, 1, &other, 1, MPI_DOUBLE,
                      my_rank ^ apart, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
@@ -165,7 +165,7 @@ static double muon_work(const Golf *m, const Tensor *t) {
 }
 
 /* The matrices stand one behind another: part p has those of which the middle of the work is
- * in the p-th of `ranks` equal parts of all work. */
+ * in the p-th of `n_ranks` equal parts of all work. */
 static int part_of_matrix(const Golf *m, const Tensor *matrix, int copy) {
     double all = 0, before = 0;
     EACH_TENSOR(t, m) {
@@ -173,11 +173,11 @@ static int part_of_matrix(const Golf *m, const Tensor *matrix, int copy) {
         all += muon_work(m, t) * t->stored_copies;
     }
     before += (copy + 0.5) * muon_work(m, matrix);
-    return (int)(before / all * ranks);
+    return (int)(before / all * n_ranks);
 }
 
 static int ranks_own(const Golf *m, const Tensor *t, int copy) {
-    return ranks == 1 || part_of_matrix(m, t, copy) == reversed(my_rank);
+    return n_ranks == 1 || part_of_matrix(m, t, copy) == reversed(my_rank);
 }
 
 /* What stands between the first matrix of a part and that of the next; there all ranks have
@@ -193,7 +193,7 @@ static void muon_parts(const Golf *m, size_t *start) {
             end = at + t->copy_n;
         }
     }
-    while (part <= ranks) start[part++] = end;
+    while (part <= n_ranks) start[part++] = end;
 }
 
 static void gather_matrices(const Golf *m, real *x) {
@@ -210,12 +210,12 @@ static void ranks_share(Golf *m) {
 
 static void ranks_report(void) {
     const double steps = rank_costs.steps;
-    if (ranks == 1) return;
+    if (n_ranks == 1) return;
     printf(
         "%d ranks: in a step rank 0 sends %.0f bytes in %.0f messages and receives as much, "
         "in %.2f ms;\nbefore that it waits %.2f ms for the others (both: in the optimizer "
         "and the rest)\n",
-        ranks, rank_costs.bytes / steps, rank_costs.messages / steps,
+        n_ranks, rank_costs.bytes / steps, rank_costs.messages / steps,
         1e3 * rank_costs.seconds / steps, 1e3 * rank_costs.waiting / steps);
 }
 
@@ -232,7 +232,7 @@ static const real *ranks_losses(Golf *m, const Rows *r) {
     free(loss);
     loss = xcalloc((size_t)r->B * T, sizeof(real));
     memcpy(loss + first * T, m->loss, rows * T * sizeof(real));
-    for (int p = 0; p <= ranks; p++) row[p] *= T;
+    for (int p = 0; p <= n_ranks; p++) row[p] *= T;
     gather_parts(loss, row);
     return loss;
 }
@@ -289,26 +289,26 @@ static void ranks_start(char **argv) {
     const int train = !strcmp(argv[1], "train") || !strncmp(argv[1], "--", 2);
     MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &threads);
     MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     atexit(ranks_end);
     signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
     if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
-    if (ranks == 1) return;
+    if (n_ranks == 1) return;
     agree("program", crc_of_file("/proc/self/exe"), "copy one program to all machines");
     same_arguments(argv);
     if (!train && !bench)
         die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
-            ranks, argv[1]);
-    if (ranks > MOST_RANKS) die("%d ranks: expected at most %d", ranks, MOST_RANKS);
+            n_ranks, argv[1]);
+    if (n_ranks > MOST_RANKS) die("%d ranks: expected at most %d", n_ranks, MOST_RANKS);
 }
 
 static void ranks_compare(const Config *c, const Shards *train, const Shards *val) {
-    if (ranks == 1) return;
+    if (n_ranks == 1) return;
     agree("vocabulary", (uint64_t)c->vocab, "copy the tokenizer to all machines");
-    if (c->accum % ranks)
+    if (c->accum % n_ranks)
         die("--accum=%d: %d ranks cannot share so many groups; start 1, 2, 4, ... ranks, at most "
             "that many, or raise --accum",
-            c->accum, ranks);
+            c->accum, n_ranks);
     if (train)
         agree("training shards in --data", crc_of_shards(train),
               "copy them to all machines");
@@ -319,7 +319,7 @@ static void ranks_compare(const Config *c, const Shards *train, const Shards *va
 
 static void ranks_meet(const Golf *m) {
     const size_t bytes = m->n_params * sizeof(real);
-    if (ranks == 1) return;
+    if (n_ranks == 1) return;
     gather_matrices(m, m->moment1);
     uint64_t key = hash64(m->tokenizer_crc, m->files_crc);
     key = hash64(key, (uint64_t)m->step << 32 | crc32_of(0, m->master, bytes));
