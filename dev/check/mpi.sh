@@ -81,7 +81,7 @@ in_background() { # K ARGUMENTS...: sets $job
     job=$!
 }
 rank_process() { # I: the process of the I-th rank of $job
-    ps -o pid= -o comm= --ppid "$job" | awk '$2 ~ /train_golf/ { print $1 }' | sed -n "$1p"
+    ps -o pid= -o comm= --ppid "$job" | awk -v name="$(basename "$mpi")" '$2 == name { print $1 }' | sed -n "$1p"
 }
 
 same_bits() { # RANKS:THREADS... -- OPTIONS...
