@@ -946,63 +946,6 @@ int selftest_main(void);
 int help_main(void);
 
 /* ------------------------------------------------------------------------------------------
- * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
- * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
- * alone writes files and speaks. */
-static inline void ranks_start(char **argv);
-/* Before a message: one that all ranks have is told by the first. */
-static inline void ranks_error(void);
-/* Dies unless all ranks have one program, these options and these texts (NULL: none). */
-static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val);
-/* All ranks get all moments; dies unless they have the same model. */
-static inline void ranks_meet(const Golf *m);
-/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
-static inline double ranks_mean(Golf *m, double loss);
-/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
-static inline int ranks_own(const Golf *m, const Tensor *t, int copy);
-static inline void ranks_share(Golf *m);
-/* The losses of up to n_ranks times the tokens that the buffers hold. */
-static inline const real *ranks_losses(Golf *m, const Rows *r);
-/* The largest of all ranks' numbers. */
-static inline int ranks_most(int x);
-/* What rank 0 reads there. */
-static inline uint8_t *ranks_read(const char *path, size_t *len);
-/* What a step of `bench` sent. */
-static inline void ranks_report(void);
-
-#ifndef GOLF_MPI /* the plain program is one rank */
-static inline void ranks_start(char **argv) { (void)argv; }
-static inline void ranks_error(void) {}
-static inline void ranks_compare(const Config *c, const Shards *train,
-                                 const Shards *val) {
-    (void)c;
-    (void)train;
-    (void)val;
-}
-static inline void ranks_meet(const Golf *m) { (void)m; }
-static inline double ranks_mean(Golf *m, double loss) {
-    (void)m;
-    return loss;
-}
-static inline int ranks_own(const Golf *m, const Tensor *t, int copy) {
-    (void)m;
-    (void)t;
-    (void)copy;
-    return 1;
-}
-static inline void ranks_share(Golf *m) { (void)m; }
-static inline const real *ranks_losses(Golf *m, const Rows *r) {
-    golf_forward(m, r->x, r->y, r->B, r->T);
-    return m->loss;
-}
-static inline int ranks_most(int x) { return x; }
-static inline uint8_t *ranks_read(const char *path, size_t *len) {
-    return read_file(path, len);
-}
-static inline void ranks_report(void) {}
-#endif
-
-/* ------------------------------------------------------------------------------------------
  * Seams: where further systems join. The core is complete without any;
  * dev/systems/systems.h lists those that are compiled in, a line each, and
  * dev/systems/README.md says how one is written. */
@@ -1173,6 +1116,64 @@ enum { BIG_ENDIAN_MACHINE = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ };
 #define GOLF_ISA "neon-dotprod"
 #else
 #define GOLF_ISA "portable"
+#endif
+
+/* ------------------------------------------------------------------------------------------
+ * Ranks (make MPI=1, dev/mpi.h): every rank has the whole model and does all that a run does, but
+ * for what is shared: the groups of a batch, Muon's matrices, the rows of an evaluation. Rank 0
+ * alone writes files and speaks. */
+/* Dies unless all have one program and the same arguments. */
+static inline void ranks_start(char **argv);
+/* Before a message: one that all ranks have is told by the first. */
+static inline void ranks_error(void);
+/* Dies unless all ranks can share the batch and have these texts (NULL: none). */
+static inline void ranks_compare(const Config *c, const Shards *train, const Shards *val);
+/* All ranks get all moments; dies unless they have the same model. */
+static inline void ranks_meet(const Golf *m);
+/* m->grad becomes the mean of all ranks', and so does the loss, which is returned. */
+static inline double ranks_mean(Golf *m, double loss);
+/* Does this rank compute Muon's step of this matrix? Then all get the weights of all. */
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy);
+static inline void ranks_share(Golf *m);
+/* The losses of up to n_ranks times the tokens that the buffers hold. */
+static inline const real *ranks_losses(Golf *m, const Rows *r);
+/* The largest of all ranks' numbers. */
+static inline int ranks_most(int x);
+/* What rank 0 reads there. */
+static inline uint8_t *ranks_read(const char *path, size_t *len);
+/* What a step of `bench` sent. */
+static inline void ranks_report(void);
+
+#ifndef GOLF_MPI /* the plain program is one rank */
+static inline void ranks_start(char **argv) { (void)argv; }
+static inline void ranks_error(void) {}
+static inline void ranks_compare(const Config *c, const Shards *train,
+                                 const Shards *val) {
+    (void)c;
+    (void)train;
+    (void)val;
+}
+static inline void ranks_meet(const Golf *m) { (void)m; }
+static inline double ranks_mean(Golf *m, double loss) {
+    (void)m;
+    return loss;
+}
+static inline int ranks_own(const Golf *m, const Tensor *t, int copy) {
+    (void)m;
+    (void)t;
+    (void)copy;
+    return 1;
+}
+static inline void ranks_share(Golf *m) { (void)m; }
+static inline const real *ranks_losses(Golf *m, const Rows *r) {
+    golf_forward(m, r->x, r->y, r->B, r->T);
+    return m->loss;
+}
+static inline int ranks_most(int x) { return x; }
+static inline uint8_t *ranks_read(const char *path, size_t *len) {
+    return read_file(path, len);
+}
+static inline void ranks_report(void) {}
 #endif
 
 #endif

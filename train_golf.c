@@ -3209,7 +3209,8 @@ static void init_masters(Golf *m) {
 }
 
 /* Dies when the parameters alone need more than the machine has: Linux promises any amount
- * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, else 1 and 1. */
+ * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, and a number more
+ * for each halving of the groups; else 1 and 1. */
 static void check_memory(const Golf *m, int train) {
     const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
     const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
@@ -5748,8 +5749,8 @@ static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
         s->bytes += tokenizer_bytes(tok, r->x[n], r->y[n]);
         s->tokens++;
         EACH_SYSTEM(sys, m) {
-            if (n_ranks > 1) break; /* other ranks have the streams of other rows */
-            if ((*sys)->scored) (*sys)->scored(m, n, place_in_text(r, n) + 1);
+            if ((*sys)->scored && n_ranks == 1) /* else others have some of these rows */
+                (*sys)->scored(m, n, place_in_text(r, n) + 1);
         }
     }
 }

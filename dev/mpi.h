@@ -45,30 +45,15 @@ static void ranks_end(void) {
 
 /* Rank 0 ends the others before they have waited so long, even if they heed no signal for a
  * second; of those with an error that it has not, the first does. */
-static inline void ranks_error(void) {
+static void ranks_error(void) {
     const double until = now() + (my_rank ? 2 + (double)my_rank / n_ranks : 0);
     rank_failed = 1;
     while (now() < until) usleep(10000);
     if (n_ranks > 1) fprintf(stderr, "rank %d of %d: ", my_rank, n_ranks);
 }
 
-static inline void ranks_start(char **argv) {
-    int threads;
-    const int bench = !strcmp(argv[1], "bench") && argv[2] && !strcmp(argv[2], "step");
-    const int train = !strcmp(argv[1], "train") || !strncmp(argv[1], "--", 2);
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &threads);
-    MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    atexit(ranks_end);
-    signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
-    if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
-    if (n_ranks == 1 || train || bench) return;
-    die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
-        n_ranks, argv[1]);
-}
-
 /* ---- Messages. */
-static inline int ranks_most(int x) {
+static int ranks_most(int x) {
     MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
     return x;
 }
@@ -80,7 +65,7 @@ static void from_first(void *data, size_t n) {
                   MPI_COMM_WORLD);
 }
 
-static inline uint8_t *ranks_read(const char *path, size_t *len) {
+static uint8_t *ranks_read(const char *path, size_t *len) {
     uint8_t *file = my_rank ? NULL : read_file(path, len);
     from_first(len, sizeof *len);
     if (my_rank) file = xcalloc(*len, 1);
@@ -100,7 +85,7 @@ static void exchange(int with, const real *out, size_t n_out, real *in, size_t n
     }
 }
 
-/* ---- Arrays in `ranks` parts: part p is [start[p], start[p + 1]). Its owner is the rank whose
+/* ---- Arrays in `n_ranks` parts: part p is [start[p], start[p + 1]). Its owner is the rank whose
  * bits are those of p in reverse: what neighbours share is then one stretch. */
 static int reversed(int x) {
     int r = 0;
@@ -152,7 +137,7 @@ static double wait_for_all(void) {
     return now();
 }
 
-static inline double ranks_mean(Golf *m, double loss) {
+static double ranks_mean(Golf *m, double loss) {
     size_t start[MOST_RANKS + 1];
     const double t = wait_for_all();
     equal_parts(start, m->n_params);
@@ -180,7 +165,7 @@ static double muon_work(const Golf *m, const Tensor *t) {
 }
 
 /* The matrices stand one behind another: part p has those of which the middle of the work is
- * in the p-th of `ranks` equal parts of all work. */
+ * in the p-th of `n_ranks` equal parts of all work. */
 static int part_of_matrix(const Golf *m, const Tensor *matrix, int copy) {
     double all = 0, before = 0;
     EACH_TENSOR(t, m) {
@@ -191,7 +176,7 @@ static int part_of_matrix(const Golf *m, const Tensor *matrix, int copy) {
     return (int)(before / all * n_ranks);
 }
 
-static inline int ranks_own(const Golf *m, const Tensor *t, int copy) {
+static int ranks_own(const Golf *m, const Tensor *t, int copy) {
     return n_ranks == 1 || part_of_matrix(m, t, copy) == reversed(my_rank);
 }
 
@@ -217,13 +202,13 @@ static void gather_matrices(const Golf *m, real *x) {
     gather_parts(x, start);
 }
 
-static inline void ranks_share(Golf *m) {
+static void ranks_share(Golf *m) {
     const double t = wait_for_all();
     gather_matrices(m, m->master);
     rank_costs.seconds += now() - t;
 }
 
-static inline void ranks_report(void) {
+static void ranks_report(void) {
     const double steps = rank_costs.steps;
     if (n_ranks == 1) return;
     printf(
@@ -235,7 +220,7 @@ static inline void ranks_report(void) {
 }
 
 /* ---- An evaluation. */
-static inline const real *ranks_losses(Golf *m, const Rows *r) {
+static const real *ranks_losses(Golf *m, const Rows *r) {
     static real *loss;
     size_t row[MOST_RANKS + 1];
     const size_t T = (size_t)r->T;
@@ -258,8 +243,8 @@ static void agree(const char *what, uint64_t mine, const char *advice) {
     uint64_t first = mine;
     from_first(&first, sizeof first);
     if (mine != first)
-        die("expected the %s of rank 0 (checksum %llx), found other ones (%llx); %s",
-            what, (unsigned long long)first, (unsigned long long)mine, advice);
+        die("expected the %s of rank 0 (%llx), found others (%llx); %s", what,
+            (unsigned long long)first, (unsigned long long)mine, advice);
     MPI_Barrier(MPI_COMM_WORLD);
 }
 
@@ -280,25 +265,44 @@ static uint64_t crc_of_shards(const Shards *s) {
     return s->bytes ? hash64(key, crc_of_shards(s->bytes)) : key;
 }
 
-static void same_options_as_first(const Config *c) {
-    Config first = *c;
-    from_first(&first, sizeof first);
-    EACH_OPTION(o) {
-        char a[64], b[64];
-        const char *is = option_text(c, o, a), *there = option_text(&first, o, b);
-        if (strcmp(is, there))
-            die("--%s=%s, but rank 0 has %s; give all ranks the same options", o->name,
-                is, there);
+/* Before anything that the arguments decide: what ranks do together they must all do. */
+static void same_arguments(char **argv) {
+    char mine[8192] = "", first[8192];
+    for (char **word = argv + 1; *word; word++) {
+        const size_t len = strlen(mine);
+        snprintf(mine + len, sizeof mine - len, " %s", *word);
     }
+    memcpy(first, mine, sizeof mine);
+    from_first(first, sizeof first);
+    if (strcmp(mine, first))
+        die("expected the arguments of rank 0,%s, found%s; give all ranks the same",
+            first, mine);
     MPI_Barrier(MPI_COMM_WORLD);
 }
 
-static inline void ranks_compare(const Config *c, const Shards *train,
-                                 const Shards *val) {
+static void ranks_start(char **argv) {
+    int threads;
+    const int bench = !strcmp(argv[1], "bench") && argv[2] && !strcmp(argv[2], "step");
+    const int train = !strcmp(argv[1], "train") || !strncmp(argv[1], "--", 2);
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &threads);
+    MPI_Comm_rank(MPI_COMM_WORLD, &my_rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    atexit(ranks_end);
+    signal(SIGUSR1, on_signal); /* mpirun passes it on to all ranks */
+    if (my_rank && !freopen("/dev/null", "w", stdout)) die("/dev/null: cannot write");
     if (n_ranks == 1) return;
     agree("program", crc_of_program(), "copy one program to all machines");
-    same_options_as_first(c);
-    if (n_ranks > MOST_RANKS || c->accum % n_ranks)
+    same_arguments(argv);
+    if (!train && !bench)
+        die("%d ranks share `train` and `bench step`, found '%s'; start it without mpirun",
+            n_ranks, argv[1]);
+    if (n_ranks > MOST_RANKS) die("%d ranks: expected at most %d", n_ranks, MOST_RANKS);
+}
+
+static void ranks_compare(const Config *c, const Shards *train, const Shards *val) {
+    if (n_ranks == 1) return;
+    agree("vocabulary", (uint64_t)c->vocab, "copy the tokenizer to all machines");
+    if (c->accum % n_ranks)
         die("--accum=%d: %d ranks cannot share so many groups; start 1, 2, 4, ... ranks, at most "
             "that many, or raise --accum",
             c->accum, n_ranks);
@@ -310,7 +314,7 @@ static inline void ranks_compare(const Config *c, const Shards *train,
               "copy them to all machines");
 }
 
-static inline void ranks_meet(const Golf *m) {
+static void ranks_meet(const Golf *m) {
     const size_t bytes = m->n_params * sizeof(real);
     if (n_ranks == 1) return;
     gather_matrices(m, m->moment1);
