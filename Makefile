@@ -35,7 +35,7 @@ ifeq ($(MPI),1)
   endif
   export OMPI_CC := $(CC)
   export MPICH_CC := $(CC)
-  CC := mpicc
+  override CC := mpicc
 endif
 
 # A flag counts when a program built with it also runs: here, where train_golf will, since the folder for
