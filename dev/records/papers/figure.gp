@@ -1,6 +1,6 @@
 # bpb of every arm under 256,000 bytes, 95 % intervals, best first.
 load "dev/studies/style.gp"
-set terminal svg size 760,760
+set terminal svg size 760,1080
 set yrange [*:*] reverse
 set offsets 0, 0, 0.5, 0.5
 set grid xtics lc rgb "#dddddd"
