@@ -1591,7 +1591,7 @@ static void test_threads(void) {
         char text[256];
         const real *one = NULL;
         snprintf(text, sizeof text, "vocab=266 steps=10 %s", arms[a]);
-        for (int t = 1; t <= 4; t++) {
+        for (int t = 1; t <= TRIED_THREADS; t++) {
             Golf m;
             threads(t);
             new_model(&m, text, 1024);

@@ -68,6 +68,12 @@ MAYBE void set_all(real *x, size_t n, double to) {
     for (size_t i = 0; i < n; i++) x[i] = (real)to;
 }
 
+#ifdef _OPENMP
+enum { TRIED_THREADS = 4 }; /* results are compared for 1 to so many */
+#else
+enum { TRIED_THREADS = 1 };
+#endif
+
 MAYBE void threads(int n) {
 #ifdef _OPENMP
     omp_set_num_threads(n);
