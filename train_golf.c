@@ -6623,8 +6623,12 @@ static char *log_columns(const Golf *m) {
 
 /* Column i, from 0, of a row of the log. */
 static double log_number(const char *row, int i) {
-    for (; i > 0 && row; i--) row = strchr(row, '\t') ? strchr(row, '\t') + 1 : NULL;
-    return row ? strtod(row, NULL) : 0;
+    for (; i > 0; i--) {
+        row = strchr(row, '\t');
+        if (!row) return 0;
+        row++;
+    }
+    return strtod(row, NULL);
 }
 
 /* Bytes of a log's header and its rows up to the step from which the run goes on. Their time
