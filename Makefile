@@ -1,4 +1,5 @@
 # make            train_golf for this machine          make baseline   data, train, export, score
+#                                                       make flat       its control of blocks used once
 # make test       every test, no network               make test-bugs  are planted bugs noticed?
 # make check      black-box checks of the program      make asan       tests under ASan and UBSan
 # make golden     25 steps of every preset and system, in every build: the recorded bits?
@@ -164,7 +165,11 @@ alone:
 
 baseline: train_golf
 	@data/get.sh sotu
-	@dev/baseline.sh
+	@dev/baseline.sh recursive
+
+flat: train_golf
+	@data/get.sh sotu
+	@dev/baseline.sh flat
 
 study: train_golf
 	@SEEDS="$(SEEDS)" ARMS="$(ARMS)" QUICK="$(QUICK)" dev/studies/study.sh $(N)
@@ -212,4 +217,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline study tune quantizers sharing papers report plot submission interop asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan format info help clean

@@ -5903,15 +5903,17 @@ typedef struct {
 
 #define X(name_, options_, help_) {#name_, options_, help_},
 static const Preset presets[] = {
-    {"pocket", "",
-     "three ternary blocks under 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"recursive", "unique=1 repeat=3 heads=3 mlp=10 width=96 bwd=int16",
-     "one block, used three times, at about the same bytes"},
+    {"recursive", "", "two blocks, each used twice, under 256,000 bytes: the defaults"},
+    {"pocket",
+     "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 lr_muon=0.03 lr_embed=0.005",
+     "three ternary blocks: what studies, records and the systems' table start from"},
     {"reference",
-     "width=256 heads=4 mlp=4 unique=1 repeat=4 embed_bits=8 xgain=vector batch=16 "
-     "steps=500 optimizer=adamw lr=0.002 cap=1300000",
+     "width=256 heads=4 mlp=4 unique=1 repeat=4 wq=ternary embed_bits=8 xgain=vector "
+     "batch=16 steps=500 optimizer=adamw lr=0.002 lr_embed=0.005 bwd=fp32 cap=1300000",
      "the recipe that was compared with PyTorch; data of 1,024 pieces"},
-    {"tiny", "width=32 heads=2 unique=1 repeat=2 mlp=2 seq=32 batch=4 steps=30",
+    {"tiny",
+     "width=32 heads=2 unique=1 repeat=2 mlp=2 wq=ternary seq=32 batch=4 steps=30 "
+     "lr_muon=0.03 lr_embed=0.005 bwd=fp32",
      "seconds, for tests"},
 #define PRESETS
 #include "dev/systems/systems.h"

@@ -88,8 +88,8 @@ MAYBE void threads(int n) {
  * preset. */
 MAYBE Config config_of(const char *text) {
     static const char *const base =
-        "width=256 unique=1 repeat=4 embed_bits=8 xgain=vector heads=4 mlp=4 batch=16 steps=500 "
-        "optimizer=adamw lr=0.002";
+        "width=256 unique=1 repeat=4 wq=ternary embed_bits=8 xgain=vector heads=4 mlp=4 batch=16 "
+        "steps=500 optimizer=adamw lr=0.002 lr_muon=0.03 lr_embed=0.005 bwd=fp32";
     Config c;
     char copy[2048], option[256], *save;
     config_defaults(&c);

@@ -53,9 +53,8 @@ static uint32_t self_functions(void) {
 }
 
 static Config self_config(const char *settings) {
-    Config c;
+    Config c = preset_config("pocket");
     char copy[512];
-    config_defaults(&c);
     c.vocab = SELF_VOCAB;
     c.seq = 120;
     c.batch = 2;

@@ -94,9 +94,11 @@ collect() {  # all finished runs, in the order of the plan
     } > "$to.part" && mv "$to.part" "$to"
 }
 
-# The corpora of the plan: data/sotuN is the default text with N pieces.
+# The corpora of the plan: data/sotuN is the default text with N pieces, data/gcideN the dictionary.
 for data in $(grep -o -- '--data=[^ ]*' "$study/plan.tsv" | sed 's/--data=//' | sort -u); do
-    [ -f "$data/tokenizer.model" ] || OUT=$data VOCAB=$(basename "$data" | tr -dc 0-9) data/get.sh sotu > /dev/null || exit 1
+    name=$(basename "$data")
+    [ -f "$data/tokenizer.model" ] ||
+        OUT=$data VOCAB=$(tr -dc 0-9 <<< "$name") data/get.sh "${name%%[0-9]*}" > /dev/null || exit 1
 done
 
 # What is to be done, seed by seed.

@@ -28,8 +28,8 @@ M(backprop, c->backprop < phase_count(c), "with as many phases or fewer")
 #elif defined PRESETS
 {"golf_16mb",
  "heads=8 kv_heads=4 mlp=4 seq=1024 prelude=3 unique=3 repeat=3 coda=5 repeat_ramp=1@0,3@0.35 "
- "batch=512 accum=128 steps=5000 bwd=int16 embed_bits=8 lr_muon=0.02 warmup=0.02 warmdown=0.5 "
- "cap=16000000",
+ "wq=ternary embed_bits=8 batch=512 accum=128 steps=5000 bwd=int16 lr_muon=0.02 lr_embed=0.005 "
+ "warmup=0.02 warmdown=0.5 cap=16000000",
  "16 MB: 11 blocks, of which three in the middle are used three times from 35 % of the run on, "
  "as in Parameter Golf's records; for many machines (make MPI=1), its rates not tuned"},
 

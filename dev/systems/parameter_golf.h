@@ -38,7 +38,7 @@ X(skip, PER_PHASE, 1, c->width, INTERFACE, c->unet ? MODE_VECTOR : MODE_NONE, 1)
  "width=512 heads=8 kv_heads=4 mlp=2 seq=1024 unique=9 repeat=1 unet=1 extra_norm=none gain=none "
  "wq=int8 qat=0 aq=none embed_bits=8 baseline_init=1 muon_split=1 lr_muon=0.04 lr_embed=0.05 "
  "lr_interface=0.04 momentum_warmup=500 clip=0 warmup=0 warmdown=0 shuffle=0 steps=200 "
- "cap=16000000 squeeze=0.93",
+ "bwd=fp32 cap=16000000 squeeze=0.93",
  "Parameter Golf's first baseline, its smoke run; data of 1,024 pieces"},
 
 #elif defined LIST
