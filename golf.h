@@ -76,7 +76,7 @@ enum {
     X(MODEL, INT, width, "fit", "fit|8 to 16384", "C; fit: widest multiple of 8 (or more) in cap, then F") \
     X(MODEL, INT, heads, "2", "1 to 256", "H, attention heads; head_dim = width/heads is even") \
     X(MODEL | QUIET, INT, kv_heads, "0", "0 to 256", "key/value heads (GQA); 0 = heads") \
-    X(MODEL, INT, mlp, "13", "1 to 16", "hidden width of the MLP = mlp * width") \
+    X(MODEL, INT, mlp, "4", "1 to 16", "hidden width of the MLP = mlp * width") \
     X(MODEL | QUIET, INT, hidden, "0", "0|8 to 1048576", \
       "F, hidden width; 0 = mlp * width (swiglu: 2/3 of it)") \
     X(MODEL | QUIET, INT, act, "relu2", "relu2|relu|silu|swiglu", \
@@ -84,7 +84,7 @@ enum {
     X(MODEL | QUIET, INT, rope, "full", "full|half", "how much of a head turns with the position") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
     X(MODEL, INT, unique, "3", "1 to 64", "U, distinct blocks in the loop") \
-    X(MODEL, INT, repeat, "1", "1 to 64", "R, uses of each; unique=P repeat=1 is flat") \
+    X(MODEL, INT, repeat, "2", "1 to 64", "R, uses of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
     X(MODEL | QUIET, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
     X(MODEL | QUIET, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
@@ -96,7 +96,7 @@ enum {
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per phase, 0 = per block") \
     X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before phase p") \
-    X(MODEL, INT, wq, "ternary", "none|ternary|int3|int4|int5|int6|int7|int8", \
+    X(MODEL, INT, wq, "int3", "none|ternary|int3|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
     X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
       "a scale per copy, row, 128 of a row; auto: copy, integers: row") \
@@ -126,11 +126,12 @@ enum {
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes, phase embeddings") \
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
     X(TRAIN, NUM, beta2, "0.95", "0 to 0.99999", "AdamW second moment decay") \
+    X(TRAIN | QUIET, NUM, eps_embed, "1e-8", "1e-9 to 1", "AdamW's epsilon for the embedding") \
     X(TRAIN, NUM, wd, "0", "0 to 10", "decoupled weight decay of the projections") \
     X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \
     X(TRAIN, NUM, warmdown, "0.3", "0 to 1", "fraction of the steps with falling rate (linear)") \
-    X(TRAIN, INT, bwd, "fp32", "int16|fp32", "backward products: floats, or codes of 16 bits (Muon: 12), 1.5 times as fast") \
+    X(TRAIN, INT, bwd, "int16", "int16|fp32", "backward products: floats, or codes of 16 bits (Muon: 12), 1.5 times as fast") \
     X(TRAIN, NUM, clip, "1", "0|1e-9 to 1000000", "global gradient norm limit; 0 = none") \
     X(TRAIN | RESUME, INT, val_every, "0", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \

@@ -1489,6 +1489,34 @@ static void test_adamw(void) {
     golf_free(&m);
 }
 
+/* A row of the embedding moves when its token is there; the softmax alone, which pushes all
+ * rows a little, moves it only as far as epsilon lets it. */
+static void test_epsilon_of_embedding(void) {
+    enum { V = 512, SEEN = 8, N = 64, C = 8 };
+    static const char *const epsilon[] = {"1e-8", "0.1"};
+    double moved[2][2] = {{0}}; /* by epsilon: rows of tokens that are there; that are not */
+    for (int k = 0; k < 2; k++) {
+        Golf m;
+        char text[256];
+        double norm;
+        snprintf(text, sizeof text,
+                 "vocab=512 width=8 heads=2 mlp=1 seq=64 repeat=1 batch=1 steps=1 warmup=0 "
+                 "warmdown=0 eps_embed=%s",
+                 epsilon[k]);
+        new_model(&m, text, N);
+        real *before = xcalloc(V * C, sizeof(real));
+        memcpy(before, m.master, V * C * sizeof(real));
+        golf_step(&m, tokens_below(SEEN, N, 1), tokens_below(SEEN, N, 2), 0, &norm);
+        for (int i = 0; i < V * C; i++)
+            moved[k][i >= SEEN * C] += fabs((double)(m.master[i] - before[i])) /
+                                       (i >= SEEN * C ? V - SEEN : SEEN);
+        free(before);
+        golf_free(&m);
+    }
+    CHECK(moved[0][1] > 0.9 * moved[0][0], "1e-8: %.3g for %.3g", moved[0][1], moved[0][0]);
+    CHECK(moved[1][1] < 0.2 * moved[1][0], "0.1: %.3g for %.3g", moved[1][1], moved[1][0]);
+}
+
 /* First moments show the norm of the gradient: |m| = (1 - beta1) |g|. */
 static void test_clipping(void) {
     for (int clip = 0; clip < 2; clip++) {
@@ -1952,6 +1980,7 @@ int main(void) {
     run_test("quantizers: inputs", test_inputs);
     run_test("straight-through", test_straight_through);
     run_test("AdamW", test_adamw);
+    run_test("AdamW: epsilon of the embedding", test_epsilon_of_embedding);
     run_test("Muon", test_muon);
     run_test("Muon and AdamW", test_muon_and_adamw);
     run_test("sizes of gradients", test_sizes_of_gradients);

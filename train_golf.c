@@ -4327,9 +4327,15 @@ static int is_for_muon(const Config *c, const Tensor *t) {
  * near 0 would drive numbers whose gradient is all rounding (a gain before a norm, the
  * row of a token that never occurs) at the full rate. Given up: without clipping,
  * gradients that are all below 1e-8 are damped, as in the paper. At the least limit, 1e-9,
- * its square is still a float with all its digits. */
-static double adamw_epsilon(const Config *c) {
-    return 1e-8 * (c->clip > 0 ? fmin(c->clip, 1) : 1);
+ * its square is still a float with all its digits.
+ *
+ * The embedding may have a larger one. The softmax pushes every row in every step, rare ones by
+ * next to nothing, and AdamW makes full steps of that; with 1e-4 a row moves when its token is
+ * there to be predicted, and else nearly stands still. */
+#define ADAMW_EPSILON 1e-8
+
+static double adamw_epsilon(const Config *c, double epsilon) {
+    return epsilon * (c->clip > 0 ? fmin(c->clip, 1) : 1);
 }
 
 /* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
@@ -4341,7 +4347,6 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
     const real b1 = (real)c->beta1, b2 = (real)c->beta2, gs = (real)grad_scale;
     const real c1 = (real)(1 / (1 - pow_of(c->beta1, step + 1)));
     const real c2 = (real)(1 / (1 - pow_of(c->beta2, step + 1)));
-    const real epsilon = (real)adamw_epsilon(c);
     const double peak_of_role[] = {[EMBED] = c->lr_embed,
                                    [PROJ] = c->lr,
                                    [FACTOR] = c->lr,
@@ -4352,7 +4357,8 @@ void golf_adamw(Golf *m, int step, double grad_scale) {
         const double peak = t->own_rate > 0 ? t->own_rate : peak_of_role[t->role];
         const double rate = peak * lr_factor(c, step);
         const real keep = (real)(t->role == PROJ ? 1 - rate * wd_at(c, step) : 1);
-        const real lr = (real)rate;
+        const double damping = t->role == EMBED ? c->eps_embed : ADAMW_EPSILON;
+        const real lr = (real)rate, epsilon = (real)adamw_epsilon(c, damping);
         FOR_RANGE(i, t->at, t->n) {
             const real g = m->grad[i] * gs;
             m->moment1[i] = b1 * m->moment1[i] + (1 - b1) * g;
@@ -5903,7 +5909,10 @@ typedef struct {
 
 #define X(name_, options_, help_) {#name_, options_, help_},
 static const Preset presets[] = {
-    {"recursive", "", "two blocks, each used twice, under 256,000 bytes: the defaults"},
+    {"recursive", "fit=coded",
+     "three blocks, each used twice, in 256,000 bytes: the defaults, see dev/LOG.md"},
+    {"flat", "fit=coded repeat=1 mlp=13 wq=ternary",
+     "its control, three blocks used once, in as many bytes"},
     {"pocket",
      "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 lr_muon=0.03 lr_embed=0.005",
      "three ternary blocks: what studies, records and the systems' table start from"},
@@ -6932,10 +6941,11 @@ static void check_donor(const Golf *m) {
 
 static void print_start(const Golf *m, const Run *run, const Shards *train) {
     const Config *c = &m->config;
-    printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, %s "
-           "weights\n",
+    char wq[64];
+    printf("%s: C=%d H=%d F=%d, distinct blocks: %d, phases: %d, %zu parameters, "
+           "--wq=%s\n",
            run->name, c->width, c->heads, m->tensor[T_wup].rows, block_count(c),
-           m->phases, m->n_params, m->tensor[T_wqkv].quant->name);
+           m->phases, m->n_params, option_text(c, option_named("wq"), wq));
     if (c->fit == FIT_CODED)
         printf("artifact about %.0f bytes before it is steered to %d; ",
                c->squeeze * (double)artifact_bytes(c), c->cap);

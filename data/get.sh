@@ -15,7 +15,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 LC_ALL=C; export LC_ALL              # file names sort the same everywhere
 case ${1:-sotu} in
-    sotu | gcide) VOCAB=${VOCAB:-4096} ;;            # what preset pocket was tuned with: dev/LOG.md
+    sotu | gcide) VOCAB=${VOCAB:-4096} ;;            # what presets were tuned with: dev/LOG.md
     *) VOCAB=${VOCAB:-1024} ;;
 esac
 SOTU_URL=${SOTU_URL:-https://github.com/stdlib-js/datasets-sotu/archive/refs/tags/v0.2.3.tar.gz}

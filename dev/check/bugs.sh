@@ -241,6 +241,7 @@ bug muon-without-nesterov double golf Muon "$(in_ muon_rows)s/^ *mu \* moment\[n
 bug muon-with-an-epsilon float golf sizes "$(in_ normalise)s|1 / sqrt(squares)|1 / (sqrt(squares) + 1e-7)|"
 bug muon-overflows float golf sizes "$(in_ sum_of_sizes)s/+= w \* w;/+= __builtin_convertvector(in[v] * in[v], wide);/"
 bug adamw-with-one-epsilon float golf sizes "$(in_ adamw_epsilon)s/fmin(c->clip, 1)/1/"
+bug embedding-with-the-epsilon-of-all float golf "epsilon of the embedding" "$(in_ golf_adamw)s/c->eps_embed/ADAMW_EPSILON/"
 bug muon-of-all-parts double golf Muon "$(in_ muon_matrix)s/parts = t->muon_parts ? t->muon_parts : 1/parts = 1/"
 bug decay-to-the-end float golf schedules "$(in_ wd_at)s/2.0 \* step >= c->steps/0/"
 bug warm-down-a-step-late float golf schedules "$(in_ lr_factor)s/(1 - done) \/ c->warmdown/(1 - done + 1.0 \/ c->steps) \/ c->warmdown/"

@@ -199,7 +199,7 @@ static const char *const errors[][2] = {
     {"bench shape", "bench|'step'|'shapes'|found 'shape'"},
     {"bench shapes --cap=1000", "--cap=1000|no multiple of 8|raise --cap"},
     {"bench shapes --cap=x", "--cap|1000 to 2000000000|'x'"},
-    {"bench shapes --preset=recursive --cap=50000", "would have|--cap=50000|--width"},
+    {"bench shapes --width=96 --cap=50000", "would have|--cap=50000|--width"},
     {"eval", "usage|eval MODEL.golf"},
     {"sample --tokens=3", "usage|sample MODEL.golf"},
     {"info", "usage|info MODEL.golf"},

@@ -182,7 +182,7 @@ static void adapt_step(Adapt *a) {
             "lower --adapt_lr",
             norm, (long long)a->steps);
     const double scale = norm > most ? most / norm : 1;
-    golf_adamw(l, a->step, scale * adamw_epsilon(&l->config) / adapt_epsilon);
+    golf_adamw(l, a->step, scale * adamw_epsilon(&l->config, ADAMW_EPSILON) / adapt_epsilon);
     if (a->what == ADAPT_ALL && a->optimizer == ADAPT_MUON)
         golf_muon(l, a->step, scale);
     a->rows = 0;
@@ -848,7 +848,7 @@ bug rows-do-not-wait float "adapt: windows" "$(in_ adapt_learn)s/if (a->rows < a
 bug rows-of-the-last-document float "adapt: waiting" "$(in_ adapt_restart)s/a->rows = 0;//"
 bug never-forgets float "adapt: documents" "$(in_ adapt_again)s/== ADAPT_DOCUMENT ? tok->bos : -1/== ADAPT_DOCUMENT ? -1 : -1/"
 bug ten-times-the-rate float "adapt: first step" "$(in_ adapt_config)s/0.005 \* how/0.05 * how/"
-bug epsilon-of-training float "adapt: first step" "$(in_ adapt_step)s/ \* adamw_epsilon(&l->config) \/ adapt_epsilon//"
+bug epsilon-of-training float "adapt: first step" "$(in_ adapt_step)s/ \* adamw_epsilon(&l->config, ADAMW_EPSILON) \/ adapt_epsilon//"
 bug rates-fall float "adapt: constant" "$(in_ adapt_config)s/c.steps = INT32_MAX;//"
 bug learns-at-another-depth float "adapt: depth" "$(in_ adapt_make_learner)s/l->n_visits = m->n_visits;//"
 bug model-does-not-follow float "adapt: tensors" "$(in_ adapt_follow)s/memcpy(m->eff.*;//"
