@@ -113,7 +113,7 @@ enum {
       "the embedding's step is 2^(embed_grid/256) of that of --embed_bits") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, shuffle, "1", "0|1", "0: the text in its order") \
-    X(TRAIN, INT, steps, "12000", "1 to 100000000", "optimizer steps; schedules span them") \
+    X(TRAIN, INT, steps, "6000", "1 to 100000000", "optimizer steps; schedules span them") \
     X(TRAIN | RESUME, NUM, minutes, "0", "0 to 100000", "> 0: fewer steps to fit") \
     X(TRAIN, INT, batch, "8", "1 to 65536", "B, sequences per step") \
     X(TRAIN | QUIET, INT, accum, "1", "1|2|4|8|16|32|64|128|256|512|1024", \

@@ -5909,12 +5909,12 @@ typedef struct {
 
 #define X(name_, options_, help_) {#name_, options_, help_},
 static const Preset presets[] = {
-    {"recursive", "fit=coded",
+    {"recursive", "fit=coded eps_embed=3e-5",
      "three blocks, each used twice, in 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"flat", "fit=coded repeat=1 mlp=13 wq=ternary",
+    {"flat", "fit=coded eps_embed=3e-5 repeat=1 mlp=13 wq=ternary",
      "its control, three blocks used once, in as many bytes"},
     {"pocket",
-     "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 lr_muon=0.03 lr_embed=0.005",
+     "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 lr_muon=0.03 lr_embed=0.005 steps=12000",
      "three ternary blocks: what studies, records and the systems' table start from"},
     {"reference",
      "width=256 heads=4 mlp=4 unique=1 repeat=4 wq=ternary embed_bits=8 xgain=vector "

@@ -30,7 +30,7 @@ W(wq, binary)
 #elif defined PRESETS
 {"bitnet",
  "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 optimizer=adamw lr=0.0015 lr_embed=0.0015 "
- "lr_interface=0.0015 schedule=two_stage warmup=0.03125 wd=0.1 act=swiglu",
+ "lr_interface=0.0015 schedule=two_stage steps=12000 warmup=0.03125 wd=0.1 act=swiglu",
  "how BitNet b1.58 is trained, for ternary weights or --wq=binary"},
 
 #elif defined LIST
