@@ -126,7 +126,7 @@ enum {
     X(TRAIN, NUM, lr_interface, "0.005", "0 to 10", "of gates, gains, mixes, phase embeddings") \
     X(TRAIN, NUM, beta1, "0.9", "0 to 0.9999", "AdamW first moment decay") \
     X(TRAIN, NUM, beta2, "0.95", "0 to 0.99999", "AdamW second moment decay") \
-    X(TRAIN | QUIET, NUM, eps_embed, "1e-8", "1e-9 to 1", "AdamW's epsilon for the embedding") \
+    X(TRAIN | QUIET, NUM, eps_embed, "1e-08", "1e-9 to 1", "AdamW's epsilon for the embedding") \
     X(TRAIN, NUM, wd, "0", "0 to 10", "decoupled weight decay of the projections") \
     X(TRAIN, INT, schedule, "linear", "linear|two_stage", "constant then linear | BitNet's") \
     X(TRAIN, NUM, warmup, "0.04", "0 to 1", "fraction of the steps with rising rate") \

@@ -1494,15 +1494,17 @@ static void test_adamw(void) {
 static void test_epsilon_of_embedding(void) {
     enum { V = 512, SEEN = 8, N = 64, C = 8 };
     static const char *const epsilon[] = {"1e-8", "0.1"};
-    double moved[2][2] = {{0}}; /* by epsilon: rows of tokens that are there; that are not */
+    double moved[2][2] = {
+        {0}}; /* by epsilon: rows of tokens that are there; that are not */
     for (int k = 0; k < 2; k++) {
         Golf m;
         char text[256];
         double norm;
-        snprintf(text, sizeof text,
-                 "vocab=512 width=8 heads=2 mlp=1 seq=64 repeat=1 batch=1 steps=1 warmup=0 "
-                 "warmdown=0 eps_embed=%s",
-                 epsilon[k]);
+        snprintf(
+            text, sizeof text,
+            "vocab=512 width=8 heads=2 mlp=1 seq=64 repeat=1 batch=1 steps=1 warmup=0 "
+            "warmdown=0 eps_embed=%s",
+            epsilon[k]);
         new_model(&m, text, N);
         real *before = xcalloc(V * C, sizeof(real));
         memcpy(before, m.master, V * C * sizeof(real));
@@ -1513,8 +1515,10 @@ static void test_epsilon_of_embedding(void) {
         free(before);
         golf_free(&m);
     }
-    CHECK(moved[0][1] > 0.9 * moved[0][0], "1e-8: %.3g for %.3g", moved[0][1], moved[0][0]);
-    CHECK(moved[1][1] < 0.2 * moved[1][0], "0.1: %.3g for %.3g", moved[1][1], moved[1][0]);
+    CHECK(moved[0][1] > 0.9 * moved[0][0], "1e-8: %.3g for %.3g", moved[0][1],
+          moved[0][0]);
+    CHECK(moved[1][1] < 0.2 * moved[1][0], "0.1: %.3g for %.3g", moved[1][1],
+          moved[1][0]);
 }
 
 /* First moments show the norm of the gradient: |m| = (1 - beta1) |g|. */

@@ -5961,8 +5961,17 @@ static const Option *nearest_option(const char *key, int mask) {
     return near;
 }
 
+static Config preset_config(const char *name);
+
+/* What an option is when it is not asked for: what the first preset says. */
+static const char *usual_value(const Option *o, char text[64]) {
+    static Config usual;
+    usual = preset_config(presets->name);
+    return option_text(&usual, o, text);
+}
+
 static void parse_option(Config *c, const char *text, int mask) {
-    char key[64], range[256];
+    char key[64], range[256], usual[64];
     const char *equals = strchr(text, '=');
     if (strncmp(text, "--", 2) || !equals || equals - text > 60)
         die("expected --key=value, found '%.80s'; see ./train_golf help", text);
@@ -5974,7 +5983,7 @@ static void parse_option(Config *c, const char *text, int mask) {
     if (option_set(c, o, equals + 1)) return;
     die("--%s: expected %s, found '%s'; the default is '%s'", key,
         *o->range ? range_text(o, range) : "one line under 1,000 bytes", equals + 1,
-        o->def);
+        usual_value(o, usual));
 }
 
 static const Preset *preset_named(const char *name) {
@@ -6032,15 +6041,15 @@ static void print_usage(FILE *f) {
 }
 
 static void print_options(const char *title, int mask, const char *system) {
-    char range[256], name[64];
+    char range[256], name[64], usual[64];
     int any = 0;
     EACH_OPTION(o) {
         if (!(o->mask & mask) || o->mask & FIXED) continue;
         if (strcmp(system_name(o->file, name), system)) continue;
         if (!any) printf("\n%s:\n", title);
         any = 1;
-        printf("  --%s=%s  %s\n      %s\n", o->name, o->def, range_text(o, range),
-               o->help);
+        printf("  --%s=%s  %s\n      %s\n", o->name, usual_value(o, usual),
+               range_text(o, range), o->help);
     }
 }
 
@@ -6049,7 +6058,7 @@ int help_main(void) {
     puts("\npresets:");
     for (size_t k = 0; k < COUNT(presets); k++)
         printf("  %-9s  %s\n  %9s  %s\n", presets[k].name, presets[k].help, "",
-               *presets[k].options ? presets[k].options : "the values below");
+               k ? presets[k].options : "the values below");
     print_options("train", TRAIN, "");
     print_options("eval", EVAL, "");
     print_options("sample", SAMPLE, "");

@@ -375,8 +375,8 @@ static void test_usage(void) {
     CHECK(!strcmp(help, output_of("--help")) && !strcmp(help, output_of("-h")),
           "other help");
     EACH_OPTION(o) {
-        char line[128];
-        snprintf(line, sizeof line, "  --%s=%s  ", o->name, o->def);
+        char line[1200], usual[64];
+        snprintf(line, sizeof line, "  --%s=%s  ", o->name, usual_value(o, usual));
         CHECK((strstr(help, line) != NULL) == !(o->mask & FIXED), "--%s in help",
               o->name);
     }
