@@ -49,8 +49,6 @@ SECONDS=$(cat "$out/clock" 2> /dev/null || echo 0) # those of earlier starts are
 # What the program knows: name, tab, default.
 tab=$'\t'
 ./train_golf help | sed -n "s/^  --\([a-z0-9_]*\)=\([^ ]*\)  .*/\1$tab\2/p" > "$out/options.tsv"
-how=squeeze
-./train_golf help | grep -q -- '^  --fit=.*coded' && how=coded
 ask() { # MODE VARIABLES...: of the table
     local mode=$1 variable given=()
     shift
@@ -61,7 +59,7 @@ faults=$(ask check)
 [ -z "$faults" ] || fail "$space: $faults"
 
 # A search goes on as it was started, but for MINUTES and JOBS.
-settings="CAP=$cap FAMILY=$family STEPS=$longest DATA='${folders[*]}' SEED=$seed TRIALS=$trials REFINE=$refine fit=$how"
+settings="CAP=$cap FAMILY=$family STEPS=$longest DATA='${folders[*]}' SEED=$seed TRIALS=$trials REFINE=$refine"
 if [ -f "$out/settings" ]; then
     [ "$(cat "$out/settings")" = "$settings" ] ||
         fail "$out was started with $(cat "$out/settings"); expected the same, found $settings; or give another OUT"
@@ -81,12 +79,13 @@ for folder in "${folders[@]}"; do
     OUT=${folder}_dev data/get.sh dev "$folder" > /dev/null || exit 1
 done
 
+fit="--cap=$cap --width=fit --fit=coded" # files near the cap, never over it
+
 # ---- candidates have a number and options; each of their runs is a row of trials.tsv, and a file in its folder before.
 steps_of=()                                     # of rungs 0, 1 and 2
 dir_of() { echo "$out/runs/$1/$2"; }            # TRIAL RUNG
 all_options() { cat "$out"/candidates.tsv "$out"/refined.? "$out"/refined.?? 2> /dev/null; }
 options_of() { all_options | awk -F'\t' -v id="$1" '$1 == id { print $NF; exit }'; }
-parent_of() { all_options | awk -F'\t' -v id="$1" 'NF > 2 && $1 == id { print $2; exit }'; }
 column() { cut -f "$3" "$(dir_of "$1" "$2")/row"; } # TRIAL RUNG COLUMN
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
@@ -110,7 +109,7 @@ words_of() { # TRIAL: for a command line; {NAME} is the value of another option
     done
 }
 default_of() { awk -F'\t' -v name="$1" '$1 == name { print $2 }' "$out/options.tsv"; }
-seconds_of() { # DIR: of training, all tries, whatever interrupted them
+seconds_of() { # DIR: of training, whatever interrupted it
     cat "$1"/*/log.tsv 2> /dev/null | awk -F'\t' '{ ms += $7 } END { printf "%.1f", ms / 1000 }'
 }
 put_row() { # TRIAL RUNG STATUS BPB BYTES WIDTH HIDDEN REASON
@@ -121,25 +120,6 @@ put_row() { # TRIAL RUNG STATUS BPB BYTES WIDTH HIDDEN REASON
         printf '%s\n' "$8"
     } > "$dir/row.part" && mv "$dir/row.part" "$dir/row"
 }
-
-# ---- the last byte. Where the program does not see to it itself (--fit=coded), what coding saves is guessed, then known
-# from an earlier run: of this trial, or of the one that it was changed from.
-fit_words() { # GUESS
-    echo "--cap=$cap --width=fit $([ $how = coded ] && echo --fit=coded || echo "--squeeze=$1")"
-}
-first_guess() { # TRIAL RUNG
-    local file
-    for file in "$(dir_of "$1" $(($2 - 1)))/saves" "$(dir_of "$(parent_of "$1")" "$2")/saves"; do
-        [ ! -f "$file" ] || { cat "$file"; return; }
-    done
-    echo 0.85
-}
-better_guess() { # GUESS BYTES
-    awk -v guess="$1" -v bytes="$2" -v cap="$cap" 'BEGIN {
-        guess *= bytes / cap * (bytes > cap ? 1.02 : 1.005)
-        printf "%.4f\n", (guess > 1 ? 1 : guess) }'
-}
-near_cap() { [ "$1" -le "$cap" ] && [ $(($1 * 100)) -ge $((cap * 95)) ]; } # BYTES
 
 # ---- one trial
 train() { # OPTIONS...: hands a request to stop on to the trainer
@@ -154,21 +134,20 @@ train() { # OPTIONS...: hands a request to stop on to the trainer
     trap - TERM
     return $status
 }
-no_result() { # TRIAL RUNG TRY: a row that says why; fails when that is no fault of the options
+no_result() { # TRIAL RUNG: a row that says why; fails when that is no fault of the options
     local dir why
     dir=$(dir_of "$1" "$2")
-    why=$(sed -n 's/.*: error: //p' "$dir/$3.log" | tail -n 1 | tr '\t' ' ')
+    why=$(sed -n 's/.*: error: //p' "$dir/log" | tail -n 1 | tr '\t' ' ')
     case $why in
         *"training diverged"*) put_row "$1" "$2" diverged - - - - "$why" ;;
-        *) [ "$why" ] && [ ! -f "$dir/$3/log.tsv" ] && put_row "$1" "$2" refused - - - - "$why" ;;
+        *) [ "$why" ] && [ ! -f "$dir/run/log.tsv" ] && put_row "$1" "$2" refused - - - - "$why" ;;
     esac
 }
-put_best_try() { # TRIAL RUNG TRY
+put_result() { # TRIAL RUNG
     local dir bytes bpb shape
     dir=$(dir_of "$1" "$2")
-    bytes=$(value "$dir/$3" bytes_model) bpb=$(value "$dir/$3" val_bpb)
-    shape="$(config "$dir/$3" width) $(config "$dir/$3" hidden)"
-    ln -sfn "$3" "$dir/best"
+    bytes=$(value "$dir/run" bytes_model) bpb=$(value "$dir/run" val_bpb)
+    shape="$(config "$dir/run" width) $(config "$dir/run" hidden)"
     if [ "$bytes" -gt "$cap" ]; then
         put_row "$1" "$2" over - "$bytes" $shape "$bytes bytes, over the cap of $cap"
     elif [[ $bpb =~ ^[0-9.]+$ ]]; then
@@ -177,31 +156,21 @@ put_best_try() { # TRIAL RUNG TRY
         put_row "$1" "$2" diverged - "$bytes" $shape "a score of $bpb"
     fi
 }
-train_trial() { # TRIAL RUNG: a run and its row; up to three runs where the file has yet to come near the cap
-    local dir guess bytes words try status best=
+train_trial() { # TRIAL RUNG: a run and its row
+    local dir words status
     trap - TERM # SIGINT stays ignored: the search hands on a SIGTERM, and waits for it to have its effect
     dir=$(dir_of "$1" "$2")
     mkdir -p "$dir"
-    guess=$(first_guess "$1" "$2")
-    for try in 1 2 3; do
-        words="$(words_of "$1")$(fit_words "$guess") --steps=${steps_of[$2]} --seed=$((100 + seed))"
-        if [ ! -f "$dir/$try/result.json" ]; then
-            train $words --ckpt_every=200 --resume=1 --out="$dir/$try" > "$dir/$try.log" 2>&1
-            status=$?
-            [ $status -lt 128 ] || return $status
-            [ $status -eq 0 ] || { no_result "$1" "$2" $try; return; }
-        fi
-        rm -f "$dir/$try/ckpt.bin"
-        bytes=$(value "$dir/$try" bytes_model)
-        if [ -z "$best" ] || [ "$bytes" -le "$cap" ]; then
-            best=$try
-            echo "$words" > "$dir/words"
-        fi
-        better_guess "$guess" "$bytes" > "$dir/saves"
-        [ $how = squeeze ] && ! near_cap "$bytes" && [ "$(cat "$dir/saves")" != "$guess" ] || break
-        guess=$(cat "$dir/saves")
-    done
-    put_best_try "$1" "$2" "$best"
+    words="$(words_of "$1")$fit --steps=${steps_of[$2]} --seed=$((100 + seed))"
+    if [ ! -f "$dir/run/result.json" ]; then
+        train $words --ckpt_every=200 --resume=1 --out="$dir/run" > "$dir/log" 2>&1
+        status=$?
+        [ $status -lt 128 ] || return $status
+        [ $status -eq 0 ] || { no_result "$1" "$2"; return; }
+    fi
+    rm -f "$dir/run/ckpt.bin"
+    echo "$words" > "$dir/words"
+    put_result "$1" "$2"
 }
 
 # ---- many trials, $jobs at a time
@@ -241,7 +210,7 @@ reap() { # waits for one run to end and reports it
     [ $status -ne 130 ] || stopped 130 # Ctrl-C, which the trainer heard, too
     if [ $status -ne 0 ] || [ ! -f "$row" ]; then
         broken=1
-        echo "trial $id: failed: $(cat "${row%row}"*.log | tail -n 1)" >&2
+        echo "trial $id: failed: $(cat "${row%row}log" | tail -n 1)" >&2
         return
     fi
     collect
@@ -304,7 +273,7 @@ eta() { # RUNG: this batch and, while there are rungs to come, those
 measure_one() { # TRIAL: seconds per step and per run
     trap - TERM
     local dir=$out/speed/$1 start=$EPOCHREALTIME
-    train $(words_of "$1") $(fit_words 0.85) --steps=40 --ckpt_every=0 --overwrite=1 --out="$dir" > "$dir.log" 2>&1 || return 0
+    train $(words_of "$1") $fit --steps=40 --ckpt_every=0 --overwrite=1 --out="$dir" > "$dir.log" 2>&1 || return 0
     echo "$(calculate "$(value "$dir" seconds) / 40") $(calculate "$EPOCHREALTIME - $start - $(value "$dir" seconds)")" > "$dir.speed"
 }
 measure() { # -> speed/mean: of both
@@ -452,7 +421,7 @@ report() {
         for id in $(ranked 2); do
             printf '  %-5s %s in %s bytes: %s\n' "$id" "$(column "$id" 2 5 | cut -c 1-7)" "$(column "$id" 2 6)" "$(options_of "$id")"
         done
-        echo "the winner, trial $winner, $(dir_of "$winner" 2)/best/model.golf, again:"
+        echo "the winner, trial $winner, $(dir_of "$winner" 2)/run/model.golf, again:"
         echo "  ./train_golf train $words --out=runs/tuned-$winner"
         echo "trained on all of the training text, scored on the validation text:"
         echo "  ./train_golf train $words --out=runs/tuned" | sed 's/_dev / /; s/ --seed=[0-9]*/ --seed=1/'

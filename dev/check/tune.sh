@@ -156,7 +156,7 @@ same 2 "$(rows '$1 == 1 && $3 !~ /r/')" "a quarter of them goes on"
 same 2 "$(rows '$1 == 2 && $3 !~ /r/')" "and two are trained in full"
 same 3 "$(rows '$1 == 1 && $3 ~ /r/')" "changes to the winner"
 check "refused, with the reason" grep -q "^0	20	1	refused	.*	--kv_heads=7: expected a divisor" "$tmp/quiet/trials.tsv"
-check "a ramp up to the candidate's own number of uses" grep -q '"repeat": "3".*"repeat_ramp": "1@0,3@0.5"' "$tmp"/quiet/runs/*/0/best/result.json
+check "a ramp up to the candidate's own number of uses" grep -q '"repeat": "3".*"repeat_ramp": "1@0,3@0.5"' "$tmp"/quiet/runs/*/0/run/result.json
 check "changes that are better for a quarter of the steps, and they alone, are trained in full" awk -F'\t' -v parent="$(cat "$tmp/quiet/winner.1")" '
     NR > 1 { score[$1, $3] = $5; if ($1 == 1 && $3 ~ /r/ && $4 == "ok") changed[$3] = 1 }
     END { for (id in changed) { better = score[1, id] < score[1, parent]; if (better != ((2, id) in score)) exit 1; n += better } exit !n }
@@ -178,7 +178,7 @@ check "checkpoints of finished runs are gone" sh -c "! find '$tmp/quiet/runs' -n
 # The lines to paste.
 line=$(grep -A1 '^the winner' "$tmp/quiet/winner.txt" | sed -n "2s|runs/|$tmp/|p")
 (eval "$line") > "$tmp/out" 2>&1
-check "the winner's line, $line: $(tail -n 1 "$tmp/out")" cmp "$tmp/tuned-$winner/model.golf" "$tmp/quiet/runs/$winner/2/best/model.golf"
+check "the winner's line, $line: $(tail -n 1 "$tmp/out")" cmp "$tmp/tuned-$winner/model.golf" "$tmp/quiet/runs/$winner/2/run/model.golf"
 same "$(awk -F'\t' -v id="$winner" '$1 == 2 && $3 == id { print $5 }' "$tmp/quiet/trials.tsv")" \
     "$(sed -n 's/^  "val_bpb": \(.*\),/\1/p' "$tmp/tuned-$winner/result.json")" "its score"
 line=$(grep -A1 '^trained on all' "$tmp/quiet/winner.txt" | sed -n "2s|runs/|$tmp/|p")
@@ -226,16 +226,16 @@ check "the same winner" cmp <(sed "s|/quiet/|/disturbed/|" "$tmp/quiet/winner.tx
 
 # Parts of it, with numbers worked by hand.
 function_of() { sed -n "/^$1() {.*}\$/p; /^$1() {/,/^}/p" dev/tune.sh; }
-for name in value config calculate is left planned column rows ranked cost_of per_step eta promote make_plan put_best_try; do
+for name in value config calculate is left planned column rows ranked cost_of per_step eta promote make_plan put_result; do
     eval "$(function_of $name)"
 done
 # A score that is no number is none, a file over the cap is no candidate.
 dir_of() { echo "$tmp/fake"; }
 put_row() { echo "$*"; }
 verdict() { # BPB BYTES; a cap of 100
-    mkdir -p "$tmp/fake/1"
-    printf '{\n  "val_bpb": %s,\n  "bytes_model": %s,\n  "config": {"width": "8", "hidden": "16"}\n}\n' "$1" "$2" > "$tmp/fake/1/result.json"
-    cap=100 put_best_try 7 0 1
+    mkdir -p "$tmp/fake/run"
+    printf '{\n  "val_bpb": %s,\n  "bytes_model": %s,\n  "config": {"width": "8", "hidden": "16"}\n}\n' "$1" "$2" > "$tmp/fake/run/result.json"
+    cap=100 put_result 7 0
 }
 same "7 0 ok 1.25 100 8 16 -" "$(verdict 1.25 100)" "a result"
 same "7 0 over - 101 8 16 101 bytes, over the cap of 100" "$(verdict 1.25 101)" "a file over the cap"
