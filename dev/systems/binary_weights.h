@@ -177,7 +177,7 @@ bug binary-without-mean float formula "$(in_ binary_quantize)s/w\[i\] - (real)me
 bug binary-of-half-the-size float formula "$(in_ binary_scale)s/2 \* (/(/"
 bug binary-with-a-zero float formula "$(in_ binary_store)s/t->half = 1;//"
 bug group-of-the-next-row float formula "$(in_ span_at)s/i \/ per_line \* line + at/i * group/"
-bug recipe-of-one-stage float recipe "s/schedule=two_stage \"/schedule=linear \"/"
+bug recipe-of-one-stage float recipe "s/schedule=two_stage /schedule=linear /"
 bug recipe-that-decays-on float recipe "$(in_ wd_at)s/2.0 \* step >= c->steps/0/"
 bug binary-step-zero float zeros "$(in_ binary_scale)s/size > 1e-5 ? size : 1e-5/size/"
 #endif
