@@ -430,6 +430,7 @@ bug packed-read-as-coded float files packed "$(in_ load_tensor)s/t->coded < t->b
 bug ledger-of-packed-bytes float files ledger "$(in_ ledger_of)s/t->coded ? t->coded : t->bytes/t->bytes/"
 bug step-not-saved float files checkpoint "$(in_ ckpt_save)s/(uint64_t)step, 8/0, 8/"
 bug fit-leaves-room float files fit "$(in_ fit_option)s/\*option += step/*option += 2 * step/"
+bug streams-outside float kernels coder "$(in_ read_coded)s/good &= bytes <= left;//; $(in_ read_coded)s/(size_t)MIN(bytes, left)/(uint32_t)bytes/; $(in_ read_coded)s/size_t \*at =/uint32_t *at =/; $(in_ read_coded)s/sizeof(size_t)/sizeof *at/"
 bug memory-promised float files memory "$(in_ check_memory)s/need > there/0/"
 bug shapes-over-the-cap float files shapes "$(in_ shape_fits)s/return artifact_bytes(c) <= most_bytes(c)/return 1/"
 bug shapes-leave-room float files shapes "$(in_ choose_hidden)s/, step);$/, 4 * step);/"
@@ -441,6 +442,7 @@ bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"
 bug loader-checks-the-batch float files own "$(in_ model_check)s/const Tensor \*large = /if ((double)c->batch * c->seq > 5e5) die(\"batch\");\n    &/"
 bug exchanged-file-unnoticed float files exchanged "$(in_ depends_on)s/file, n - tail/file, 0/"
+bug parameters-in-32-bits float files version "$(in_ ckpt_open)s/ count > size/ (uint32_t)count > size/; $(in_ ckpt_open)s/(size_t)count/(uint32_t)count/"
 bug old-checkpoints-refused float files version "$(in_ ckpt_open)s/version == 1 ? CKPT_FIXED_1 : CKPT_FIXED/CKPT_FIXED/"
 bug gated-hidden-in-full float files gated "$(in_ hidden_width)s|wide / 12 \* 8|wide|"
 bug odd-halves float commands messages "$(in_ model_check)s/head_dim(c) % rope_step(c)/head_dim(c) % 2/"
@@ -514,6 +516,7 @@ bug another-tokenizer-resumed float commands messages "$(in_ train_main)s/same_t
 bug shards-of-another-tokenizer float commands messages "$(in_ open_split)s/ != tok->crc/ == 0/"
 bug log-written-again float commands disk "$(in_ keep_rows)s/as_now ? end : 0/0/"
 bug log-loses-a-row float commands training "$(in_ rows_to_keep)s/atoll(row) <= run->steps/atoll(row) < run->steps/"
+bug log-read-from-where-it-stands float commands training "$(in_ rows_to_keep)s/rewind(log);//"
 bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
 bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"
 

@@ -566,6 +566,12 @@ static void test_checkpoint_of_version_1(void) {
               !memcmp(back.master, m.master, m.n_params * sizeof(real)) &&
               !memcmp(back.moment2, m.moment2, m.n_params * sizeof(real)),
           "version 1: other numbers");
+    put_u(b + 36, 1, 4); /* 2^32 parameters more: more than 32 bits can say */
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("long"), b, size);
+    DIES("2^32 parameters more", "long|configuration of|parameters in|damaged",
+         load_checkpoint(IN("long")));
+    put_u(b + 36, 0, 4);
     put_u(b + 8, 3, 4);
     put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
     put_file(IN("next"), b, size);
@@ -829,6 +835,14 @@ static void test_memory(void) {
     DIES("too many parameters", "parameters need|this machine has|--width",
          golf_init(&m, &c, 1));
     DIES("too many to load", "parameters need|this machine has", golf_init(&m, &c, 0));
+    if (sizeof(size_t) > 4) return;
+    /* 2^32 parameters and some more, as many tokens times their width: as 32 bits, few */
+    DIES("parameters beyond 32 bits", "--width=2048|parameters|more than memory can address",
+         config_of("vocab=266 width=2048 heads=1 hidden=8192 unique=64 prelude=22"));
+    new_model(&m, "vocab=266 width=64 mlp=16 heads=1 unique=1 repeat=1", 0);
+    DIES("buffers beyond 32 bits", "4194312 tokens|more than memory can address",
+         golf_buffers(&m, (1 << 22) + 8));
+    golf_free(&m);
 }
 
 /* What no width can mend is said, and not that none fits. */
