@@ -78,8 +78,9 @@ for version in 9 10 11 12 13 14 15; do build gcc-$version '' gcc-$version; done
 for version in 11 12 13 14 15 16 17 18 19 20 21 22; do build clang-$version '' clang-$version; done
 build gcc-portable '' gcc NO_OMP=1 MARCH= OPT=-O2
 build musl '' musl-gcc NO_OMP=1
-# Of a strict c11 nothing but the names of POSIX is missing; -pedantic speaks of what is meant, see dev/LOG.md.
-build c11 '' gcc CFLAGS='-std=c11 -D_DEFAULT_SOURCE'
+# To a strict c11 nothing but the names of POSIX is added.
+build c11-gcc '' gcc CFLAGS='-std=c11 -pedantic -D_DEFAULT_SOURCE'
+build c11-clang '' clang CFLAGS='-std=c11 -pedantic -D_DEFAULT_SOURCE'
 # Other machines, 32 bits among them; what runs in an emulator is static.
 build i686 '' i686-linux-gnu-gcc NO_OMP=1 MARCH='-msse2 -mfpmath=sse' CFLAGS=-static OPT=-O2
 build armhf qemu-arm arm-linux-gnueabihf-gcc NO_OMP=1 MARCH= CFLAGS=-static OPT=-O2
