@@ -3056,8 +3056,8 @@ static const Inputs inputs_int4 = {.quantize = quantize_inputs, .top = 7, .has_q
     for (__typeof__(&(m)->tensor[0]) t = (m)->tensor; t < (m)->tensor + N_TENSORS; t++)
 /* The systems that are switched on: (*s)->hook. In the core alone there is none. */
 #define EACH_SYSTEM(s, m) for (const System *const *s = (m)->systems; *s; s++)
-static const System *const
-    all_systems[N_SYSTEMS + 1]; /* at the end of the file, NULL behind the last */
+static const System
+    *const all_systems[N_SYSTEMS + 1]; /* at the end of the file, NULL behind the last */
 
 static void *owned(Golf *m, size_t n, size_t size) { /* zeroed memory until golf_free */
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));

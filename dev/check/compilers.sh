@@ -71,7 +71,7 @@ build() { # NAME RUN COMPILER VARIABLES OF MAKE...
     rm -rf "$dir"
 }
 
-kernels='bits bf16 randomness exp functions rounding order gemm muon gradients coder selftest'
+kernels='bits bf16 randomness exp functions rounding order gemm muon gradients coder'
 files='artifact export options checkpoint corruption ledger memory squeeze own'
 model='RMSNorm layers RoPE attention cross quantizers straight AdamW Muon schedules export cached threads'
 for version in 9 10 11 12 13 14 15; do build gcc-$version '' gcc-$version; done

@@ -798,8 +798,9 @@ static void test_large_sizes(void) {
           t->copy_bytes);
     DIES("2^32 weights", "--width=16384|262144|2^30", config_check(&c));
     c.width = 0;
-    const int status = STATUS(fit_width(&c), config_check(&c),
-                              exit(sizeof(size_t) == 4 || (c.width == 8192 && !c.hidden) ? 0 : 2));
+    const int status =
+        STATUS(fit_width(&c), config_check(&c),
+               exit(sizeof(size_t) == 4 || (c.width == 8192 && !c.hidden) ? 0 : 2));
     CHECK(status == 0, "fit in 2 GB: status %d: %s", status, message);
 
     c = config_of("vocab=65536 cap=2000000000 squeeze=0.1 unique=64 mlp=13 repeat=1");
@@ -837,7 +838,8 @@ static void test_memory(void) {
     DIES("too many to load", "parameters need|this machine has", golf_init(&m, &c, 0));
     if (sizeof(size_t) > 4) return;
     /* 2^32 parameters and some more, as many tokens times their width: as 32 bits, few */
-    DIES("parameters beyond 32 bits", "--width=2048|parameters|more than memory can address",
+    DIES("parameters beyond 32 bits",
+         "--width=2048|parameters|more than memory can address",
          config_of("vocab=266 width=2048 heads=1 hidden=8192 unique=64 prelude=22"));
     new_model(&m, "vocab=266 width=64 mlp=16 heads=1 unique=1 repeat=1", 0);
     DIES("buffers beyond 32 bits", "4194312 tokens|more than memory can address",

@@ -134,7 +134,8 @@ tsan() {
     compile "$tmp/test_golf" test_golf.c $native -fopenmp -fsanitize=thread &&
         compile "$tmp/kernels" dev/check/kernels.c $native -fopenmp -fsanitize=thread
     check "test programs compile" $?
-    for pattern in threads large groups; do a_test test_golf $pattern; done
+    # Not those whose children die: there libarcher falls over the threads that only the parent had.
+    for pattern in threads large; do a_test test_golf $pattern; done
     for pattern in tasks operand "16 bits" dX; do a_test kernels "$pattern"; done
     planted "race: chunks add to one sum" 's|m->partial + n0 / CHUNK \* m->n_interface|m->partial + 0 * n0|' \
         $native -fopenmp -fsanitize=thread
