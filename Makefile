@@ -44,7 +44,7 @@ endif
 # A flag counts when a program built with it also runs: here, where train_golf will, since the folder for
 # temporary files may forbid that.
 try = $(shell mkdir -p build && d=$$(mktemp -d build/probe.XXXXXX) && { printf '%s\n' '$(2)' > $$d/a.c; \
-  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a && echo '$(1)'; rm -rf $$d; })
+  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a 2> /dev/null && echo '$(1)'; rm -rf $$d; })
 RUNS := int main(void) { return 0; }
 THREADS := int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }
 ifeq ($(origin MARCH),undefined)
