@@ -15,6 +15,8 @@
 #                 study: SEEDS=3 ARMS="a b" QUICK=1
 # make plot RUN=runs/mine     its curves, with gnuplot; RUN="a b c": several beside each other
 # make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
+# make compilers  every compiler of Debian, musl, machines of 32 bits: builds, bits, tests
+# make tsan       threads under ThreadSanitizer   make memcheck   memory under valgrind
 # make interop    safetensors: the rules of the format, and other programs' readers
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
@@ -31,7 +33,7 @@ OPT ?= -O3
 
 # mpicc is CC with MPI's headers and libraries; Open MPI and MPICH have their own names for CC.
 ifeq ($(MPI),1)
-  ifeq ($(shell command -v mpicc),)
+  ifeq ($(shell command -v mpicc 2> /dev/null),) # make 3.81 runs `command` only through a shell
     $(error make MPI=1 needs mpicc and mpirun, found no mpicc. Debian: apt-get install libopenmpi-dev openmpi-bin)
   endif
   export OMPI_CC := $(CC)
@@ -42,7 +44,7 @@ endif
 # A flag counts when a program built with it also runs: here, where train_golf will, since the folder for
 # temporary files may forbid that.
 try = $(shell mkdir -p build && d=$$(mktemp -d build/probe.XXXXXX) && { printf '%s\n' '$(2)' > $$d/a.c; \
-  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a && echo '$(1)'; rm -rf $$d; })
+  $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a 2> /dev/null && echo '$(1)'; rm -rf $$d; })
 RUNS := int main(void) { return 0; }
 THREADS := int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }
 ifeq ($(origin MARCH),undefined)
@@ -51,10 +53,10 @@ ifeq ($(origin MARCH),undefined)
 endif
 ifneq ($(NO_OMP),1)
   OMP := $(call try,-fopenmp,$(THREADS))
-  ifeq ($(OMP),)  # Apple's clang: Homebrew's libomp
+  ifeq ($(OMP),)  # Apple's clang: Homebrew's libomp, whose place is told also where it is not installed
     BREW := $(shell brew --prefix libomp 2> /dev/null)
     ifneq ($(BREW),)
-      OMP := -Xpreprocessor -fopenmp -I$(BREW)/include -L$(BREW)/lib -lomp
+      OMP := $(call try,-Xpreprocessor -fopenmp -I$(BREW)/include -L$(BREW)/lib -lomp,$(THREADS))
     endif
   endif
   MISSED += $(if $(OMP),,OpenMP)
@@ -201,6 +203,12 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
+compilers:
+	@BUILDS="$(BUILDS)" dev/check/compilers.sh
+
+tsan memcheck:
+	@CC="$(if $(filter command environment,$(origin CC)),$(CC))" dev/check/sanitize.sh $@
+
 C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
@@ -217,4 +225,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan compilers tsan memcheck format info help clean

@@ -8,6 +8,9 @@
 #ifndef GOLF_H
 #define GOLF_H
 
+/* On machines of 32 bits: files over 2 GB, folders on disks with more than 2^32 places. */
+#define _FILE_OFFSET_BITS 64
+
 #include <errno.h>
 #include <float.h>
 #include <stddef.h>

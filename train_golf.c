@@ -108,6 +108,9 @@ uint8_t *read_file(const char *path, size_t *len) {
     if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode))
         die("%s: expected a regular file", path);
 
+    if ((uint64_t)st.st_size > SIZE_MAX / 2)
+        die("%s: %lld bytes: more than memory can address", path, (long long)st.st_size);
+
     const size_t size = (size_t)st.st_size;
     uint8_t *data = xcalloc(size, 1);
     if (fread(data, 1, size, f) != size)
@@ -3054,7 +3057,7 @@ static const Inputs inputs_int4 = {.quantize = quantize_inputs, .top = 7, .has_q
 /* The systems that are switched on: (*s)->hook. In the core alone there is none. */
 #define EACH_SYSTEM(s, m) for (const System *const *s = (m)->systems; *s; s++)
 static const System
-    *const all_systems[]; /* at the end of the file, NULL behind the last */
+    *const all_systems[N_SYSTEMS + 1]; /* at the end of the file, NULL behind the last */
 
 static void *owned(Golf *m, size_t n, size_t size) { /* zeroed memory until golf_free */
     m->owned = realloc(m->owned, sizeof(void *) * (size_t)(m->n_owned + 1));
@@ -3208,17 +3211,25 @@ static void init_masters(Golf *m) {
     }
 }
 
-/* Dies when the parameters alone need more than the machine has: Linux promises any amount
- * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, and a number more
- * for each halving of the groups; else 1 and 1. */
+/* A size_t of 32 bits may not hold n_params. */
+static double parameters_of(const Golf *m) {
+    double sum = 0;
+    EACH_TENSOR(t, m) sum += (double)t->stored_copies * t->rows * t->stored_cols;
+    return sum;
+}
+
+/* Dies when the parameters alone need more than the machine has, or a program can have: Linux
+ * promises any amount and kills who uses it. A parameter is 5 numbers and 3 bytes in training,
+ * and a number more for each halving of the groups; else 1 and 1. */
 static void check_memory(const Golf *m, int train) {
     const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
     const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
-    const double need = each * (double)m->n_params;
-    const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    const double parameters = parameters_of(m), need = each * parameters;
+    const double pages = (double)sysconf(_SC_PHYS_PAGES);
+    const double there = fmin(pages * (double)sysconf(_SC_PAGESIZE), (double)SIZE_MAX);
     if (there > 0 && need > there)
-        die("%zu parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
-            m->n_params, need / 1e6, there / 1e6);
+        die("%.0f parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
+            parameters, need / 1e6, there / 1e6);
 }
 
 void golf_init(Golf *m, const Config *c, int train) {
@@ -3296,7 +3307,22 @@ static void phase_buffers(Golf *m, size_t N) {
     }
 }
 
+/* Dies when a size_t of 32 bits could not hold the sizes of the buffers, which are such products
+ * or less. */
+static void check_buffers(const Golf *m, size_t N) {
+    int widest = 1;
+    EACH_TENSOR(t, m) {
+        if (t->role != EMBED) widest = MAX(widest, MAX(t->rows, t->cols));
+    }
+    const double most = (double)N * m->phases * widest * (double)sizeof(real);
+    if (most > (double)(SIZE_MAX / 2))
+        die("%zu tokens at a time, %d phases, %d numbers wide: more than memory can address; try a "
+            "smaller --batch, --seq or --width",
+            N, m->phases, widest);
+}
+
 void golf_buffers(Golf *m, size_t N) {
+    check_buffers(m, N);
     const Config *c = &m->config;
     const size_t ones = (size_t)(c->width + hidden_width(c));
     m->N = N;
@@ -5176,6 +5202,14 @@ static const Tensor *too_large(const Golf *m) {
     return NULL;
 }
 
+/* With so many parameters, all sizes in bytes are right: of them, 32 bits cannot hold many. */
+#define MOST_PARAMETERS ((double)(SIZE_MAX / 16))
+
+/* No wider model is possible than one that is this large. */
+static int beyond_reach(const Golf *m) {
+    return too_large(m) || parameters_of(m) > MOST_PARAMETERS;
+}
+
 /* Dies on a model that cannot be. A file brings the MODEL options alone: nothing here may
  * depend on others. */
 static void model_check(const Config *c) {
@@ -5192,6 +5226,10 @@ static void model_check(const Config *c) {
         die("--width=%d and a hidden width of %d: expected at most 2^30 weights a matrix, "
             "%s has %d x %d; lower one of them",
             W, hidden_width(c), large->name, large->rows, large->cols);
+    const double parameters = parameters_of(layout_of(c));
+    if (parameters > MOST_PARAMETERS)
+        die("--width=%d: %.0f parameters are more than memory can address; lower --width or --unique",
+            W, parameters);
 }
 
 /* And on a run that cannot be. */
@@ -5397,9 +5435,14 @@ static int read_coded(const Golf *m, const Tensor *t, uint8_t *buf, size_t len) 
     const size_t parts = stream_parts(t), n = parts * (size_t)t->stored_copies;
     if (len < 4 * n) return 0;
     size_t *at = xcalloc(n + 1, sizeof(size_t));
+    int good = 1;
     at[0] = 4 * n;
-    for (size_t i = 0; i < n; i++) at[i + 1] = at[i] + get_u(buf + 4 * i, 4);
-    int good = at[n] == len;
+    for (size_t i = 0; i < n; i++) { /* of which 32 bits might not hold the sum */
+        const uint64_t bytes = get_u(buf + 4 * i, 4), left = len - at[i];
+        good &= bytes <= left;
+        at[i + 1] = at[i] + (size_t)MIN(bytes, left);
+    }
+    good &= at[n] == len;
     if (good) {
 #pragma omp parallel for schedule(dynamic) reduction(& : good)
         for (size_t i = 0; i < n; i++)
@@ -5518,7 +5561,8 @@ static Artifact artifact_open(const char *path) {
     if (said != a.size)
         die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said,
             a.size);
-    if (a.len > a.size || a.size - a.len < ARTIFACT_FIXED + 8 * a.tensors + 4)
+    if (a.len > a.size || a.tensors > a.size / 8 ||
+        a.size - a.len < ARTIFACT_FIXED + 8 * a.tensors + 4)
         die("%s: its header does not fit its size: the file is damaged", path);
     a.config = a.file + ARTIFACT_FIXED;
     a.row = a.config + a.len;
@@ -5555,11 +5599,11 @@ uint32_t golf_load(Golf *m, const char *path) {
     if (a.tensors != stored_tensors(m))
         die("%s: expected %zu tensors, found %zu: written by another version of this program",
             path, stored_tensors(m), a.tensors);
-    size_t need = (size_t)(a.payload - a.file);
+    uint64_t need = (uint64_t)(a.payload - a.file);
     for (size_t i = 0; i < a.tensors; i++) need += get_u(a.row + 8 * i, 4);
     if (need != a.size || a.size > artifact_bytes(&c))
-        die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, need,
-            artifact_bytes(&c), a.size);
+        die("%s: its tensors need %llu bytes, at most %zu, the file has %zu", path,
+            (unsigned long long)need, artifact_bytes(&c), a.size);
     golf_init(m, &c, 0);
     EACH_TENSOR(t, m) {
         if (!is_stored(t)) continue;
@@ -5621,7 +5665,8 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
 typedef struct {
     uint8_t *file, *numbers; /* numbers: masters, first moments, second moments */
     Config config;
-    size_t count, step, flips; /* count: parameters */
+    size_t count;         /* parameters */
+    uint64_t step, flips; /* as many on machines of 32 bits */
     size_t version;
     uint32_t tokenizer_crc, files_crc; /* 0 in version 1 */
 } Checkpoint;
@@ -5640,14 +5685,15 @@ static Checkpoint ckpt_open(const char *path) {
             path, CKPT_VERSION, sizeof(real), version, number);
     if (get_u(file + size - 4, 4) != crc32_of(0, file, size - 4))
         die("%s: its checksum is wrong: the file is damaged or cut", path);
+    const uint64_t count = get_u(file + 32, 8);
+    const size_t len = get_u(file + 40, 4);
     k.step = get_u(file + 16, 8);
     k.flips = get_u(file + 24, 8);
-    k.count = get_u(file + 32, 8);
-    const size_t len = get_u(file + 40, 4);
-    if (size < fixed + 4 || len > size - fixed - 4 || k.count > size ||
+    k.count = (size_t)count;
+    if (size < fixed + 4 || len > size - fixed - 4 || count > size / (3 * sizeof(real)) ||
         size != fixed + len + 3 * k.count * sizeof(real) + 4)
-        die("%s: configuration of %zu bytes and %zu parameters in %zu: the file is damaged",
-            path, len, k.count, size);
+        die("%s: configuration of %zu bytes and %llu parameters in %zu: the file is damaged",
+            path, len, (unsigned long long)count, size);
     k.version = version;
     k.tokenizer_crc = version > 1 ? (uint32_t)get_u(file + 44, 4) : 0;
     k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
@@ -6151,7 +6197,8 @@ static size_t most_bytes(const Config *c) {
  * refused and its packed file fits; 0: none. Bytes grow with it. */
 static int fit_option(Config *c, int *option, int least, int most, int step) {
     int best = 0;
-    for (*option = least; *option <= most && !too_large(layout_of(c)); *option += step) {
+    for (*option = least; *option <= most && !beyond_reach(layout_of(c));
+         *option += step) {
         if (is_refused(config_check, c)) continue;
         if (artifact_bytes(c) > most_bytes(c)) break;
         best = *option;
@@ -6657,6 +6704,7 @@ static off_t rows_to_keep(FILE *log, Run *run) {
     char *row = NULL;
     size_t room = 0;
     off_t end = 0;
+    rewind(log); /* "a+" starts to read at the end on macOS */
     while (getline(&row, &room, log) > 0) {
         const int header = end == 0, kept = atoll(row) > 0 && atoll(row) <= run->steps;
         if (!strchr(row, '\n') || !(header || kept)) break;
@@ -7247,7 +7295,7 @@ int info_main(const char *path, int argc, char **argv) {
 #undef CODE
 
 #define X(name) &name##_system,
-static const System *const all_systems[] = {
+static const System *const all_systems[N_SYSTEMS + 1] = {
 #define LIST
 #include "dev/systems/systems.h"
 #undef LIST

@@ -42,6 +42,9 @@ unset IFS
 mkdir -p "$out/runs" || fail "OUT=$out: cannot make the folder"
 
 # One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
+command -v flock > /dev/null || flock() { # macOS has none
+    perl -MFcntl=:flock -e 'open(F, ">&=9") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$1"
+}
 exec 9> "$out/lock"
 flock -n 9 || { echo "waiting for what an earlier start of this search left running"; flock 9; }
 SECONDS=$(cat "$out/clock" 2> /dev/null || echo 0) # those of earlier starts are spent, too

@@ -11,6 +11,7 @@ golf=${GOLF:-./train_golf} rounds=${1:-5} steps=${STEPS:-40} limit=${LIMIT:-600}
 [ -x "$golf" ] || { echo "no $golf here: make it first"; exit 1; }
 [ -f data/sotu/tokenizer.model ] || { echo "no data/sotu here: data/get.sh sotu"; exit 1; }
 unset OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME
+command -v timeout > /dev/null || timeout() { shift && "$@"; } # macOS has none
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/golf_busy_XXXXXX") || exit 1
 busy=
 end_busy() {

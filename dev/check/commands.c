@@ -472,6 +472,18 @@ static double logged_seconds(const char *run) {
     return seconds;
 }
 
+/* The rows of a log that is opened to append to, which some C libraries begin to read at its
+ * end. */
+static void check_log_from_its_end(void) {
+    Run run = {.steps = 1};
+    FILE *log = fopen(IN("run/log.tsv"), "a+");
+    if (!log || fseek(log, 0, SEEK_END)) die("%s", strerror(errno));
+    const long all = ftell(log), kept = (long)rows_to_keep(log, &run);
+    CHECK(run.timed == 1 && kept > 0 && kept < all, "%d rows in %ld bytes of %ld",
+          run.timed, kept, all);
+    fclose(log);
+}
+
 /* A run that was cut short while it was scored ends with what it would have ended with. */
 static void check_scoring_again(void) {
     static const char *const keys[] = {"phases", "flip_rate", "val_bpb", "zero_fraction",
@@ -527,6 +539,7 @@ static void test_training(void) {
           "recomputed, looked at: another model");
     check_log("run8", 2);
 
+    check_log_from_its_end();
     check_scoring_again();
     check_groups();
 

@@ -566,6 +566,12 @@ static void test_checkpoint_of_version_1(void) {
               !memcmp(back.master, m.master, m.n_params * sizeof(real)) &&
               !memcmp(back.moment2, m.moment2, m.n_params * sizeof(real)),
           "version 1: other numbers");
+    put_u(b + 36, 1, 4); /* 2^32 parameters more: more than 32 bits can say */
+    put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
+    put_file(IN("long"), b, size);
+    DIES("2^32 parameters more", "long|configuration of|parameters in|damaged",
+         load_checkpoint(IN("long")));
+    put_u(b + 36, 0, 4);
     put_u(b + 8, 3, 4);
     put_u(b + size - 4, crc32_of(0, b, size - 4), 4);
     put_file(IN("next"), b, size);
@@ -774,26 +780,27 @@ static void test_filled(void) {
           heads_that_fill(&c, 2 * NR + 1), heads_that_fill(&c, 100 * NR));
 }
 
-/* A tensor of 2^32 weights has sizes, though no model may have it: it is refused, and
- * --width=fit does not pick it. */
+/* A tensor of 2^32 weights has sizes, where 64 bits hold them, though no model may have it: it
+ * is refused, and --width=fit does not pick it. */
 static void test_large_sizes(void) {
     const char *text =
         "vocab=4096 cap=2000000000 unique=1 repeat=1 mlp=16 heads=1 batch=1";
-    const size_t weights = (size_t)1 << 32;
+    const uint64_t weights = (uint64_t)1 << 32;
     Golf m;
     Config c = config_of(text);
 
     c.width = 16384;
     golf_layout(&m, &c);
     const Tensor *t = m.tensor + T_wup;
-    CHECK(t->copy_n == weights && t->copy_scales == 1 &&
-              t->copy_bytes == 2 + CEIL(weights, 5),
+    CHECK(sizeof(size_t) == 4 || (t->copy_n == weights && t->copy_scales == 1 &&
+                                  t->copy_bytes == 2 + CEIL(weights, 5)),
           "wup of 2^32 weights: %zu, %zu scales, %zu bytes", t->copy_n, t->copy_scales,
           t->copy_bytes);
     DIES("2^32 weights", "--width=16384|262144|2^30", config_check(&c));
     c.width = 0;
-    const int status = STATUS(fit_width(&c), config_check(&c),
-                              exit(c.width == 8192 && !c.hidden ? 0 : 2));
+    const int status =
+        STATUS(fit_width(&c), config_check(&c),
+               exit(sizeof(size_t) == 4 || (c.width == 8192 && !c.hidden) ? 0 : 2));
     CHECK(status == 0, "fit in 2 GB: status %d: %s", status, message);
 
     c = config_of("vocab=65536 cap=2000000000 squeeze=0.1 unique=64 mlp=13 repeat=1");
@@ -821,9 +828,26 @@ static void test_long_rows(void) {
     }
 }
 
+/* Sizes that 64 bits hold and 32 do not, where they would look like small ones: 2^32 parameters
+ * and some more, as many tokens times their width. */
+static void test_32_bits(void) {
+    Golf m;
+    DIES("parameters beyond 32 bits",
+         "--width=2048|parameters|more than memory can address",
+         config_of("vocab=266 width=2048 heads=1 hidden=8192 unique=64 prelude=22"));
+    new_model(&m, "vocab=266 width=64 mlp=16 heads=1 unique=1 repeat=1", 0);
+    DIES("buffers beyond 32 bits", "4194312 tokens|more than memory can address",
+         golf_buffers(&m, (1 << 22) + 8));
+    golf_free(&m);
+}
+
 /* More parameters than any machine has memory for are refused before they are made. */
 static void test_memory(void) {
     Golf m;
+    if (sizeof(size_t) == 4) {
+        test_32_bits();
+        return;
+    }
     const Config c =
         config_of("vocab=266 width=8192 mlp=16 heads=1 unique=64 prelude=64 coda=64");
     DIES("too many parameters", "parameters need|this machine has|--width",
@@ -834,6 +858,7 @@ static void test_memory(void) {
 /* What no width can mend is said, and not that none fits. */
 static void test_fit_says_why(void) {
     Config c = config_of("vocab=500");
+    if (sizeof(size_t) == 4) return; /* there, the widest has too many parameters */
     c.batch = 65536;
     c.seq = 65536;
     c.width = 0;

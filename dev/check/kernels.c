@@ -872,6 +872,10 @@ static void check_decoding(Golf *m, uint8_t *buf, size_t bytes, const char *what
               !memcmp(m->scale, scales, S * sizeof(real)),
           "%s: not what was coded", what);
     CHECK(!read_coded(m, t, buf, bytes - 1), "%s: a byte less was accepted", what);
+    if (stream_parts(t) != 2) return;
+    for (int i = 0; i < 8; i += 4) /* of 32 bits, the sum is what it was */
+        put_u(buf + i, get_u(buf + i, 4) ^ 1u << 31, 4);
+    CHECK(!read_coded(m, t, buf, bytes), "%s: streams of 2 GB were accepted", what);
 }
 
 static void test_coder(void) {

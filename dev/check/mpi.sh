@@ -6,7 +6,8 @@
 set -u
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 cd "$(dirname "$0")/../.." || exit 1
-golf=$(realpath "${GOLF:-./train_golf}") mpi=$(realpath "${GOLF_MPI:-./train_golf_mpi}") pattern=${1:-}
+from_root() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac } # an older macOS has no realpath
+golf=$(from_root "${GOLF:-./train_golf}") mpi=$(from_root "${GOLF_MPI:-./train_golf_mpi}") pattern=${1:-}
 command -v mpirun > /dev/null || { echo "mpi.sh: no mpirun here; Debian: apt-get install libopenmpi-dev openmpi-bin"; exit 1; }
 [ -x "$golf" ] || { echo "mpi.sh: no $golf here: make it first"; exit 1; }
 [ -x "$mpi" ] || { echo "mpi.sh: no $mpi here: make MPI=1 first"; exit 1; }

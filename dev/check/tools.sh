@@ -170,8 +170,38 @@ END
 chmod +x "$tmp/poor"
 make -n -B CC="$tmp/poor" train_golf > "$tmp/out" 2>&1
 check "no OpenMP, no -march=native: said" has 'SLOW: .* has no -march=native OpenMP here'
+# Apple's clang knows OpenMP behind -Xpreprocessor alone, and Homebrew says where it would be.
+mkdir -p "$tmp/apple" "$tmp/brew/lib"
+cat > "$tmp/apple/clang-of-apple" << END
+#!/bin/sh
+case " \$* " in
+    *" -L$tmp/brew/lib -lomp "*) [ -f "$tmp/brew/lib/libomp.dylib" ] || exit 1 ;;
+    *" -fopenmp "*) exit 1 ;;
+esac
+exec $CC \$(echo "\$*" | sed 's/-Xpreprocessor -fopenmp/-fopenmp/; s/-lomp//')
+END
+printf '#!/bin/sh\necho "%s"\n' "$tmp/brew" > "$tmp/apple/brew"
+chmod +x "$tmp/apple/clang-of-apple" "$tmp/apple/brew"
+apple() { PATH=$tmp/apple:$PATH make -n -B CC="$tmp/apple/clang-of-apple" train_golf > "$tmp/out" 2>&1; }
+apple
+check "Homebrew without libomp: said" has 'SLOW: .* has no OpenMP here'
+touch "$tmp/brew/lib/libomp.dylib"
+apple
+check "Homebrew's libomp" has "-Xpreprocessor -fopenmp -I$tmp/brew/include -L$tmp/brew/lib -lomp"
 make -n -B CC="$CC" NO_OMP=1 MARCH= train_golf > "$tmp/out" 2>&1
 check "NO_OMP=1 MARCH=: not said" sh -c "! grep SLOW '$tmp/out'"
+
+# ---- without flock(1), which macOS has not, perl takes the lock of studies and tuner
+if command -v perl > /dev/null; then
+    for script in dev/tune.sh dev/studies/study.sh; do
+        sed -n '/^command -v flock/,/^}/p' $script | sed 's/.*|| flock() {.*/flock() {/' > "$tmp/locked"
+        printf 'exec 9> "%s/lock"\nflock -n 9 || exit 3\n"$@"\n' "$tmp" >> "$tmp/locked"
+        check "$script: a lock" sh "$tmp/locked" [ -f "$tmp/lock" ]
+        check "$script: it is held" sh "$tmp/locked" sh -c "! sh '$tmp/locked' true"
+    done
+else
+    echo "skipped: locks by perl (no perl)"
+fi
 
 # ---- FineWeb with files of bytes, from a server that is a folder
 mkdir "$tmp/bin" "$tmp/server"

@@ -23,6 +23,9 @@ runs=runs/studies/$(basename "$study")$quick
 mkdir -p "$runs"
 
 # One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
+command -v flock > /dev/null || flock() { # macOS has none
+    perl -MFcntl=:flock -e 'open(F, ">&=9") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$1"
+}
 exec 9> "$runs/lock"
 flock -n 9 || { echo "waiting for what an earlier start of this study left running"; flock 9; }
 

@@ -1640,7 +1640,7 @@ static const SystemTests moeut_tests = {
                             {"costs", test_moeut_costs},
                             {NULL, NULL}}};
 #elif defined BUGS
-bug loader-checks-the-batch float combined "$(in_ moeut_check)s/^}/    moeut_check_run(c);\n}/"
+bug loader-checks-the-batch float combined "$(in_ moeut_check)s/^}/    moeut_check_run(c); }/"
 bug expert-of-the-first-choice double "moeut: grad" "$(in_ expert_gates_backward)s/dz\[OF_MLP\]\[n \* E + task->e\]/dz[OF_MLP][n * E]/"
 bug expert-gate-not-learned double "moeut: grad" "$(in_ expert_gates_backward)s/ \* gate \* (1 - gate);/ * 0;/"
 bug experts-uneven double "moeut: grad" "$(in_ entropy_backward)s/log_p\[e\] - mean/log_p[e]/"
