@@ -1000,10 +1000,9 @@ static ByteList read_input(void) {
     return input;
 }
 
-static int end_output(void) {
+static void end_output(void) {
     if (fflush(stdout) || ferror(stdout))
         die("standard output: cannot write: %s", strerror(errno));
-    return 0;
 }
 
 static void print_ids(const Tokenizer *t, const char *text, size_t len) {
@@ -1063,12 +1062,12 @@ int encode_main(const char *path, int argc, char **argv) {
     Config how;
     const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
     each_text(t, &how, print_ids, "");
-    return end_output();
+    return 0;
 }
 
 int decode_main(const char *path, int argc, char **argv) {
     Config how;
     const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
     each_text(t, &how, print_text, "\n");
-    return end_output();
+    return 0;
 }

@@ -59,28 +59,20 @@ static const Call calls[] = {
 #ifdef SYS_open
     {SYS_open, "open", 0, 1, 0},
 #endif
-    {SYS_openat, "open", 1, 1, 0},
-    {SYS_read, "read", 0, 0, 2},
-    {SYS_pread64, "read", 0, 0, 2},
-    {SYS_write, "write", 0, 0, 2},
-    {SYS_pwrite64, "write", 0, 0, 2},
-    {SYS_close, "close", 0, 0, 0},
+    {SYS_openat, "open", 1, 1, 0},        {SYS_read, "read", 0, 0, 2},
+    {SYS_pread64, "read", 0, 0, 2},       {SYS_write, "write", 0, 0, 2},
+    {SYS_pwrite64, "write", 0, 0, 2},     {SYS_close, "close", 0, 0, 0},
     {SYS_fsync, "fsync", 0, 0, 0},
 #ifdef SYS_rename
-    {SYS_rename, "rename", 0, 1, 0},
-    {SYS_unlink, "unlink", 0, 1, 0},
-    {SYS_rmdir, "unlink", 0, 1, 0},
-    {SYS_mkdir, "mkdir", 0, 1, 0},
+    {SYS_rename, "rename", 0, 1, 0},      {SYS_unlink, "unlink", 0, 1, 0},
+    {SYS_rmdir, "unlink", 0, 1, 0},       {SYS_mkdir, "mkdir", 0, 1, 0},
 #endif
 #ifdef SYS_renameat
     {SYS_renameat, "rename", 1, 1, 0},
 #endif
-    {SYS_renameat2, "rename", 1, 1, 0},
-    {SYS_unlinkat, "unlink", 1, 1, 0},
-    {SYS_mkdirat, "mkdir", 1, 1, 0},
-    {SYS_flock, "flock", 0, 0, 0},
-    {SYS_ftruncate, "truncate", 0, 0, 0},
-    {SYS_fstat, "stat", 0, 0, 0},
+    {SYS_renameat2, "rename", 1, 1, 0},   {SYS_unlinkat, "unlink", 1, 1, 0},
+    {SYS_mkdirat, "mkdir", 1, 1, 0},      {SYS_flock, "flock", 0, 0, 0},
+    {SYS_ftruncate, "truncate", 0, 0, 0}, {SYS_fstat, "stat", 0, 0, 0},
     {SYS_getdents64, "list", 0, 0, 0},
 };
 enum { CALLS = sizeof calls / sizeof *calls };
@@ -88,10 +80,12 @@ enum { CALLS = sizeof calls / sizeof *calls };
 static const struct {
     const char *name;
     int number;
-} errors[] = {{"EIO", EIO},         {"ENOSPC", ENOSPC}, {"EINTR", EINTR},   {"EROFS", EROFS},
-              {"EACCES", EACCES},   {"ENOSYS", ENOSYS}, {"ENOLCK", ENOLCK}, {"EOPNOTSUPP", EOPNOTSUPP},
-              {"EAGAIN", EAGAIN},   {"EMFILE", EMFILE}, {"EDQUOT", EDQUOT}, {"ENOMEM", ENOMEM},
-              {"EXDEV", EXDEV},     {"ESTALE", ESTALE}, {"EINVAL", EINVAL}, {"EPERM", EPERM}};
+} errors[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC},         {"EINTR", EINTR},
+              {"EROFS", EROFS},   {"EACCES", EACCES},         {"ENOSYS", ENOSYS},
+              {"ENOLCK", ENOLCK}, {"EOPNOTSUPP", EOPNOTSUPP}, {"EAGAIN", EAGAIN},
+              {"EMFILE", EMFILE}, {"EDQUOT", EDQUOT},         {"ENOMEM", ENOMEM},
+              {"EXDEV", EXDEV},   {"ESTALE", ESTALE},         {"EINVAL", EINVAL},
+              {"EPERM", EPERM}};
 
 static char wanted[16], what[16], at[256], said[LONGEST], root[256];
 static long first, last, count; /* the calls that fail, and those so far */
@@ -106,8 +100,8 @@ static void say(const char *path) {
     char line[LONGEST + 64];
     if (!*said) return;
     const int length = snprintf(line, sizeof line, "%s %ld %s\n", wanted, count, path);
-    const long file =
-        raw(SYS_openat, (long[]){AT_FDCWD, (long)said, O_WRONLY | O_CREAT | O_APPEND, 0666, 0});
+    const long file = raw(SYS_openat, (long[]){AT_FDCWD, (long)said,
+                                               O_WRONLY | O_CREAT | O_APPEND, 0666, 0});
     raw(SYS_write, (long[]){file, (long)line, length, 0, 0});
     raw(SYS_close, (long[]){file, 0, 0, 0, 0});
 }
@@ -140,7 +134,9 @@ static long make(const Call *x, const long *a, const char *path) {
     if (!strcmp(x->name, "fsync")) return 0;
     memcpy(b, a, sizeof b);
     for (int i = 0; i < 2; i++) {
-        if (!*root || strcmp(x->name, "open") || strncmp(path, there[i], strlen(there[i]))) continue;
+        if (!*root || strcmp(x->name, "open") ||
+            strncmp(path, there[i], strlen(there[i])))
+            continue;
         snprintf(other, sizeof other, "%s%s", root, path);
         b[x->path] = (long)other;
     }
@@ -183,19 +179,25 @@ static void on_call(int signal, siginfo_t *info, void *context) {
 static int install(void) {
     struct sock_filter f[CALLS + 8];
     int n = 0;
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
-    f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MACHINE, 0, CALLS + 1);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                          offsetof(struct seccomp_data, arch));
+    f[n++] =
+        (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MACHINE, 0, CALLS + 1);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                          offsetof(struct seccomp_data, nr));
     for (int i = 0; i < CALLS; i++)
-        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i].number,
+        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+                                              (unsigned)calls[i].number,
                                               (unsigned char)(CALLS - i), 0);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[5]));
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                                          offsetof(struct seccomp_data, args[5]));
     f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MARK, 0, 1);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
     const struct sock_fprog program = {(unsigned short)n, f};
-    const struct sigaction to_handler = {.sa_sigaction = on_call, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    const struct sigaction to_handler = {.sa_sigaction = on_call,
+                                         .sa_flags = SA_SIGINFO | SA_NODEFER};
     if (sigaction(SIGSYS, &to_handler, NULL)) return -1;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return -1;
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
@@ -244,4 +246,6 @@ void *malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
 void *calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
 void *realloc(void *p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
 void *memalign(size_t to, size_t n) { return fails() ? NULL : __libc_memalign(to, n); }
-void *aligned_alloc(size_t to, size_t n) { return fails() ? NULL : __libc_memalign(to, n); }
+void *aligned_alloc(size_t to, size_t n) {
+    return fails() ? NULL : __libc_memalign(to, n);
+}
