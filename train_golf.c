@@ -6798,18 +6798,20 @@ static double log_number(const char *row, int i) {
 
 /* Bytes of a log's header and its rows up to the step from which the run goes on. Their time
  * counts, too. */
-static off_t rows_to_keep(FILE *log, Run *run) {
+static off_t rows_to_keep(FILE *log, const char *path, Run *run) {
     char *row = NULL;
     size_t room = 0;
     off_t end = 0;
-    while (getline(&row, &room, log) > 0) {
+    ssize_t len = getline(&row, &room, log);
+    while (len > 0) {
         const int header = end == 0, kept = atoll(row) > 0 && atoll(row) <= run->steps;
         if (!strchr(row, '\n') || !(header || kept)) break;
         end += (off_t)strlen(row);
-        if (header) continue;
-        run->timed++;
-        run->seconds += 1e-3 * log_number(row, 6);
+        run->timed += !header;
+        run->seconds += 1e-3 * log_number(row, 6); /* 0 in the header */
+        len = getline(&row, &room, log);
     }
+    if (len < 0 && !feof(log)) die("%s: cannot read: %s", path, strerror(errno));
     free(row);
     return end;
 }
@@ -6831,7 +6833,7 @@ static FILE *locked_log(const char *path, const char *folder) {
  * happen to it, unless the header lacks columns that the run has now: then all of it is, as a
  * new file, and returned; the old one stays open for its lock. */
 static FILE *keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
-    const off_t end = run->steps ? rows_to_keep(log, run) : 0;
+    const off_t end = run->steps ? rows_to_keep(log, path, run) : 0;
     char *columns = log_columns(m), *text = xcalloc((size_t)end + 1, 1);
     rewind(log);
     errno = 0;
@@ -6866,7 +6868,8 @@ static FILE *open_log(const Golf *m, Run *run) {
     }
     FILE *log = keep_rows(locked_log(path, c->out), m, path, run);
     if (run->steps) return log;
-    for (int i = 1; i < 4; i++) { /* what an overwritten run left */
+    for (int i = 3; i > 0;
+         i--) { /* what an overwritten run left: no result without its model */
         char file[PATH_ROOM];
         follow_links(path_of(c->out, run_files[i]), file);
         if (remove(file) && errno != ENOENT)

@@ -8,7 +8,7 @@
  *
  * CALL: open read write close fsync rename unlink flock truncate mkdir stat list; alloc: malloc and
  * its like. WHAT: a name or number of errno; short: half of the bytes; kill: SIGKILL before the call,
- * half: after half of the bytes, killed: after the call.
+ * half: after half of the bytes, killed: after the call; hup: SIGHUP, and the call is made.
  *
  * The C library calls its own write() from inside fwrite(), where no other function of that name is
  * asked. So the kernel is: a filter (seccomp) turns these system calls into SIGSYS, whose handler makes
@@ -114,16 +114,23 @@ static long error_wanted(void) {
 
 static int is(const char *word) { return !strcmp(what, word); }
 
+static void link_at(const char *name, char *path) {
+    const ssize_t length = readlink(name, path, LONGEST - 1);
+    path[length < 0 ? 0 : length] = 0;
+}
+
 static void path_of_call(const Call *x, const long *a, char *path) {
     char name[64];
     *path = 0;
     if (x->is_text) {
-        snprintf(path, LONGEST, "%s", (const char *)a[x->path]);
+        const char *text = (const char *)a[x->path];
+        if (*text != '/') link_at("/proc/self/cwd", path);
+        const size_t n = strlen(path);
+        snprintf(path + n, LONGEST - n, "%s%s", n ? "/" : "", text);
         return;
     }
     snprintf(name, sizeof name, "/proc/self/fd/%ld", a[x->path]);
-    const ssize_t length = readlink(name, path, LONGEST - 1);
-    path[length < 0 ? 0 : length] = 0;
+    link_at(name, path);
 }
 
 /* The call, with a path of its own if it opens what INJECT_ROOT has. */
@@ -151,6 +158,8 @@ static long answer(const Call *x, const long *a) {
     if (count < first || count > last) return make(x, a, path);
     say(path);
     if (is("kill")) kill(getpid(), SIGKILL);
+    if (is("hup")) kill(getpid(), SIGHUP);
+    if (is("hup")) return make(x, a, path);
     long b[5], result;
     memcpy(b, a, sizeof b);
     if (x->bytes && (is("short") || is("half"))) b[x->bytes] = (b[x->bytes] + 1) / 2;
