@@ -963,8 +963,9 @@ int prepare_main(int argc, char **argv) {
 static int is_artifact(const char *path) {
     char magic[8] = "";
     FILE *f = fopen(path, "rb");
-    if (!f) return 0; /* whoever opens it next says so */
+    if (!f) die("%s: cannot open: %s; check the path", path, strerror(errno));
     const size_t n = fread(magic, 1, 8, f);
+    if (ferror(f)) die("%s: cannot read: %s", path, strerror(errno));
     fclose(f);
     return n == 8 && !memcmp(magic, GOLF_MAGIC, 8);
 }

@@ -122,14 +122,17 @@ one_of() { # FILE OTHERS...: absent, or the same as one of them
     for other; do cmp -s "$one" "$other" && return 0; done
     return 1
 }
+killed_after_a_step() { # OPTION...: here, with the row of the next step in the log
+    (LD_PRELOAD=$tmp/inject.so INJECT=rename:2:kill INJECT_AT=ckpt.bin $train "$@") > /dev/null 2>&1
+    mv run/* . && rmdir run && rm ckpt.bin.tmp
+}
 references() { # $r/1: stopped after a step, with a row too many in its log; $r/2 finished; $r/other: of another seed
     r=$tmp/refs
     for i in 1 2 other; do mkdir "$r/$i"; done
     (cd "$r/2" && undisturbed $train > /dev/null) || exit 1
     (cd "$r/other" && undisturbed $train --seed=7 > /dev/null) || exit 1
-    (cd "$r/1" && LD_PRELOAD=$tmp/inject.so INJECT=rename:2:kill INJECT_AT=ckpt.bin $train > /dev/null 2>&1)
-    for i in 1 2 other; do mv "$r/$i"/run/* "$r/$i" && rmdir "$r/$i/run"; done
-    rm -f "$r"/*/*.tmp
+    for i in 2 other; do mv "$r/$i"/run/* "$r/$i" && rmdir "$r/$i/run"; done
+    (cd "$r/1" && killed_after_a_step)
     [ -f "$r/1/ckpt.bin" ] && [ ! -f "$r/1/model.golf" ] || exit 1
     column "$r/2/log.tsv" > "$r/rows"
     checkpoint "$r/2/ckpt.bin" > "$r/weights"
@@ -217,9 +220,10 @@ then_watched() {
 }
 columns_faults() {
     section columns
-    had=$r/plain old_model= old_ckpt= hit=$d/x/run/log.tsv
-    mkdir "$r/plain" && (cd "$r/plain" && LD_PRELOAD=$tmp/inject.so INJECT=rename:2:kill INJECT_AT=ckpt.bin $train --watch=0 2>&1) > /dev/null
-    mv "$r"/plain/run/* "$r/plain" && rm -rf "$r/plain/run" "$r/plain/ckpt.bin.tmp"
+    had=$r/plain old_model= old_ckpt=$r/weights_plain hit=$d/x/run/log.tsv
+    mkdir "$r/plain" && cd "$r/plain" && killed_after_a_step --watch=0
+    checkpoint "$r/plain/ckpt.bin" > "$r/weights_plain"
+    cd "$d/x" || exit 1
     sweep write "kill half ENOSPC" train_plain watch_now then_watched
     sweep open "EMFILE kill" train_plain watch_now then_watched
     sweep rename "kill killed EIO" train_plain watch_now then_watched
