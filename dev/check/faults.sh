@@ -86,6 +86,7 @@ ended_well() {
     [ "$what" != EAGAIN ] || file=$(basename "$(dirname "$path")")
     case $what.$status in
     kill.137 | half.137 | killed.137 | hup.129 | *.0) ok && return ;;
+    short.*) bad "what comes in parts was refused: $(cat "$d/said/err")" && return ;;
     esac
     if [ $status != 1 ]; then bad "exit status $status ($(tail -n 1 "$d/said/err"))"
     elif [ "$(grep -c . "$d/said/err")" != 1 ]; then bad "not one line: $(cat "$d/said/err")"
@@ -184,10 +185,15 @@ train_faults() { # a first run
     sweep open "EMFILE EROFS" train_fresh train_now then_resumed
     sweep truncate "EIO kill killed" train_fresh train_now then_resumed
     sweep mkdir "ENOSPC EROFS kill" train_fresh train_now then_resumed
+}
+reads_faults() { # and what it reads
+    section reads
+    had=/nowhere old_model= old_ckpt= hit=$d/x/
     sweep read "EIO short" train_fresh train_now then_resumed
     hit=$tmp/refs/data/
     sweep read "EIO short EINTR hup" train_fresh train_now then_resumed
     sweep open "EMFILE EACCES" train_fresh train_now then_resumed
+    hit=$tmp/refs/data
     sweep list "EIO" train_fresh train_now then_resumed
     step=23
     sweep alloc "ENOMEM" train_fresh train_now then_resumed
@@ -372,7 +378,6 @@ print_faults() {
         sweep read "EIO short EINTR" nothing print_now then_printed
         sweep open "EMFILE" nothing print_now then_printed
         hit=$d/said/out
-        reports_reason=
         sweep write "ENOSPC EIO" nothing print_now then_printed
     done
 }
@@ -560,7 +565,7 @@ END
 
 references
 # Two at a time.
-for s in ${ONLY:-train quota resume columns overwrite links locks export prepare print limit hangup submission}; do
+for s in ${ONLY:-train reads resume overwrite links prepare export print columns quota limit submission locks hangup}; do
     (${s}_faults) 2>> "$tmp/shell" &
     running=$((${running:-0} + 1))
     [ $running -lt 2 ] || { wait; running=0; }

@@ -74,6 +74,9 @@ static const Call calls[] = {
     {SYS_mkdirat, "mkdir", 1, 1, 0},      {SYS_flock, "flock", 0, 0, 0},
     {SYS_ftruncate, "truncate", 0, 0, 0}, {SYS_fstat, "stat", 0, 0, 0},
     {SYS_getdents64, "list", 0, 0, 0},
+#ifdef SYS_newfstatat /* as fstat() makes it: of stat() there is no path here */
+    {SYS_newfstatat, "stat", 0, 0, 0},
+#endif
 };
 enum { CALLS = sizeof calls / sizeof *calls };
 
