@@ -573,6 +573,7 @@ static double memory_there(const char *root) {
     double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (there <= 0) return 0;
     there = fmin(there, group_limit(root, "memory", bytes_of_group));
+    there = fmin(there, (double)(SIZE_MAX / 2)); /* of 32 bits */
     if (getrlimit(RLIMIT_AS, &most) || most.rlim_cur == RLIM_INFINITY) return there;
     return fmin(there, (double)most.rlim_cur);
 }
@@ -3325,12 +3326,16 @@ static void init_masters(Golf *m) {
 static void check_memory(const Golf *m, int train) {
     const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
     const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
-    const double need = each * (double)m->n_params;
     const double there = memory_there("");
+    double params = 0; /* m->n_params may be more than fits into its bits */
+    EACH_TENSOR(t, m) {
+        if (t->n) params += (double)t->stored_copies * t->rows * t->cols;
+    }
+    const double need = each * params;
     if (there > 0 && need > there)
-        die("%zu parameters need %.0f MB, and this machine has, or grants, %.0f; lower --cap or "
+        die("%.0f parameters need %.0f MB, and this machine has, or grants, %.0f; lower --cap or "
             "--width",
-            m->n_params, need / 1e6, there / 1e6);
+            params, need / 1e6, there / 1e6);
 }
 
 void golf_init(Golf *m, const Config *c, int train) {
@@ -3408,8 +3413,18 @@ static void phase_buffers(Golf *m, size_t N) {
     }
 }
 
+/* Products of a number of tokens and a width must fit into size_t, which may have 32 bits. */
+static void check_tokens(const Golf *m, size_t N) {
+    const double widest = fmax(4.0 * m->config.width, hidden_width(&m->config));
+    if ((double)N * widest * sizeof(real) > (double)(SIZE_MAX / 2))
+        die("%zu tokens at a time are more than memory can address; try a smaller --batch, "
+            "--width or --seq",
+            N);
+}
+
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->config;
+    check_tokens(m, N);
     const size_t ones = (size_t)(c->width + hidden_width(c));
     m->N = N;
     phase_buffers(m, N);
