@@ -3329,7 +3329,7 @@ static void check_memory(const Golf *m, int train) {
     const double there = memory_there("");
     double params = 0; /* m->n_params may be more than fits into its bits */
     EACH_TENSOR(t, m) {
-        if (t->n) params += (double)t->stored_copies * t->rows * t->cols;
+        params += (double)t->stored_copies * t->rows * t->stored_cols;
     }
     const double need = each * params;
     if (there > 0 && need > there)

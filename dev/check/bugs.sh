@@ -548,9 +548,6 @@ bug all-shards-open float faults limit "$(in_ open_again)s/MOST_OPEN = 16/MOST_O
 bug closed-shards-read float faults limit "$(in_ read_shard)s/if (x->fd < 0) open_again(x);//"
 bug parts-are-the-end float faults reads "$(in_ read_at)s/if (got <= 0)/if (got < (ssize_t)n)/"
 bug read-errors-end-the-log float faults resume "$(in_ rows_to_keep)s/if (len < 0 .*)/if (0)/"
-bug log-emptied-first float faults columns "$(in_ keep_rows)s/if (end \&\& !as_now)/if (0)/" \
-    "$(in_ keep_rows)s/if (as_now || !end)/if (1)/" "$(in_ keep_rows)s/ftruncate(fileno(log), end)/ftruncate(fileno(log), as_now ? end : 0)/" \
-    "$(in_ keep_rows)s/if (!end) fprintf(log, .*/if (!as_now) fprintf(log, \"%s%s\", columns, end ? strchr(text, 10) : \"\\n\");/"
 bug result-outlives-its-model float faults overwrite "$(in_ open_log)s/int i = 3; i > 0; i--/int i = 1; i < 4; i++/"
 bug quotas-of-the-innermost float faults quota "$(in_ group_limit)s/end = strrchr(path + base, '.'))/end = NULL)/"
 bug quotas-of-version-2 float faults quota "$(in_ has_word)s/return 1/return 0/"

@@ -223,6 +223,11 @@ then_watched() {
 }
 columns_faults() {
     section columns
+    "$GOLF" help > "$d/said/out"
+    if ! grep -q '^ *--watch' "$d/said/out"; then
+        echo "skipped: columns (no system of this program adds some)"
+        return
+    fi
     had=$r/plain old_model= old_ckpt=$r/weights_plain hit=$d/x/run/log.tsv
     mkdir "$r/plain" && cd "$r/plain" && killed_after_a_step --watch=0
     checkpoint "$r/plain/ckpt.bin" > "$r/weights_plain"
