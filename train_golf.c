@@ -134,11 +134,12 @@ static int put_parts(FILE *f, const Part *parts, int n) {
 
 /* file (PATH_ROOM): what path stands for, which need not exist: a link stays, and what it
  * leads to is replaced. */
-enum { PATH_ROOM = 4096 };
+enum { PATH_ROOM = 4096, MOST_LINKS = 40 };
 static void follow_links(const char *path, char *file) {
     char to[PATH_ROOM];
     int room = PATH_ROOM, needed = snprintf(file, PATH_ROOM, "%s", path);
-    for (int links = 0; links < 40 && needed < room; links++) {
+    for (int links = 0; links < MOST_LINKS; links++) {
+        if (needed >= room) break;
         const ssize_t n = readlink(file, to, sizeof to - 1);
         if (n < 0) return; /* no link */
         to[n] = 0;
@@ -542,7 +543,8 @@ static double group_limit(const char *root, const char *kind,
     double least = (double)INFINITY;
     snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     FILE *f = fopen(path, "r");
-    while (f && fgets(line, sizeof line, f)) {
+    if (!f) return least;
+    while (fgets(line, sizeof line, f)) {
         *kinds = 0;
         const int is_2 = sscanf(line, "%*d::%1023[^\n]", inner) == 1;
         if (!is_2 && sscanf(line, "%*d:%255[^:]:%1023[^\n]", kinds, inner) != 2) continue;
@@ -555,7 +557,7 @@ static double group_limit(const char *root, const char *kind,
             least = fmin(least, of(path));
         }
     }
-    if (f) fclose(f);
+    fclose(f);
     return least;
 }
 
