@@ -73,7 +73,7 @@ run() { # DIR PROGRAM PATTERN; output in DIR.log
         return
     fi
     if [ "$2" = faults ]; then
-        GOLF=$1/t ONLY=$3 timeout 300 dev/check/faults.sh > "$1.log" 2>&1
+        GOLF=$1/t ONLY=$3 GOLF_FAIL_FAST=1 timeout 900 dev/check/faults.sh > "$1.log" 2>&1
         return
     fi
     (cd "$1" && GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$3 timeout 100 ./t) > "$1.log" 2>&1
