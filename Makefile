@@ -17,6 +17,7 @@
 # make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
 # make compilers  every compiler of Debian, musl, machines of 32 bits: builds, bits, tests
 # make tsan       threads under ThreadSanitizer   make memcheck   memory under valgrind
+# make faults     full disks, failing reads, kills, at every call: is anything lost? (Linux)
 # make interop    safetensors: the rules of the format, and other programs' readers
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
@@ -196,6 +197,9 @@ submission: train_golf
 interop: train_golf
 	@dev/check/interop.sh
 
+faults: train_golf
+	@CC="$(CC)" dev/check/faults.sh
+
 # Finite differences and the trials of options, the same code thousands of times, take minutes here; the others
 # run it all once.
 asan:
@@ -225,4 +229,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan compilers tsan memcheck format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop faults asan compilers tsan memcheck format info help clean

@@ -140,7 +140,8 @@ enum {
     X(TRAIN | EVAL | RESUME, INT, val_tokens, "0", "0 to 2000000000", "a prefix; 0 = all") \
     X(TRAIN | RESUME, INT, ckpt_every, "100", "0 to 100000000", "steps between; 0 = at the end") \
     X(TRAIN | RESUME, INT, recompute, "0", "0|1", "keep less of the forward pass, do it twice") \
-    X(TRAIN | RESUME, INT, resume, "0", "0|1", "continue the run in --out") \
+    X(TRAIN | RESUME, INT, resume, "0", "0|1", \
+      "continue the run in --out, after SIGINT, SIGTERM, SIGHUP, a kill or a fault") \
     X(TRAIN | EXPORT | RESUME, INT, overwrite, "0", "0|1", "replace the run in --out, the file --to") \
     X(EVAL, INT, stride, "0", "0 to 65536", "> 0: sliding windows that score STRIDE new tokens") \
     X(TRAIN | EVAL | RESUME | QUIET, INT, certify, "0", "0 to 2147483647", \

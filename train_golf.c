@@ -101,20 +101,23 @@ void *xcalloc(size_t n, size_t size) {
 }
 
 /* ---- Files ------------------------------------------------------------------------ */
+/* Why less was read than there is, with errno 0 before: a file may have been cut since its
+ * size was asked. */
+static const char *read_error(void) { return errno ? strerror(errno) : "it ends early"; }
+
 uint8_t *read_file(const char *path, size_t *len) {
     struct stat st;
     FILE *f = fopen(path, "rb");
     if (!f) die("%s: cannot open: %s; check the path", path, strerror(errno));
-    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode))
-        die("%s: expected a regular file", path);
-
+    if (fstat(fileno(f), &st)) die("%s: cannot read: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) die("%s: expected a regular file", path);
     if ((uint64_t)st.st_size > SIZE_MAX / 2)
         die("%s: %lld bytes: more than memory can address", path, (long long)st.st_size);
 
     const size_t size = (size_t)st.st_size;
     uint8_t *data = xcalloc(size, 1);
-    if (fread(data, 1, size, f) != size)
-        die("%s: cannot read: %s", path, strerror(errno));
+    errno = 0;
+    if (fread(data, 1, size, f) != size) die("%s: cannot read: %s", path, read_error());
     fclose(f);
     *len = size;
     return data; /* xcalloc leaves a zero byte behind the last */
@@ -129,12 +132,32 @@ static int put_parts(FILE *f, const Part *parts, int n) {
     return !fflush(f) && !fsync(fileno(f));
 }
 
+/* file (PATH_ROOM): what path stands for, which need not exist: a link stays, and what it
+ * leads to is replaced. */
+enum { PATH_ROOM = 4096, MOST_LINKS = 40 };
+static void follow_links(const char *path, char *file) {
+    char to[PATH_ROOM];
+    int room = PATH_ROOM, needed = snprintf(file, PATH_ROOM, "%s", path);
+    for (int links = 0; links < MOST_LINKS; links++) {
+        if (needed >= room) break;
+        const ssize_t n = readlink(file, to, sizeof to - 1);
+        if (n < 0) return; /* no link */
+        to[n] = 0;
+        char *slash = strrchr(file, '/');
+        char *from = *to == '/' || !slash ? file : slash + 1; /* beside the link */
+        room = PATH_ROOM - (int)(from - file);
+        needed = snprintf(from, (size_t)room, "%s", to);
+    }
+    die("%s: expected links that lead to a file, found too many or too long ones", path);
+}
+
 void write_parts(const char *path, const Part *parts, int n) {
-    char tmp[4200];
+    char file[PATH_ROOM], tmp[PATH_ROOM + 8];
     if (my_rank) return;
-    snprintf(tmp, sizeof tmp, "%s.tmp", path);
+    follow_links(path, file);
+    snprintf(tmp, sizeof tmp, "%s.tmp", file);
     FILE *f = fopen(tmp, "wb");
-    const int ok = f && put_parts(f, parts, n) && !rename(tmp, path);
+    const int ok = f && put_parts(f, parts, n) && !rename(tmp, file);
     const int why = errno;
     if (f) fclose(f);
     if (ok) return;
@@ -468,6 +491,95 @@ static void part_leave(const int *before) {
 #define TIMED(part) \
     __attribute__((cleanup(part_leave), unused)) const int before_##part = \
         part_enter(PART_##part)
+
+/* ---- What a container grants. Linux shows a process all cores and all memory of the
+ * machine; what it may use of them is in the files of its control group and of the groups
+ * around that one. */
+/* The numbers in a small file, at most two; returns how many. */
+static int limits_in(const char *folder, const char *file, double *limit) {
+    char path[PATH_ROOM + 64], text[64] = "";
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "r");
+    if (!f) return 0;
+    const char *line = fgets(text, sizeof text, f);
+    fclose(f);
+    return line ? sscanf(line, "%lf %lf", &limit[0], &limit[1]) : 0; /* none in "max" */
+}
+
+/* Cores, in versions 2 and 1 of control groups; infinity: all of them. */
+static double cores_of_group(const char *folder) {
+    double us[2] = {0}, period[2] = {0};
+    if (limits_in(folder, "cpu.max", us) == 2) {
+        period[0] = us[1];
+    } else {
+        limits_in(folder, "cpu.cfs_quota_us", us); /* -1: none */
+        limits_in(folder, "cpu.cfs_period_us", period);
+    }
+    return us[0] > 0 && period[0] > 0 ? us[0] / period[0] : (double)INFINITY;
+}
+
+static double bytes_of_group(const char *folder) {
+    double v[2];
+    if (limits_in(folder, "memory.max", v)) return *v;
+    if (limits_in(folder, "memory.limit_in_bytes", v)) return *v;
+    return (double)INFINITY;
+}
+
+/* Is the word in a list with commas between? */
+static int has_word(const char *list, const char *word) {
+    const size_t n = strlen(word);
+    for (const char *at = list; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (!strncmp(at, word, n) && (!at[n] || at[n] == ',')) return 1;
+    }
+    return 0;
+}
+
+/* The least limit of a kind ("cpu" or "memory"). Lines of /proc/self/cgroup are
+ * NUMBER:KINDS:PATH, in version 2 without KINDS. root: "", or where tests have these files. */
+static double group_limit(const char *root, const char *kind,
+                          double (*of)(const char *folder)) {
+    char path[PATH_ROOM], line[PATH_ROOM], kinds[256], inner[1024];
+    double least = (double)INFINITY;
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *f = fopen(path, "r");
+    if (!f) return least;
+    while (fgets(line, sizeof line, f)) {
+        *kinds = 0;
+        const int is_2 = sscanf(line, "%*d::%1023[^\n]", inner) == 1;
+        if (!is_2 && sscanf(line, "%*d:%255[^:]:%1023[^\n]", kinds, inner) != 2) continue;
+        if (!is_2 && !has_word(kinds, kind)) continue;
+        const int base = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s", root,
+                                  is_2 ? "" : "/", is_2 ? "" : kind);
+        snprintf(path + base, sizeof path - (size_t)base, "%s", inner);
+        for (char *end = path + strlen(path); end; end = strrchr(path + base, '/')) {
+            *end = 0;
+            least = fmin(least, of(path));
+        }
+    }
+    fclose(f);
+    return least;
+}
+
+/* More threads than cores would wait for each other while none may run. OMP_NUM_THREADS is
+ * the user's own word. */
+static void follow_quota(const char *root) {
+    const double cores = group_limit(root, "cpu", cores_of_group);
+    if (getenv("OMP_NUM_THREADS") || cores >= omp_get_max_threads()) return;
+    omp_set_num_threads(MAX(1, (int)ceil(cores)));
+}
+
+/* Bytes of memory: of the machine, of the control group, of `ulimit -v`; 0 if unknown. */
+static double memory_there(const char *root) {
+    struct rlimit most;
+    double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (there <= 0) return 0;
+    there = fmin(there, (double)SIZE_MAX);
+    there = fmin(there, group_limit(root, "memory", bytes_of_group));
+    there = fmin(there, (double)(SIZE_MAX / 2)); /* of 32 bits */
+    if (getrlimit(RLIMIT_AS, &most) || most.rlim_cur == RLIM_INFINITY) return there;
+    return fmin(there, (double)most.rlim_cur);
+}
 
 /* How many threads are worth it for so many multiply-adds: to start them costs
  * microseconds, like a million of those. */
@@ -3225,10 +3337,10 @@ static void check_memory(const Golf *m, int train) {
     const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
     const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
     const double parameters = parameters_of(m), need = each * parameters;
-    const double pages = (double)sysconf(_SC_PHYS_PAGES);
-    const double there = fmin(pages * (double)sysconf(_SC_PAGESIZE), (double)SIZE_MAX);
+    const double there = memory_there("");
     if (there > 0 && need > there)
-        die("%.0f parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
+        die("%.0f parameters need %.0f MB, and this machine has, or grants, %.0f; lower --cap or "
+            "--width",
             parameters, need / 1e6, there / 1e6);
 }
 
@@ -4572,14 +4684,47 @@ static int shard_prefix(const char *file, const char *split) {
     return !numbered || file[end - 1] == '_' ? end : 0;
 }
 
-/* The shard in file path, whose tokens follow `first` others; it stays open. */
-static Shard open_shard(const char *path, int64_t first) {
-    Shard x = {.first = first};
+/* There may be hundreds of shards, and a system that lets a program open 256 files: the last
+ * few that were read are open. */
+static void open_again(Shard *x) {
+    enum { MOST_OPEN = 16 };
+    static Shard *is_open[MOST_OPEN];
+    static int next;
+    Shard **place = &is_open[next % MOST_OPEN];
+    next++;
+    if (*place) {
+        close((*place)->fd);
+        (*place)->fd = -1;
+    }
+    *place = NULL;
+    x->fd = open(x->path, O_RDONLY);
+    if (x->fd < 0) die("%s: cannot open: %s", x->path, strerror(errno));
+    *place = x;
+}
+
+/* to (n) = the bytes of a shard's file at a position, however many come at a time. Returns 0
+ * when they cannot be read; errno is 0 where the file ends. */
+static int read_at(const Shard *x, uint8_t *to, size_t n, int64_t at) {
+    while (n > 0) {
+        errno = 0;
+        const ssize_t got = pread(x->fd, to, n, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return 0;
+        to += got;
+        at += got;
+        n -= (size_t)got;
+    }
+    return 1;
+}
+
+/* x: the shard in file path, whose tokens follow `first` others. */
+static void open_shard(Shard *x, const char *path, int64_t first) {
     uint8_t head[12] = {0};
-    x.fd = open(path, O_RDONLY);
-    if (x.fd < 0) die("%s: cannot open: %s", path, strerror(errno));
-    const int64_t size = lseek(x.fd, 0, SEEK_END);
-    if (size < 0 || pread(x.fd, head, sizeof head, 0) < 0)
+    x->path = strcpy(xcalloc(strlen(path) + 1, 1), path);
+    x->first = first;
+    open_again(x);
+    const int64_t size = lseek(x->fd, 0, SEEK_END);
+    if (size < 0 || (!read_at(x, head, sizeof head, 0) && errno))
         die("%s: cannot read: %s", path, strerror(errno));
 
     if (get_u(head, 4) == LLAMA3_MAGIC)
@@ -4587,14 +4732,12 @@ static Shard open_shard(const char *path, int64_t first) {
             "bits (magic %d, version %d, as llm.c writes for Llama 3); make it again with "
             "a tokenizer of at most 65,536 pieces",
             path, SHARD_MAGIC, LLAMA3_MAGIC, (int)get_u(head + 4, 4));
-    x.path = strcpy(xcalloc(strlen(path) + 1, 1), path);
-    x.tokens = (int64_t)get_u(head + 8, 4);
-    const int64_t expected = SHARD_HEADER + 2 * x.tokens;
+    x->tokens = (int64_t)get_u(head + 8, 4);
+    const int64_t expected = SHARD_HEADER + 2 * x->tokens;
     if (get_u(head, 4) != SHARD_MAGIC || get_u(head + 4, 4) != 1 || size != expected)
         die("%s: expected a token shard (magic %d, version 1) of %lld bytes, found %lld; "
             "make it again: data/get.sh",
             path, SHARD_MAGIC, (long long)expected, (long long)size);
-    return x;
 }
 
 /* The files of a split, none of them if there are none. */
@@ -4617,7 +4760,7 @@ static Shards *open_split_files(const char *dir, const char *split, int vocab) {
             die("%s: expected the shards of one text, found %s and %s; keep them in "
                 "folders of their own",
                 dir, first, name);
-        s->shard[s->count] = open_shard(path_of(dir, name), s->tokens);
+        open_shard(&s->shard[s->count], path_of(dir, name), s->tokens);
         s->tokens += s->shard[s->count].tokens;
         s->count++;
     }
@@ -4646,10 +4789,12 @@ Shards *shards_open(const char *dir, const char *split, int vocab) {
 }
 
 /* out (n) = tokens [at, at + n) of a shard, 16 bits each in the file. */
-static void read_shard(const Shard *x, int64_t at, int n, int vocab, int *out) {
+static void read_shard(Shard *x, int64_t at, int n, int vocab, int *out) {
     uint8_t *raw = (uint8_t *)(out + n) - 2 * n; /* upper half of out: read in place */
-    if (pread(x->fd, raw, 2 * (size_t)n, SHARD_HEADER + 2 * at) != 2 * (ssize_t)n)
-        die("%s: cannot read %d tokens at %lld", x->path, n, (long long)at);
+    if (x->fd < 0) open_again(x);
+    if (!read_at(x, raw, 2 * (size_t)n, SHARD_HEADER + 2 * at))
+        die("%s: cannot read %d tokens at %lld: %s", x->path, n, (long long)at,
+            read_error());
     for (int k = 0; k < n; k++) {
         out[k] = (int)get_u(raw + 2 * k, 2);
         if (out[k] >= vocab)
@@ -4664,7 +4809,7 @@ void shards_read(const Shards *s, int64_t pos, int count, int *out) {
         die("%s: expected positions within %lld tokens, found %lld + %d",
             s->shard[0].path, (long long)s->tokens, (long long)pos, count);
 
-    const Shard *x = s->shard;
+    Shard *x = s->shard;
     while (count > 0) {
         const int64_t at = pos - x->first, left = x->tokens - at;
         if (left > 0) {
@@ -6700,56 +6845,84 @@ static double log_number(const char *row, int i) {
 
 /* Bytes of a log's header and its rows up to the step from which the run goes on. Their time
  * counts, too. */
-static off_t rows_to_keep(FILE *log, Run *run) {
+static off_t rows_to_keep(FILE *log, const char *path, Run *run) {
     char *row = NULL;
     size_t room = 0;
     off_t end = 0;
     rewind(log); /* "a+" starts to read at the end on macOS */
-    while (getline(&row, &room, log) > 0) {
+    ssize_t len = getline(&row, &room, log);
+    while (len > 0) {
         const int header = end == 0, kept = atoll(row) > 0 && atoll(row) <= run->steps;
         if (!strchr(row, '\n') || !(header || kept)) break;
         end += (off_t)strlen(row);
-        if (header) continue;
-        run->timed++;
-        run->seconds += 1e-3 * log_number(row, 6);
+        run->timed += !header;
+        run->seconds += 1e-3 * log_number(row, 6); /* 0 in the header */
+        len = getline(&row, &room, log);
     }
+    if (len < 0 && !feof(log)) die("%s: cannot read: %s", path, strerror(errno));
     free(row);
     return end;
 }
 
+/* The log, locked while it is open. Some network folders know no locks: that is no other run. */
+static FILE *locked_log(const char *path, const char *folder) {
+    FILE *log = fopen(path, "a+");
+    if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+    if (!flock(fileno(log), LOCK_EX | LOCK_NB)) return log;
+    if (errno == EWOULDBLOCK)
+        die("%s: another run is writing into this folder; choose another --out", folder);
+    fprintf(stderr,
+            "note: %s cannot be locked (%s): nothing keeps another run out of %s\n", path,
+            strerror(errno), folder);
+    return log;
+}
+
 /* Cuts off what stands behind that step. What stays is not written again, so that nothing can
- * happen to it, unless the header lacks columns that the run has now. */
-static void keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
-    const off_t end = run->steps ? rows_to_keep(log, run) : 0;
+ * happen to it, unless the header lacks columns that the run has now: then all of it is, as a
+ * new file, and returned; the old one stays open for its lock. */
+static FILE *keep_rows(FILE *log, const Golf *m, const char *path, Run *run) {
+    const off_t end = run->steps ? rows_to_keep(log, path, run) : 0;
     char *columns = log_columns(m), *text = xcalloc((size_t)end + 1, 1);
     rewind(log);
+    errno = 0;
     if (fread(text, 1, (size_t)end, log) < (size_t)end)
-        die("%s: cannot read: %s", path, strerror(errno));
+        die("%s: cannot read: %s", path, read_error());
     const int as_now = end && !strncmp(text, columns, strlen(columns));
-    if (ftruncate(fileno(log), as_now ? end : 0) || fseek(log, 0, SEEK_END))
-        die("%s: cannot write: %s; choose another --out", path, strerror(errno));
-    const char *rows = end ? strchr(text, '\n') + 1 : "";
-    if (!as_now) fprintf(log, "%s\n%s", columns, rows);
-    if (ferror(log) || fflush(log))
-        die("%s: cannot write: %s; make room or choose another --out", path,
-            strerror(errno));
+    if (end && !as_now) {
+        const char *rows = strchr(text, '\n');
+        write_parts(path, (Part[]){{columns, strlen(columns)}, {rows, strlen(rows)}}, 2);
+        log = locked_log(path, m->config.out);
+    }
+    if (as_now || !end) {
+        if (ftruncate(fileno(log), end) || fseek(log, 0, SEEK_END))
+            die("%s: cannot write: %s; choose another --out", path, strerror(errno));
+        if (!end) fprintf(log, "%s\n", columns);
+        if (ferror(log) || fflush(log))
+            die("%s: cannot write: %s; make room or choose another --out", path,
+                strerror(errno));
+    }
     free(columns);
     free(text);
+    return log;
 }
 
 static FILE *open_log(const Golf *m, Run *run) {
     const Config *c = &m->config;
     const char *path = path_of(c->out, "log.tsv");
-    if (my_rank) return fopen("/dev/null", "w");
-    FILE *log = fopen(path, "a+");
-    if (!log) die("%s: cannot write: %s; choose another --out", path, strerror(errno));
-    if (flock(fileno(log), LOCK_EX | LOCK_NB))
-        die("%s: another run is writing into this folder; choose another --out", c->out);
-    keep_rows(log, m, path, run);
+    if (my_rank) {
+        FILE *none = fopen("/dev/null", "w");
+        if (!none) die("/dev/null: cannot write: %s", strerror(errno));
+        return none;
+    }
+    FILE *log = keep_rows(locked_log(path, c->out), m, path, run);
     if (run->steps) return log;
-    for (int i = 1; i < 4; i++) /* what an overwritten run left */
-        if (remove(path_of(c->out, run_files[i])) && errno != ENOENT)
+    /* What an overwritten run left. The last first: no result without its model. */
+    for (int i = 3; i > 0; i--) {
+        char file[PATH_ROOM];
+        follow_links(path_of(c->out, run_files[i]), file);
+        if (remove(file) && errno != ENOENT)
             die("%s: cannot remove %s: %s", c->out, run_files[i], strerror(errno));
+    }
     return log;
 }
 
@@ -6785,6 +6958,14 @@ static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, in
 
 static volatile sig_atomic_t stop_signal;
 static void on_signal(int sig) { stop_signal = sig; }
+
+/* What ends a run: Ctrl-C, a queue's or the system's wish, the end of a terminal unless nohup
+ * bears it. */
+static void catch_signals(void (*handler)(int)) {
+    signal(SIGINT, handler);
+    signal(SIGTERM, handler);
+    if (signal(SIGHUP, handler) == SIG_IGN) signal(SIGHUP, SIG_IGN);
+}
 
 /* What a step did. */
 typedef struct {
@@ -6824,8 +7005,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     const int first = run->steps;
     const double started = now();
     int stop = 0;
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    catch_signals(on_signal);
     while (run->steps < c->steps && !stop) {
         const double t0 = now(), peak = c->optimizer == OPT_MUON ? c->lr_muon : c->lr;
         StepReport r = {.rate = peak * lr_factor(c, run->steps)};
@@ -6847,8 +7027,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
         }
     }
-    signal(SIGINT, SIG_DFL); /* scoring may be cut short */
-    signal(SIGTERM, SIG_DFL);
+    catch_signals(SIG_DFL); /* scoring may be cut short */
     run->seconds += now() - started;
     run->timed += run->steps - first;
     if (run->seconds > 0)
@@ -7358,6 +7537,7 @@ static int usage(void) {
 }
 
 int main(int argc, char **argv) {
+    follow_quota("");
     bound_spinning(argv);
     check_rounding();
     if (argc < 2) return usage();
@@ -7387,6 +7567,8 @@ int main(int argc, char **argv) {
             "bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
-    return run(file, rest, options_from);
+    const int status = run(file, rest, options_from);
+    end_output(); /* what these print is what they are for */
+    return status;
 }
 #endif

@@ -963,8 +963,9 @@ int prepare_main(int argc, char **argv) {
 static int is_artifact(const char *path) {
     char magic[8] = "";
     FILE *f = fopen(path, "rb");
-    if (!f) return 0; /* whoever opens it next says so */
+    if (!f) die("%s: cannot open: %s; check the path", path, strerror(errno));
     const size_t n = fread(magic, 1, 8, f);
+    if (ferror(f)) die("%s: cannot read: %s", path, strerror(errno));
     fclose(f);
     return n == 8 && !memcmp(magic, GOLF_MAGIC, 8);
 }
@@ -1000,10 +1001,9 @@ static ByteList read_input(void) {
     return input;
 }
 
-static int end_output(void) {
+static void end_output(void) {
     if (fflush(stdout) || ferror(stdout))
         die("standard output: cannot write: %s", strerror(errno));
-    return 0;
 }
 
 static void print_ids(const Tokenizer *t, const char *text, size_t len) {
@@ -1063,12 +1063,12 @@ int encode_main(const char *path, int argc, char **argv) {
     Config how;
     const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
     each_text(t, &how, print_ids, "");
-    return end_output();
+    return 0;
 }
 
 int decode_main(const char *path, int argc, char **argv) {
     Config how;
     const Tokenizer *t = text_tokenizer(path, &how, argc, argv);
     each_text(t, &how, print_text, "\n");
-    return end_output();
+    return 0;
 }

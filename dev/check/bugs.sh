@@ -7,7 +7,8 @@
 #
 #     bug NAME double|float PROGRAM PATTERN SED...    here: PROGRAM is golf, kernels, tokenizer, input, files, fit, options,
 #                                                     commands, certify, or mpi: mpi.sh on train_golf_mpi (left out
-#                                                     where mpicc or ./train_golf is not)
+#                                                     where mpicc or ./train_golf is not), or faults: the sections
+#                                                     PATTERN of faults.sh on train_golf (left out where it can do none)
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
@@ -57,6 +58,11 @@ build() { # DIR PROGRAM double|float
         (cd "$1" && OMPI_CC=$CC MPICH_CC=$CC mpicc $FLAGS -O1 -w -DGOLF_MPI -o t train_golf.c -lm) > "$1.log" 2>&1
         return
     fi
+    if [ "$2" = faults ]; then
+        # shellcheck disable=SC2086
+        (cd "$1" && $CC $FLAGS -O1 -w -o t train_golf.c -lm) > "$1.log" 2>&1
+        return
+    fi
     [ "$3" = double ] && define=-DGOLF_DOUBLE optimize=-O1 # gcc 12 fails at -O0 with vectors of doubles
     # shellcheck disable=SC2086
     (cd "$1" && $CC $FLAGS $optimize -w $define -o t "$source" -lm) > "$1.log" 2>&1
@@ -64,6 +70,10 @@ build() { # DIR PROGRAM double|float
 run() { # DIR PROGRAM PATTERN; output in DIR.log
     if [ "$2" = mpi ]; then
         GOLF=./train_golf GOLF_MPI=$1/t GOLF_FAIL_FAST=1 timeout 200 dev/check/mpi.sh "$3" > "$1.log" 2>&1
+        return
+    fi
+    if [ "$2" = faults ]; then
+        GOLF=$1/t ONLY=$3 GOLF_FAIL_FAST=1 timeout 900 dev/check/faults.sh > "$1.log" 2>&1
         return
     fi
     (cd "$1" && GOLF_FAIL_FAST=1 GOLF_TEST_ONLY=$3 timeout 100 ./t) > "$1.log" 2>&1
@@ -74,7 +84,7 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
     shift 5
     only_match=
     [ $PART = ci ] && [ $((planted % 8)) != 0 ] && only_match=yes
-    [ $PART.$program = ci.mpi ] && only_match=yes # needs ./train_golf
+    case $PART.$program in ci.mpi | ci.faults) only_match=yes ;; esac # these need ./train_golf, or long
     if [ "$only_match" ]; then copy_sources "$dir" "$system"
     else copy "$dir" "$system"
     fi
@@ -109,6 +119,8 @@ verdict_of_none() { # double|float PROGRAM SYSTEM: the untouched source
 
 mpi=
 command -v mpicc > /dev/null && command -v mpirun > /dev/null && [ -x ./train_golf ] && mpi=yes
+faults=
+[ -x ./train_golf ] && ONLY=locks dev/check/faults.sh 2>&1 | grep -q ' passed, ' && faults=yes
 running=0 planted=0
 start() { # NAME VERDICT-FUNCTION ARGUMENTS...
     case $1 in *$BUGS*) ;; *) return ;; esac
@@ -130,7 +142,11 @@ bug() { # of the core: NAME double|float PROGRAM PATTERN SED...
     shift 4
     case $PART.$program in ci.options | systems.*) return ;; esac
     [ "$program" != mpi ] || [ "$mpi" ] || [ $PART = ci ] || return
-    [ $PART.$program = ci.mpi ] || untouched "$numbers" "$program" ""
+    [ "$program" != faults ] || [ "$faults" ] || [ $PART = ci ] || return
+    case $PART.$program in
+    ci.mpi | ci.faults) ;;
+    *) untouched "$numbers" "$program" "" ;;
+    esac
     start "$name" verdict_of_bug "$name" "$numbers" "$program" "$pattern" "" "$@"
 }
 
@@ -519,6 +535,32 @@ bug log-loses-a-row float commands training "$(in_ rows_to_keep)s/atoll(row) <= 
 bug log-read-from-where-it-stands float commands training "$(in_ rows_to_keep)s/rewind(log);//"
 bug minutes-ignored float commands training "$(in_ fit_minutes)s/if (fit < c.steps)/if (0)/"
 bug info-forgets-the-header float commands output "$(in_ info_main)s/l.header, l.total/l.header * 0, l.total/"
+
+# faults from outside
+bug written-in-place float faults "train overwrite" "$(in_ write_parts)s/\"%s.tmp\", file/\"%s\", file/"
+bug full-disk-unnoticed float faults train "$(in_ put_parts)s/!fflush(f) \&\&/(fflush(f), 1) \&\&/"
+bug never-synced float faults train "$(in_ put_parts)s/ \&\& !fsync(fileno(f))//"
+bug rename-unchecked float faults train "$(in_ write_parts)s/!rename(tmp, file)/(rename(tmp, file), 1)/"
+bug tmp-left-behind float faults train "$(in_ write_parts)s/if (f) remove(tmp);//; $(in_ write_parts)s/\"%s.tmp\", file/\"%s.%d\", file, (int)getpid()/"
+bug links-replaced float faults links "$(in_ follow_links)s/if (n < 0) return;.*/return;/"
+bug links-removed float faults links "$(in_ open_log)s/follow_links(path_of(c->out, run_files\[i\]), file);/strcpy(file, path_of(c->out, run_files[i]));/"
+bug links-from-elsewhere float faults links "$(in_ follow_links)s/file : slash + 1/file : file/"
+bug no-lock-is-a-run float faults locks "$(in_ locked_log)s/if (errno == EWOULDBLOCK)/if (1)/"
+bug a-run-is-no-lock float faults locks "$(in_ locked_log)s/if (errno == EWOULDBLOCK)/if (0)/"
+bug all-shards-open float faults limit "$(in_ open_again)s/MOST_OPEN = 16/MOST_OPEN = 1600/"
+bug closed-shards-read float faults limit "$(in_ read_shard)s/if (x->fd < 0) open_again(x);//"
+bug parts-are-the-end float faults reads "$(in_ read_at)s/if (got <= 0)/if (got < (ssize_t)n)/"
+bug read-errors-end-the-log float faults resume "$(in_ rows_to_keep)s/if (len < 0 .*)/if (0)/"
+bug result-outlives-its-model float faults overwrite "$(in_ open_log)s/int i = 3; i > 0; i--/int i = 1; i < 4; i++/"
+bug quotas-of-the-innermost float faults quota "$(in_ group_limit)s/end = strrchr(path + base, '.'))/end = NULL)/"
+bug quotas-of-version-2 float faults quota "$(in_ has_word)s/return 1/return 0/"
+bug quotas-rounded-down float faults quota "$(in_ follow_quota)s/(int)ceil(cores)/(int)cores/"
+bug quotas-over-the-user float faults quota "$(in_ follow_quota)s/getenv(.OMP_NUM_THREADS.) || //"
+bug memory-of-the-machine float faults quota "$(in_ memory_there)s/there = fmin(there, group_limit.*//"
+bug hangup-unheard float faults hangup "$(in_ catch_signals)s/if (signal(SIGHUP.*//"
+bug nohup-unheard float faults hangup "$(in_ catch_signals)s/if (signal(SIGHUP, handler) == SIG_IGN) .*/signal(SIGHUP, handler);/"
+bug output-is-lost float faults print "$(in_ main)s/^ *end_output();.*//"
+bug unread-is-no-model float faults print "$(in_ is_artifact)s/if (ferror(f)).*//"
 
 # systems: their own rows
 bug() { # NAME double|float PATTERN SED...
