@@ -3208,17 +3208,30 @@ static void init_masters(Golf *m) {
     }
 }
 
-/* Dies when the parameters alone need more than the machine has: Linux promises any amount
- * and kills who uses it. A parameter is 5 numbers and 3 bytes in training, and a number more
- * for each halving of the groups; else 1 and 1. */
-static void check_memory(const Golf *m, int train) {
-    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
-    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
-    const double need = each * (double)m->n_params;
+/* Dies when what is asked for needs more bytes than the machine has: Linux promises any
+ * amount and kills who uses it. */
+static void demand_memory(double need, const char *what, const char *instead) {
     const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (there > 0 && need > there)
-        die("%zu parameters need %.0f MB, and this machine has %.0f; lower --cap or --width",
-            m->n_params, need / 1e6, there / 1e6);
+        die("%s need %.0f MB, and this machine has %.0f; %s", what, need / 1e6,
+            there / 1e6, instead);
+}
+
+/* Bytes of a model without buffers. A parameter is 5 numbers and 3 bytes in training, and a
+ * number more for each halving of the groups; else 1 and 1. */
+static double model_memory(const Golf *m, int train) {
+    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
+    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
+    const double vectors = (1.0 + train) * m->phases * (double)m->n_interface;
+    return each * (double)m->n_params +
+           (vectors + (double)m->n_scales) * (double)sizeof(real) +
+           3.0 * N_TENSORS * m->copies * (double)sizeof(Packed);
+}
+
+static void check_memory(const Golf *m, int train) {
+    char what[64];
+    snprintf(what, sizeof what, "%zu parameters", m->n_params);
+    demand_memory(model_memory(m, train), what, "lower --cap or --width");
 }
 
 void golf_init(Golf *m, const Config *c, int train) {
@@ -3296,9 +3309,21 @@ static void phase_buffers(Golf *m, size_t N) {
     }
 }
 
+/* Bytes of the buffers for N tokens: the larger part of them. */
+static double buffer_memory(const Golf *m, size_t N) {
+    const Config *c = &m->config;
+    const int kept = m->train && !c->recompute ? m->phases : 1;
+#define COUNT_REALS(name, n) +(double)(n)
+    const double phase = 0 PHASE_REALS(COUNT_REALS);
+    const double logits = (double)MIN(N, HEAD) * c->vocab;
+    return (double)sizeof(real) *
+           ((double)N * phase * kept + logits + (double)c->seq * head_dim(c));
+}
+
 void golf_buffers(Golf *m, size_t N) {
     const Config *c = &m->config;
     const size_t ones = (size_t)(c->width + hidden_width(c));
+    demand_memory(buffer_memory(m, N), "activations", "lower --batch, --seq or --width");
     m->N = N;
     phase_buffers(m, N);
     FORWARD_REALS(MODEL_REAL)
@@ -3335,6 +3360,8 @@ void golf_buffers(Golf *m, size_t N) {
 void golf_cache(Golf *m) {
     const Config *c = &m->config;
     const size_t row = (size_t)(kv_heads(c) * head_dim(c));
+    demand_memory(2.0 * m->phases * c->seq * (double)(row * sizeof(real)),
+                  "keys and values of --seq tokens", "the model is too large to sample");
     m->kcache = owned_reals(m, (size_t)(m->phases * c->seq) * row);
     m->vcache = owned_reals(m, (size_t)(m->phases * c->seq) * row);
 }
@@ -5545,6 +5572,28 @@ static void load_tensor(const Golf *m, Tensor *t, const char *path, const uint8_
     if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
 }
 
+/* A trained model needs some 20 bytes of memory for each of its file, but a code that is
+ * always the same costs next to nothing in a file, and what is not stored nothing at all: a
+ * file could claim any amount. Dies if it does. */
+static void check_claim(const Golf *m, const char *path, size_t bytes) {
+    enum { ALWAYS = 64 << 20, FOR_A_BYTE = 4096 };
+    const double claim = model_memory(m, 0), most = ALWAYS + FOR_A_BYTE * (double)bytes;
+    if (claim > most)
+        die("%s: expected a model of at most %.0f MB of memory in a file of %zu bytes, it "
+            "claims %.0f: the file is damaged",
+            path, most / 1e6, bytes, claim / 1e6);
+}
+
+/* A scale and a code that are numbers can have a product that is none. */
+static void check_weights(const Golf *m, const char *path) {
+    EACH_TENSOR(t, m) {
+        for (size_t i = t->at; i < t->at + t->n; i++)
+            if (!isfinite(m->eff[i]))
+                die("%s: tensor %s holds an impossible scale: a weight is %g", path,
+                    t->name, (double)m->eff[i]);
+    }
+}
+
 /* A model for evaluation, from the file alone. Checks everything before it allocates. */
 uint32_t golf_load(Golf *m, const char *path) {
     Artifact a = artifact_open(path);
@@ -5560,6 +5609,7 @@ uint32_t golf_load(Golf *m, const char *path) {
     if (need != a.size || a.size > artifact_bytes(&c))
         die("%s: its tensors need %zu bytes, at most %zu, the file has %zu", path, need,
             artifact_bytes(&c), a.size);
+    check_claim(m, path, a.size);
     golf_init(m, &c, 0);
     EACH_TENSOR(t, m) {
         if (!is_stored(t)) continue;
@@ -5568,6 +5618,7 @@ uint32_t golf_load(Golf *m, const char *path) {
         a.row += 8;
     }
     golf_use(m);
+    check_weights(m, path);
     free(a.file);
     return (uint32_t)a.crc;
 }
@@ -5652,6 +5703,9 @@ static Checkpoint ckpt_open(const char *path) {
     k.tokenizer_crc = version > 1 ? (uint32_t)get_u(file + 44, 4) : 0;
     k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
     config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
+    if (k.step > (size_t)k.config.steps)
+        die("%s: expected a step of 0 to %d, found %zu: the file is damaged", path,
+            k.config.steps, k.step);
     k.numbers = file + fixed + len;
     turn_reals(k.numbers, 3 * k.count);
     return k;
