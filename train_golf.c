@@ -4907,9 +4907,13 @@ static const char *system_name(const char *file, char name[64]) {
     return name;
 }
 
-static int of_system(const Option *o) {
-    char name[64];
-    return *system_name(o->file, name) != 0;
+static int of_system(const Option *o) { return strstr(o->file, "systems/") != NULL; }
+
+/* Is it one of dev/systems/NAME.h? */
+static int is_of_system(const Option *o, const char *name) {
+    const char *slash = strrchr(o->file, '/');
+    const size_t len = strlen(name);
+    return of_system(o) && !strncmp(slash + 1, name, len) && !strcmp(slash + 1 + len, ".h");
 }
 
 /* A range is items with | between them: the one behind r's first. */
@@ -5170,13 +5174,10 @@ static void check_pair(const System *a, const System *b, const Config *c) {
 }
 
 static void check_systems(const Config *c) {
-    char name[64];
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & (EVAL | FIXED) ||
-                strcmp(system_name(o->file, name), (*s)->name))
-                continue;
+            if (on || o->mask & (EVAL | FIXED) || !is_of_system(o, (*s)->name)) continue;
             if (!strcmp(o->name, (*s)->needs)) continue; /* itself says off */
             option_needs(c, o->name, 0, (*s)->needs);
         }
@@ -5669,6 +5670,17 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     turn_numbers(m);
 }
 
+/* --fit=coded moves the embedding's step while its codes fit a byte. */
+static void check_grid(const Config *c, const char *path) {
+    Tensor t = {.copy_n = 1, .stored_cols = 1};
+    if (c->embed_bits > 8) return;
+    store_embedding(c, &t);
+    if (t.bits > 8)
+        die("%s: expected an embedding of at most 8 bits, found %d (embed_bits=%d, "
+            "embed_grid=%d): the file is damaged",
+            path, t.bits, c->embed_bits, c->embed_grid);
+}
+
 typedef struct {
     uint8_t *file, *numbers; /* numbers: masters, first moments, second moments */
     Config config;
@@ -5706,6 +5718,7 @@ static Checkpoint ckpt_open(const char *path) {
     if (k.step > (size_t)k.config.steps)
         die("%s: expected a step of 0 to %d, found %zu: the file is damaged", path,
             k.config.steps, k.step);
+    check_grid(&k.config, path);
     k.numbers = file + fixed + len;
     turn_reals(k.numbers, 3 * k.count);
     return k;

@@ -85,7 +85,23 @@ static FILE *fuzz_fopen(const char *path, const char *mode) {
     return f;
 }
 
+/* A stream into memory, which is there once it is closed. */
+static FILE *memory_stream;
+static char **memory_text;
+
+static FILE *fuzz_open_memstream(char **text, size_t *n) {
+    memory_text = text;
+    memory_stream = open_memstream(text, n);
+    return memory_stream;
+}
+
 static int fuzz_fclose(FILE *f) {
+    if (f == memory_stream) {
+        const int status = fclose(f);
+        memory_stream = NULL;
+        keep(*memory_text);
+        return status;
+    }
     for (int i = 0; i < n_files; i++) {
         if (kept_file[i] != f) continue;
         n_files--;
@@ -146,11 +162,23 @@ _Noreturn static void fault(const char *fmt, ...) {
         if (!(ok)) fault(__VA_ARGS__); \
     } while (0)
 
+/* What is made before the first input is there till the end. */
+#if defined __has_feature
+#if __has_feature(address_sanitizer)
+#include <sanitizer/lsan_interface.h>
+#define LEAKS(what) __lsan_##what()
+#endif
+#endif
+#ifndef LEAKS
+#define LEAKS(what)
+#endif
+
 #define aligned_alloc(align, n) fuzz_aligned_alloc(align, n)
 #define realloc(p, n) fuzz_realloc(p, n)
 #define free(p) fuzz_free(p)
 #define fopen(path, mode) fuzz_fopen(path, mode)
 #define fclose(f) fuzz_fclose(f)
+#define open_memstream(text, n) fuzz_open_memstream(text, n)
 #define scandir(dir, names, which, order) fuzz_scandir(dir, names, which, order)
 #define fsync(fd) no_fsync(fd)
 #define exit(status) fuzz_exit(status)
@@ -1628,6 +1656,7 @@ static void choose_target(void) {
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     fuzz_said = fmemopen(fuzz_text, sizeof fuzz_text / 2, "w");
     choose_target();
+    LEAKS(disable);
     start_tests();
     make_tokenizers();
     mkdir(IN("shards"), 0777);
@@ -1639,6 +1668,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
         remove_tree(tmp);
         _exit(0);
     }
+    LEAKS(enable);
     if (!freopen("/dev/null", "w", stdout)) _exit(2);
     return 0;
 }
