@@ -16,6 +16,8 @@
 # make plot RUN=runs/mine     its curves, with gnuplot; RUN="a b c": several beside each other
 # make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
 # make interop    safetensors: the rules of the format, and other programs' readers
+# make fuzz SECONDS=60        libFuzzer against all that reads files: so long for each target; RUNS=1000000 instead
+# make fuzz-coverage          the lines of the parsers that its corpus reaches
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
 #
@@ -201,7 +203,14 @@ asan:
 	  TEST_PROGRAMS='$(filter-out %_double %/options_float,$(TEST_PROGRAMS))'
 	@rm -rf build
 
-C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+# clang alone, whatever CC is.
+fuzz:
+	@EACH="$(or $(SECONDS),60)" RUNS="$(RUNS)" TARGETS="$(TARGETS)" dev/fuzz/run.sh
+
+fuzz-coverage:
+	@TARGETS="$(TARGETS)" dev/fuzz/run.sh coverage
+
+C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) dev/fuzz/fuzz.c $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 
@@ -217,4 +226,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop asan fuzz fuzz-coverage format info help clean
