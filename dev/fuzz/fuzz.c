@@ -253,7 +253,12 @@ static void odd_value(const Option *o, char *out) {
     else if (kind < 14) snprintf(out, 64, "%zu", 8 * roll(6));
     else if (kind < 15) snprintf(out, 64, "%g", 1.5 / (double)(1 + roll(1000)));
     else snprintf(out, 64, "%lld", (long long)odd_number());
-    if (o->type == TYPE_STR && roll(2)) snprintf(out, 64, "wup:%zu,embed", roll(9));
+    if (o->type != TYPE_STR) return;
+    if (!strcmp(o->name, "protect"))
+        snprintf(out, 64, "w%s:%zu:%zu%%", roll(2) ? "up" : "o", roll(10), roll(110));
+    if (!strcmp(o->name, "cluster"))
+        snprintf(out, 64, "%zu,%zu,%s", roll(5), roll(20), roll(2) ? "each" : "shared");
+    if (!strcmp(o->name, "unshare")) snprintf(out, 64, "wo,%s", roll(2) ? "wup" : "wqkv");
 }
 
 static const Option *odd_option(int mask) {
@@ -295,12 +300,19 @@ static const char *const arms[] = {
     "vocab=1040 wq=int4 embed_bits=4 gain=none mix=none gate=none extra_norm=none",
 #ifndef GOLF_CORE
     "wq=binary mix=none gain=none gate=none",
-    "wq=quest",
-    "lora=2 repeat=2",
-    "wq=int4 cluster=2 cluster_bits=4",
-    "protect=wup:2",
-    "embed_rank=4",
-    "experts=2",
+    "wq=quest mix=none gain=none gate=none",
+    "wq=quest wbits=1.585 aq=quest",
+    "lora=2 repeat=2 mix=none",
+    "cluster=2,5,shared mix=none gain=none",
+    "cluster=4,16,each unique=2",
+    "protect=wup:5:30%,wo:16 mix=none",
+    "protect=wdown:6:60% act=swiglu",
+    "embed_rank=4 gate=none",
+    "experts=2 topk=1 expert_size=8",
+    "attn_experts=2 attn_topk=1",
+    "ffn_hi=8 hi_experts=2 repeat=2",
+    "ffn=fips fips_rank=8",
+    "unshare=wo repeat=2 unet=1",
 #endif
 };
 
@@ -316,7 +328,7 @@ static void make_model(void *arg) {
     Golf m;
     model_check(&x->config);
     golf_layout(&m, &x->config);
-    if (m.n_params > 3000 || m.phases > 8) die("too large");
+    if (m.n_params > 12000 || m.phases > 8) die("too large");
     golf_init(&m, &x->config, 1);
     if (x->checkpoint) ckpt_save(&m, x->path, x->config.steps / 2);
     else golf_save(&m, x->path, 1);
@@ -428,6 +440,20 @@ typedef struct {
     Config config;
 } Repacked;
 
+/* The packed form of codes and scales at random. */
+static void pack_new(const Golf *m, const Tensor *t, uint8_t *p) {
+    const Tensor *owner = t->shares ? m->tensor + t->shares - 1 : t;
+    int8_t *code = xcalloc(t->copy_n, 1);
+    uint8_t *mask = xcalloc(t->copy_n, 1);
+    real *w = xcalloc(t->copy_n, sizeof(real));
+    real *scale = xcalloc(owner->copy_scales, sizeof(real));
+    for (int j = 0; j < t->stored_copies; j++) {
+        for (size_t i = 0; i < t->copy_n; i++) w[i] = (real)((double)roll(2000) / 1000 - 1);
+        t->quant->quantize(code, scale, t->passes ? mask : NULL, w, t);
+        t->quant->pack(p + (size_t)j * t->copy_bytes, code, scale, t);
+    }
+}
+
 /* Payloads of the lengths that packed ones have, numbers at random. */
 static void pack_at_random(void *arg) {
     Repacked *x = arg;
@@ -439,9 +465,9 @@ static void pack_at_random(void *arg) {
     EACH_TENSOR(t, &m) {
         if (!is_stored(t)) continue;
         uint8_t *p = xcalloc(t->bytes + 64, 1);
-        for (size_t k = 0; k < t->bytes; k++)
-            p[k] = (uint8_t)(k % 2 ? 0x38 + roll(8) : 0x11 + roll(200));
-        memcpy(x->parts->config + CONFIG_TEXT - 1, "", 1);
+        const size_t kind = roll(4);
+        for (size_t k = 0; k < t->bytes; k++) p[k] = (uint8_t)(k % 2 ? 0x3C : 0x11 + roll(200));
+        if (kind) pack_new(&m, t, p);
         held[slot_of(p)] = was_freed; /* the mutator frees it */
         x->parts->payload[i] = p;
         x->parts->part[i] = t->bytes;
@@ -562,8 +588,21 @@ static void save_seed(const char *dir, size_t i, const uint8_t *data, size_t n) 
 
 static void seeds_artifact(const char *dir) {
     static uint8_t data[1 << 16];
-    for (size_t i = 0; i < COUNT(arms); i++)
-        save_seed(dir, i, data, model_of_arm(data, sizeof data, i, 0));
+    for (size_t i = 0; i < COUNT(arms); i++) {
+        const size_t n = model_of_arm(data, sizeof data, i, 0);
+        if (!n) printf("no model: %s: %s", arms[i], fuzz_text);
+        save_seed(dir, i, data, n);
+        static Parts a;
+        if (!take_apart(&a, data, n)) continue;
+        Parsed x = {.text = a.config, .len = a.len, .mask = MODEL};
+        Repacked r = {&a, x.config};
+        for (int tries = 0; tries < 3 && runs_through(parse_text, &x); tries++) {
+            r.config = x.config;
+            if (!runs_through(pack_at_random, &r)) break;
+            save_seed(dir, COUNT(arms) * (size_t)(1 + tries) + i, data,
+                      put_together(&a, data, sizeof data));
+        }
+    }
 }
 
 /* ------------------------------------------------------------------------------------------
@@ -653,6 +692,23 @@ static void resume_twice(void *arg) {
     golf_free(&n);
 }
 
+/* By a run with other options, or other files. */
+static void resume_otherwise(void *arg) {
+    const Input *in = arg;
+    const Checkpoint k = ckpt_open(IN("a.bin"));
+    Config c = k.config;
+    Golf m;
+    config_check(&c);
+    if (in->n % 3 == 0) c.lr = c.lr == 1 ? 2 : 1;
+    if (in->n % 3 == 1) c.vocab = 13;
+    golf_layout(&m, &c);
+    if (m.n_params > 5000 || m.phases > 64) return;
+    golf_init(&m, &c, 1);
+    m.files_crc = k.files_crc + 1;
+    ckpt_load(&m, IN("a.bin"));
+    demand(k.version == 1 && in->n % 3 == 2, "resumed with other options or files");
+}
+
 /* Its tokenizer is the one that stands beside it, or another. */
 static void ask_for_tokenizer(void *arg) {
     (void)arg;
@@ -662,13 +718,17 @@ static void ask_for_tokenizer(void *arg) {
 static void run_checkpoint(Input in) {
     put_file(IN("a.bin"), in.p, in.n);
     if (in.n % 8 == 0) runs_through(ask_for_tokenizer, NULL);
+    if (in.n % 8 == 1) runs_through(resume_otherwise, &in);
     runs_through(resume_twice, NULL);
 }
 
+/* Of small models alone: they come with three numbers for each weight. */
 static void seeds_checkpoint(const char *dir) {
     static uint8_t data[1 << 16];
-    for (size_t i = 0; i < COUNT(arms); i++)
-        save_seed(dir, i, data, model_of_arm(data, sizeof data, i, 1));
+    for (size_t i = 0; i < COUNT(arms); i++) {
+        const size_t n = model_of_arm(data, sizeof data, i, 1);
+        if (n < 9000) save_seed(dir, i, data, n);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------
@@ -1029,8 +1089,12 @@ static void demand_spelled(const Tokenizer *t, const int *id, size_t n, const ui
         const Piece *x = &t->piece[id[i]];
         const uint8_t byte = (uint8_t)(x->type == PIECE_BYTE ? byte_of_piece(x) : 0);
         const uint8_t *s = x->type == PIECE_BYTE ? &byte : x->text;
-        const size_t k = x->type == PIECE_BYTE ? 1 : (size_t)x->len;
+        size_t k = x->type == PIECE_BYTE ? 1 : (size_t)x->len;
         if (id[i] == t->unk) return; /* what it stands for is lost */
+        if (x->type == PIECE_BYTE && len - at >= 6 && !memcmp(text + at, x->text, 6)) {
+            s = x->text; /* a user-defined piece of the same name, as in the library */
+            k = 6;
+        }
         demand(at + k <= len && !memcmp(text + at, s, k),
                "id %zu of %zu, piece %d, is not what the text has at byte %zu", i, n, id[i],
                at);
