@@ -1119,6 +1119,13 @@ static void demand_back(const Tokenizer *t, const int *id, size_t n, const uint8
     free(out);
 }
 
+/* Spaces are a piece, not three byte pieces, which stay U+2581 as in the library. */
+static int gives_back(const Tokenizer *t) {
+    const int space = *find_piece(t, SPACE, 3, 0);
+    return t->own->keeps_bytes && t->own->model_type == BPE && !t->own->user.slots &&
+           space >= 0 && t->piece[space].type == PIECE_NORMAL;
+}
+
 static void encode_and_back(const Tokenizer *t, const uint8_t *s, size_t len) {
     size_t n, back;
     int *id = tokenizer_encode(t, (const char *)s, len, &n);
@@ -1128,8 +1135,7 @@ static void encode_and_back(const Tokenizer *t, const uint8_t *s, size_t len) {
     demand_spelled(t, id, n, x.text, x.n);
     free(x.text);
     const char *was = must;
-    if (t->own->keeps_bytes && t->own->model_type == BPE && !t->own->user.slots)
-        demand_back(t, id, n, s, len);
+    if (gives_back(t)) demand_back(t, id, n, s, len);
     free(tokenizer_decode(t, id, n, &back));
     must = was;
     free(id);

@@ -52,6 +52,11 @@ most() { # TARGET: bytes of an input
     esac
 }
 
+corpus() { # TARGET: where its committed inputs are; what is exported is an artifact
+    [ "$1" = safetensors ] && set -- artifact
+    mkdir -p "dev/fuzz/corpus/$1" && echo "dev/fuzz/corpus/$1"
+}
+
 limits() { # TARGET
     echo "-malloc_limit_mb=200 -rss_limit_mb=1200 -timeout=20 -max_len=$(most "$1") -artifact_prefix=$out/findings/$1-"
 }
@@ -65,7 +70,7 @@ coverage() {
     passed=0 failed=0
     for target in $TARGETS; do
         # shellcheck disable=SC2046
-        GOLF_FUZZ=$target LLVM_PROFILE_FILE=$out/$target.profraw $out/covered $(limits "$target") -runs=0 "dev/fuzz/corpus/$target" \
+        GOLF_FUZZ=$target LLVM_PROFILE_FILE=$out/$target.profraw $out/covered $(limits "$target") -runs=0 "$(corpus "$target")" \
             > "$out/$target.log" 2>&1 || { tail -n 20 "$out/$target.log"; return 1; }
         $data merge -o "$out/$target.profdata" "$out/$target.profraw" || return 1
         $cov report $out/covered "-instr-profile=$out/$target.profdata" -show-functions train_golf.c data/tokenizer.h dev/export.h \
@@ -91,13 +96,13 @@ coverage() {
 
 merge() {
     for target in $TARGETS; do
-        mkdir -p "$out/merged/$target" "$out/corpus/$target" "dev/fuzz/corpus/$target"
-        rm -f "$out/merged/$target"/*
+        [ "$target" = safetensors ] && continue
+        rm -rf "$out/merged/$target" && mkdir -p "$out/merged/$target" "$out/corpus/$target"
         # shellcheck disable=SC2046
-        GOLF_FUZZ=$target $out/fuzz $(limits "$target") -merge=1 "$out/merged/$target" "dev/fuzz/corpus/$target" "$out/corpus/$target" \
-            > "$out/$target.log" 2>&1 || { tail -n 20 "$out/$target.log"; return 1; }
+        GOLF_FUZZ=$target $out/fuzz $(limits "$target") -set_cover_merge=1 -use_counters=0 "$out/merged/$target" "$(corpus "$target")" \
+            "$out/corpus/$target" > "$out/$target.log" 2>&1 || { tail -n 20 "$out/$target.log"; return 1; }
         rm -rf "dev/fuzz/corpus/$target" && cp -r "$out/merged/$target" "dev/fuzz/corpus/$target"
-        echo "$target: $(ls "dev/fuzz/corpus/$target" | wc -l) files, $(cat "dev/fuzz/corpus/$target"/* | wc -c) bytes"
+        echo "$target: $(find "dev/fuzz/corpus/$target" -type f | wc -l) files, $(cat "dev/fuzz/corpus/$target"/* | wc -c) bytes"
     done
 }
 
@@ -113,12 +118,12 @@ fi
 
 passed=0 failed=0
 for target in $TARGETS; do
-    mkdir -p "$out/corpus/$target" "dev/fuzz/corpus/$target"
+    mkdir -p "$out/corpus/$target"
     before=$(ls $out/findings | wc -l)
     long="-max_total_time=$EACH"
     [ -n "$RUNS" ] && long="-runs=$RUNS"
     # shellcheck disable=SC2046
-    GOLF_FUZZ=$target $out/fuzz $(limits "$target") "$long" -print_final_stats=1 "$out/corpus/$target" "dev/fuzz/corpus/$target" \
+    GOLF_FUZZ=$target $out/fuzz $(limits "$target") "$long" -print_final_stats=1 "$out/corpus/$target" "$(corpus "$target")" \
         > "$out/$target.log" 2>&1
     status=$? n=$(($(ls $out/findings | wc -l) - before))
     runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$out/$target.log")
