@@ -4913,7 +4913,8 @@ static int of_system(const Option *o) { return strstr(o->file, "systems/") != NU
 static int is_of_system(const Option *o, const char *name) {
     const char *slash = strrchr(o->file, '/');
     const size_t len = strlen(name);
-    return of_system(o) && !strncmp(slash + 1, name, len) && !strcmp(slash + 1 + len, ".h");
+    return of_system(o) && !strncmp(slash + 1, name, len) &&
+           !strcmp(slash + 1 + len, ".h");
 }
 
 /* A range is items with | between them: the one behind r's first. */

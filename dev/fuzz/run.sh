@@ -5,6 +5,7 @@
 #     EACH=60           seconds for each target
 #     RUNS=1000000      so many executions for each, instead
 #     TARGETS="a b"     some of artifact checkpoint tokenizer charsmap text shards options safetensors
+#     PLAIN=1           without sanitizers but optimized: what the targets demand alone, ten times as fast
 #     run.sh coverage   lines of the functions of functions.txt that the corpus reaches, see there
 #     run.sh merge      the committed corpus again: the fewest files that reach as much as all that was found
 set -u
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/../.." || exit 1
 EACH=${EACH:-60} RUNS=${RUNS:-} CLANG=${CLANG:-clang}
 TARGETS=${TARGETS:-artifact checkpoint tokenizer charsmap text shards options safetensors}
 FLAGS="-std=gnu11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wshadow -Wdouble-promotion
-    -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-pass-failed -g1 -O0 ${MARCH:--march=native} ${FUZZ_FLAGS:-}"
+    -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-pass-failed -g1 ${MARCH:--march=native} ${FUZZ_FLAGS:-}"
 out=build/fuzz
 mkdir -p $out/findings
 export ASAN_OPTIONS="${ASAN_OPTIONS:-}:allocator_may_return_null=1:detect_stack_use_after_return=0"
@@ -62,7 +63,7 @@ limits() { # TARGET
 }
 
 coverage() {
-    build $out/covered -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping || return 1
+    build $out/covered -O0 -fsanitize=fuzzer -fprofile-instr-generate -fcoverage-mapping || return 1
     version=$("$CLANG" --version | sed -n 's/.*version \([0-9]*\).*/\1/p')
     cov=llvm-cov-$version data=llvm-profdata-$version
     command -v "$cov" > /dev/null || cov=llvm-cov data=llvm-profdata
@@ -99,7 +100,7 @@ merge() {
         [ "$target" = safetensors ] && continue
         rm -rf "$out/merged/$target" && mkdir -p "$out/merged/$target" "$out/corpus/$target"
         # shellcheck disable=SC2046
-        GOLF_FUZZ=$target $out/fuzz $(limits "$target") -set_cover_merge=1 -use_counters=0 "$out/merged/$target" "$(corpus "$target")" \
+        GOLF_FUZZ=$target $program $(limits "$target") -set_cover_merge=1 -use_counters=0 "$out/merged/$target" "$(corpus "$target")" \
             "$out/corpus/$target" > "$out/$target.log" 2>&1 || { tail -n 20 "$out/$target.log"; return 1; }
         rm -rf "dev/fuzz/corpus/$target" && cp -r "$out/merged/$target" "dev/fuzz/corpus/$target"
         echo "$target: $(find "dev/fuzz/corpus/$target" -type f | wc -l) files, $(cat "dev/fuzz/corpus/$target"/* | wc -c) bytes"
@@ -110,7 +111,14 @@ if [ "${1:-}" = coverage ]; then
     coverage
     exit
 fi
-build $out/fuzz -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fsanitize-ignorelist=dev/fuzz/numbers.txt || exit 1
+# Optimized, sanitizers take minutes to build; without, the program is built in seconds.
+program=$out/fuzz
+if [ -n "${PLAIN:-}" ]; then
+    program=$out/plain
+    build $program -O1 -fsanitize=fuzzer || exit 1
+else
+    build $program -O0 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fsanitize-ignorelist=dev/fuzz/numbers.txt || exit 1
+fi
 if [ "${1:-}" = merge ]; then
     merge
     exit
@@ -123,7 +131,7 @@ for target in $TARGETS; do
     long="-max_total_time=$EACH"
     [ -n "$RUNS" ] && long="-runs=$RUNS"
     # shellcheck disable=SC2046
-    GOLF_FUZZ=$target $out/fuzz $(limits "$target") "$long" -print_final_stats=1 "$out/corpus/$target" "$(corpus "$target")" \
+    GOLF_FUZZ=$target $program $(limits "$target") "$long" -print_final_stats=1 "$out/corpus/$target" "$(corpus "$target")" \
         > "$out/$target.log" 2>&1
     status=$? n=$(($(ls $out/findings | wc -l) - before))
     runs=$(sed -n 's/^stat::number_of_executed_units: //p' "$out/$target.log")
@@ -136,7 +144,7 @@ for target in $TARGETS; do
     found=$(ls -t $out/findings | head -n 1)
     printf '%-12s %9s executions, FOUND something: %s/findings/%s\n' "$target" "${runs:-?}" $out "$found"
     grep -aE '^FINDING|ERROR|runtime error|SUMMARY' "$out/$target.log" | head -n 4
-    echo "    again: GOLF_FUZZ=$target $out/fuzz $out/findings/$found"
+    echo "    again: GOLF_FUZZ=$target $program $out/findings/$found"
 done
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
