@@ -19,6 +19,8 @@
 # make tsan       threads under ThreadSanitizer   make memcheck   memory under valgrind
 # make faults     full disks, failing reads, kills, at every call: is anything lost? (Linux)
 # make interop    safetensors: the rules of the format, and other programs' readers
+# make fuzz SECONDS=60        libFuzzer against all that reads files: so long for each target; RUNS=1000000 instead
+# make fuzz-coverage          the lines of the parsers that its corpus reaches
 # make format     clang-format over the C files        make info       what was found on this machine
 # make help       this text
 #
@@ -213,7 +215,14 @@ compilers:
 tsan memcheck:
 	@CC="$(if $(filter command environment,$(origin CC)),$(CC))" dev/check/sanitize.sh $@
 
-C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) $(filter-out %/systems.h,$(SYSTEMS))
+# clang alone, whatever CC is.
+fuzz:
+	@EACH="$(or $(SECONDS),60)" RUNS="$(RUNS)" TARGETS="$(TARGETS)" dev/fuzz/run.sh
+
+fuzz-coverage:
+	@TARGETS="$(TARGETS)" dev/fuzz/run.sh coverage
+
+C_FILES = train_golf.c golf.h test_golf.c data/tokenizer.h data/prepare.c dev/export.h dev/bench/bench.h dev/mpi.h $(wildcard dev/check/*.[ch]) dev/fuzz/fuzz.c $(filter-out %/systems.h,$(SYSTEMS))
 format:
 	@dev/check/format.sh $(C_FILES)
 
@@ -229,4 +238,4 @@ help:
 clean:
 	rm -rf train_golf train_golf_core train_golf_mpi build
 
-.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop faults asan compilers tsan memcheck format info help clean
+.PHONY: always test test-bugs check golden alone without tokenizers commands baseline flat study tune quantizers sharing papers report plot submission interop faults asan fuzz fuzz-coverage compilers tsan memcheck format info help clean

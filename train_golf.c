@@ -3330,18 +3330,30 @@ static double parameters_of(const Golf *m) {
     return sum;
 }
 
-/* Dies when the parameters alone need more than the machine has, or a program can have: Linux
- * promises any amount and kills who uses it. A parameter is 5 numbers and 3 bytes in training,
- * and a number more for each halving of the groups; else 1 and 1. */
-static void check_memory(const Golf *m, int train) {
-    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
-    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
-    const double parameters = parameters_of(m), need = each * parameters;
+/* Dies when what is asked for needs more bytes than the machine has, or a program can have:
+ * Linux promises any amount and kills who uses it. */
+static void demand_memory(double need, const char *what, const char *instead) {
     const double there = memory_there("");
     if (there > 0 && need > there)
-        die("%.0f parameters need %.0f MB, and this machine has, or grants, %.0f; lower --cap or "
-            "--width",
-            parameters, need / 1e6, there / 1e6);
+        die("%s need %.0f MB, and this machine has, or grants, %.0f; %s", what,
+            need / 1e6, there / 1e6, instead);
+}
+
+/* Bytes of a model without buffers. A parameter is 5 numbers and 3 bytes in training, and a
+ * number more for each halving of the groups; else 1 and 1. */
+static double model_memory(const Golf *m, int train) {
+    const int trained = 5 + halvings(&m->config); /* numbers for each that is trained */
+    const double each = train ? trained * (int)sizeof(real) + 3 : (int)sizeof(real) + 1;
+    const double vectors = (1.0 + train) * m->phases * (double)m->n_interface;
+    return each * parameters_of(m) +
+           (vectors + (double)m->n_scales) * (double)sizeof(real) +
+           3.0 * N_TENSORS * m->copies * (double)sizeof(Packed);
+}
+
+static void check_memory(const Golf *m, int train) {
+    char what[64];
+    snprintf(what, sizeof what, "%.0f parameters", parameters_of(m));
+    demand_memory(model_memory(m, train), what, "lower --cap or --width");
 }
 
 void golf_init(Golf *m, const Config *c, int train) {
@@ -3419,24 +3431,21 @@ static void phase_buffers(Golf *m, size_t N) {
     }
 }
 
-/* Dies when a size_t of 32 bits could not hold the sizes of the buffers, which are such products
- * or less. */
-static void check_buffers(const Golf *m, size_t N) {
-    int widest = 1;
-    EACH_TENSOR(t, m) {
-        if (t->role != EMBED) widest = MAX(widest, MAX(t->rows, t->cols));
-    }
-    const double most = (double)N * m->phases * widest * (double)sizeof(real);
-    if (most > (double)(SIZE_MAX / 2))
-        die("%zu tokens at a time, %d phases, %d numbers wide: more than memory can address; try a "
-            "smaller --batch, --seq or --width",
-            N, m->phases, widest);
+/* Bytes of the buffers for N tokens: the larger part of them. */
+static double buffer_memory(const Golf *m, size_t N) {
+    const Config *c = &m->config;
+    const int kept = m->train && !c->recompute ? m->phases : 1;
+#define COUNT_REALS(name, n) +(double)(n)
+    const double phase = 0 PHASE_REALS(COUNT_REALS);
+    const double logits = (double)MIN(N, HEAD) * c->vocab;
+    return (double)sizeof(real) *
+           ((double)N * phase * kept + logits + (double)c->seq * head_dim(c));
 }
 
 void golf_buffers(Golf *m, size_t N) {
-    check_buffers(m, N);
     const Config *c = &m->config;
     const size_t ones = (size_t)(c->width + hidden_width(c));
+    demand_memory(buffer_memory(m, N), "activations", "lower --batch, --seq or --width");
     m->N = N;
     phase_buffers(m, N);
     FORWARD_REALS(MODEL_REAL)
@@ -3473,6 +3482,8 @@ void golf_buffers(Golf *m, size_t N) {
 void golf_cache(Golf *m) {
     const Config *c = &m->config;
     const size_t row = (size_t)(kv_heads(c) * head_dim(c));
+    demand_memory(2.0 * m->phases * c->seq * (double)(row * sizeof(real)),
+                  "keys and values of --seq tokens", "the model is too large to sample");
     m->kcache = owned_reals(m, (size_t)(m->phases * c->seq) * row);
     m->vcache = owned_reals(m, (size_t)(m->phases * c->seq) * row);
 }
@@ -5051,9 +5062,14 @@ static const char *system_name(const char *file, char name[64]) {
     return name;
 }
 
-static int of_system(const Option *o) {
-    char name[64];
-    return *system_name(o->file, name) != 0;
+static int of_system(const Option *o) { return strstr(o->file, "systems/") != NULL; }
+
+/* Is it one of dev/systems/NAME.h? */
+static int is_of_system(const Option *o, const char *name) {
+    const char *slash = strrchr(o->file, '/');
+    const size_t len = strlen(name);
+    return of_system(o) && !strncmp(slash + 1, name, len) &&
+           !strcmp(slash + 1 + len, ".h");
 }
 
 /* A range is items with | between them: the one behind r's first. */
@@ -5314,13 +5330,10 @@ static void check_pair(const System *a, const System *b, const Config *c) {
 }
 
 static void check_systems(const Config *c) {
-    char name[64];
     for (const System *const *s = all_systems; *s; s++) {
         const int on = (*s)->on(c);
         EACH_OPTION(o) {
-            if (on || o->mask & (EVAL | FIXED) ||
-                strcmp(system_name(o->file, name), (*s)->name))
-                continue;
+            if (on || o->mask & (EVAL | FIXED) || !is_of_system(o, (*s)->name)) continue;
             if (!strcmp(o->name, (*s)->needs)) continue; /* itself says off */
             option_needs(c, o->name, 0, (*s)->needs);
         }
@@ -5734,6 +5747,28 @@ static void load_tensor(const Golf *m, Tensor *t, const char *path, const uint8_
     if (!good) die("%s: tensor %s holds an impossible code or scale", path, t->name);
 }
 
+/* A trained model needs some 20 bytes of memory for each of its file, but a code that is
+ * always the same costs next to nothing in a file, and what is not stored nothing at all: a
+ * file could claim any amount. Dies if it does. */
+static void check_claim(const Golf *m, const char *path, size_t bytes) {
+    enum { ALWAYS = 64 << 20, FOR_A_BYTE = 4096 };
+    const double claim = model_memory(m, 0), most = ALWAYS + FOR_A_BYTE * (double)bytes;
+    if (claim > most)
+        die("%s: expected a model of at most %.0f MB of memory in a file of %zu bytes, it "
+            "claims %.0f: the file is damaged",
+            path, most / 1e6, bytes, claim / 1e6);
+}
+
+/* A scale and a code that are numbers can have a product that is none. */
+static void check_weights(const Golf *m, const char *path) {
+    EACH_TENSOR(t, m) {
+        for (size_t i = t->at; i < t->at + t->n; i++)
+            if (!isfinite(m->eff[i]))
+                die("%s: tensor %s holds an impossible scale: a weight is %g", path,
+                    t->name, (double)m->eff[i]);
+    }
+}
+
 /* A model for evaluation, from the file alone. Checks everything before it allocates. */
 uint32_t golf_load(Golf *m, const char *path) {
     Artifact a = artifact_open(path);
@@ -5749,6 +5784,7 @@ uint32_t golf_load(Golf *m, const char *path) {
     if (need != a.size || a.size > artifact_bytes(&c))
         die("%s: its tensors need %llu bytes, at most %zu, the file has %zu", path,
             (unsigned long long)need, artifact_bytes(&c), a.size);
+    check_claim(m, path, a.size);
     golf_init(m, &c, 0);
     EACH_TENSOR(t, m) {
         if (!is_stored(t)) continue;
@@ -5757,6 +5793,7 @@ uint32_t golf_load(Golf *m, const char *path) {
         a.row += 8;
     }
     golf_use(m);
+    check_weights(m, path);
     free(a.file);
     return (uint32_t)a.crc;
 }
@@ -5807,6 +5844,17 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
     turn_numbers(m);
 }
 
+/* --fit=coded moves the embedding's step while its codes fit a byte. */
+static void check_grid(const Config *c, const char *path) {
+    Tensor t = {.copy_n = 1, .stored_cols = 1};
+    if (c->embed_bits > 8) return;
+    store_embedding(c, &t);
+    if (t.bits > 8)
+        die("%s: expected an embedding of at most 8 bits, found %d (embed_bits=%d, "
+            "embed_grid=%d): the file is damaged",
+            path, t.bits, c->embed_bits, c->embed_grid);
+}
+
 typedef struct {
     uint8_t *file, *numbers; /* numbers: masters, first moments, second moments */
     Config config;
@@ -5843,6 +5891,10 @@ static Checkpoint ckpt_open(const char *path) {
     k.tokenizer_crc = version > 1 ? (uint32_t)get_u(file + 44, 4) : 0;
     k.files_crc = version > 1 ? (uint32_t)get_u(file + 48, 4) : 0;
     config_parse(&k.config, path, (char *)file + fixed, len, MODEL | TRAIN);
+    if (k.step > (uint64_t)k.config.steps)
+        die("%s: expected a step of 0 to %d, found %llu: the file is damaged", path,
+            k.config.steps, (unsigned long long)k.step);
+    check_grid(&k.config, path);
     k.numbers = file + fixed + len;
     turn_reals(k.numbers, 3 * k.count);
     return k;

@@ -347,12 +347,13 @@ static Piece read_piece(Protobuf b) {
     return x;
 }
 
-/* NN of a byte piece's text "<0xNN>"; -1 when it is written otherwise. */
+/* NN of a byte piece's text "<0xNN>", as the library writes it; -1 when it is another. */
 static int byte_of_piece(const Piece *x) {
-    unsigned value = 0;
-    int end = 0; /* stays 0 unless the whole pattern is there */
-    if (x->len == 6) sscanf((const char *)x->text, "<0x%2X>%n", &value, &end);
-    return end == 6 && value <= 255 ? (int)value : -1;
+    static const char digits[] = "0123456789ABCDEF";
+    if (x->len != 6 || memcmp(x->text, "<0x", 3) || x->text[5] != '>') return -1;
+    const char *high = memchr(digits, x->text[3], 16);
+    const char *low = memchr(digits, x->text[4], 16);
+    return high && low ? (int)(16 * (high - digits) + (low - digits)) : -1;
 }
 
 static void check_piece(const Tokenizer *t, int id) {

@@ -478,7 +478,7 @@ static void check_log_from_its_end(void) {
     Run run = {.steps = 1};
     FILE *log = fopen(IN("run/log.tsv"), "a+");
     if (!log || fseek(log, 0, SEEK_END)) die("%s", strerror(errno));
-    const long all = ftell(log), kept = (long)rows_to_keep(log, &run);
+    const long all = ftell(log), kept = (long)rows_to_keep(log, "log.tsv", &run);
     CHECK(run.timed == 1 && kept > 0 && kept < all, "%d rows in %ld bytes of %ld",
           run.timed, kept, all);
     fclose(log);

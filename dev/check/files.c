@@ -612,6 +612,71 @@ static void test_corruption(void) {
     check_corruption("checkpoint", strdup(IN("bad.bin")), load_checkpoint, 0);
 }
 
+/* A few bytes that claim gigabytes are refused before any memory is taken: codes that are
+ * always the same cost nothing when they are coded, vectors of a mode `none` nothing at all,
+ * and buffers follow from sizes alone. */
+static void test_claims(void) {
+    static const char *const claims[] = {
+        "vocab=65536 width=512 heads=2 seq=16", "hidden=1048576 width=16",
+        "hidden=400000 unique=1 repeat=64 width=8 mix=none gain=none gate=none qgain=none "
+        "extra_norm=none"};
+    char text[CONFIG_TEXT];
+    Golf m;
+
+    write_files();
+    for (size_t i = 0; i < COUNT(claims); i++) {
+        size_t size;
+        const Config c = config_of(claims[i]);
+        free(read_file(IN("artifact"), &size));
+        config_text(&c, MODEL, text);
+        golf_layout(&m, &c);
+        /* lengths of its tensors, if there are as many, are those of a small model */
+        if (stored_tensors(&m) == get_u(read_file(IN("artifact"), &size) + 24, 4)) {
+            artifact_with(text);
+            DIES(claims[i], "edited|it claims|damaged", load_artifact(IN("edited")));
+        }
+        DIES(claims[i], "small.golf|it claims|damaged",
+             check_claim(&m, "small.golf", 6000));
+    }
+    const Config huge =
+        config_of("vocab=266 width=64 heads=1 seq=65536 unique=64 repeat=64 batch=1");
+    golf_layout(&m, &huge);
+    DIES("a cache", "keys and values|need|this machine has", golf_cache(&m));
+    DIES("buffers", "activations need|this machine has",
+         golf_buffers(&m, (size_t)1 << 40));
+}
+
+/* Scales are numbers, and so are codes: their product may be none. */
+static void test_infinite_weights(void) {
+    Golf m;
+    new_model(&m, small_model, 32);
+    run_steps(&m, 0, 1);
+    m.scale[m.tensor[T_embed].at_scale + 1] = from_bf16(0x7F7F);
+    golf_save(&m, IN("infinite"), 1);
+    DIES("infinite weights", "infinite|tensor embed|impossible scale",
+         load_artifact(IN("infinite")));
+    golf_free(&m);
+}
+
+/* What no run has written: a step behind the last one, an embedding of codes over 8 bits. */
+static void test_impossible_checkpoints(void) {
+    static const int64_t steps[] = {501, INT64_MAX, -1};
+    Golf m;
+    new_model(&m, small_model, 32);
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        ckpt_save(&m, IN("checkpoint"), steps[i]);
+        DIES("a step behind the end", "checkpoint|step of 0 to 500|damaged",
+             load_checkpoint(IN("checkpoint")));
+    }
+    ckpt_save(&m, IN("checkpoint"), 500);
+    CHECK(STATUS(load_checkpoint(IN("checkpoint"))) == 0, "the last step: %s", message);
+    m.config.embed_grid = -300;
+    ckpt_save(&m, IN("checkpoint"), 1);
+    DIES("codes of 10 bits", "checkpoint|at most 8 bits|embed_grid=-300",
+         load_checkpoint(IN("checkpoint")));
+    golf_free(&m);
+}
+
 /* ------------------------------------------------------------------------------------
  * Bytes */
 /* Where they go, counted by hand: 2 bytes a scale; 266 rows of 16 codes of 8 bits;
@@ -838,7 +903,7 @@ static void test_32_bits(void) {
          "--width=2048|parameters|more than memory can address",
          config_of("vocab=266 width=2048 heads=1 hidden=8192 unique=64 prelude=22"));
     new_model(&m, "vocab=266 width=64 mlp=16 heads=1 unique=1 repeat=1", 0);
-    DIES("buffers beyond 32 bits", "4194312 tokens|more than memory can address",
+    DIES("buffers beyond 32 bits", "activations need|--batch",
          golf_buffers(&m, (1 << 22) + 8));
     golf_free(&m);
 }
@@ -935,6 +1000,9 @@ int main(void) {
     run_test("checkpoint: version 1", test_checkpoint_of_version_1);
     run_test("checkpoint: exchanged files", test_exchanged_files);
     run_test("corruption", test_corruption);
+    run_test("artifact: claims", test_claims);
+    run_test("artifact: infinite weights", test_infinite_weights);
+    run_test("checkpoint: impossible", test_impossible_checkpoints);
     run_test("ledger", test_ledger);
     run_test("fit", test_fit);
     run_test("fit: large sizes", test_large_sizes);

@@ -869,6 +869,18 @@ static void test_bad_models(void) {
         DIES(bad->what, bad->wanted, load_and_encode(path));
     }
 
+    static const char *const odd_names[] = {"<0x0a>", "<0x A>", "<0x+A>", "<0x0A>"};
+    for (size_t i = 0; i < COUNT(odd_names); i++) { /* of byte 10; the last is right */
+        pb_start(&p, 1);
+        PB_BPE(&p);
+        size_t at = 0;
+        while (memcmp(p.b + at, "<0x0A>", 6)) at++;
+        memcpy(p.b + at, odd_names[i], 6);
+        put_file(path, p.b, p.n);
+        if (i < 3) DIES(odd_names[i], "t.model|piece 14|<0xNN>", tokenizer_load(path));
+        else CHECK(STATUS(tokenizer_load(path)) == 0, "%s: %s", odd_names[i], message);
+    }
+
     DIES("no tokenizer", "nothere.model|cannot open",
          tokenizer_load(IN("nothere.model")));
     put_file(path, "", 0);
