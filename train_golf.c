@@ -6885,8 +6885,7 @@ static FILE *open_log(const Golf *m, Run *run) {
     }
     FILE *log = keep_rows(locked_log(path, c->out), m, path, run);
     if (run->steps) return log;
-    for (int i = 3; i > 0;
-         i--) { /* what an overwritten run left: no result without its model */
+    for (int i = 3; i > 0; i--) { /* what was overwritten: a result before its model */
         char file[PATH_ROOM];
         follow_links(path_of(c->out, run_files[i]), file);
         if (remove(file) && errno != ENOENT)
