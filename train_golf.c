@@ -6968,8 +6968,7 @@ static FILE *open_log(const Golf *m, Run *run) {
     }
     FILE *log = keep_rows(locked_log(path, c->out), m, path, run);
     if (run->steps) return log;
-    /* What an overwritten run left. The last first: no result without its model. */
-    for (int i = 3; i > 0; i--) {
+    for (int i = 3; i > 0; i--) { /* what was overwritten: a result before its model */
         char file[PATH_ROOM];
         follow_links(path_of(c->out, run_files[i]), file);
         if (remove(file) && errno != ENOENT)
