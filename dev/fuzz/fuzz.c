@@ -1111,9 +1111,10 @@ static void demand_spelled(const Tokenizer *t, const int *id, size_t n,
         const uint8_t *s = x->type == PIECE_BYTE ? &byte : x->text;
         const size_t k = x->type == PIECE_BYTE ? 1 : (size_t)x->len;
         if (id[i] == t->unk) return; /* what it stands for is lost */
-        /* A piece of text may be called as a byte piece is: it becomes that, as in the
+        /* A word, or a piece, may be called as a byte piece is: it becomes that, as in the
          * library. */
-        if (x->type == PIECE_BYTE && *find_piece(t, x->text, 6, 0) >= 0) return;
+        const int twin = x->type == PIECE_BYTE && *find_piece(t, x->text, 6, 0) >= 0;
+        if (twin || t->own->model_type == WORD) return;
         demand(at + k <= len && !memcmp(text + at, s, k),
                "id %zu of %zu, piece %d, is not what the text has at byte %zu", i, n,
                id[i], at);

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.." || exit 1
 EACH=${EACH:-60} RUNS=${RUNS:-} CLANG=${CLANG:-clang}
 TARGETS=${TARGETS:-artifact checkpoint tokenizer charsmap text shards options safetensors}
 FLAGS="-std=gnu11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wshadow -Wdouble-promotion
-    -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-pass-failed -g1 ${MARCH:--march=native} ${FUZZ_FLAGS:-}"
+    -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-pass-failed -g1"
 out=build/fuzz
 mkdir -p $out/findings
 export ASAN_OPTIONS="${ASAN_OPTIONS:-}:allocator_may_return_null=1:detect_stack_use_after_return=0"
@@ -33,6 +33,8 @@ echo 'int LLVMFuzzerTestOneInput(const char *p, long n); int LLVMFuzzerTestOneIn
     echo "make fuzz needs clang's fuzzer and sanitizers, which $CLANG ($("$CLANG" --version | head -n 1)) has not. Debian: apt-get install libclang-rt-14-dev" >&2
     exit 1
 }
+
+"$CLANG" -march=native -fsanitize=fuzzer "$TMPDIR/probe.c" -o "$TMPDIR/probe" > /dev/null 2>&1 && FLAGS="$FLAGS -march=native"
 
 build() { # PROGRAM FLAGS...: unless it is newer than its sources
     program=$1
