@@ -5845,7 +5845,7 @@ void ckpt_save(const Golf *m, const char *path, int64_t step) {
 }
 
 /* --fit=coded moves the embedding's step while its codes fit a byte. */
-static void check_grid(const Config *c, const char *path) {
+static void check_embed_grid(const Config *c, const char *path) {
     Tensor t = {.copy_n = 1, .stored_cols = 1};
     if (c->embed_bits > 8) return;
     store_embedding(c, &t);
@@ -5894,7 +5894,7 @@ static Checkpoint ckpt_open(const char *path) {
     if (k.step > (uint64_t)k.config.steps)
         die("%s: expected a step of 0 to %d, found %llu: the file is damaged", path,
             k.config.steps, (unsigned long long)k.step);
-    check_grid(&k.config, path);
+    check_embed_grid(&k.config, path);
     k.numbers = file + fixed + len;
     turn_reals(k.numbers, 3 * k.count);
     return k;
