@@ -618,8 +618,7 @@ static void test_corruption(void) {
 static void test_claims(void) {
     static const char *const claims[] = {
         "vocab=65536 width=512 heads=2 seq=16", "hidden=1048576 width=16",
-        "hidden=400000 unique=1 repeat=64 width=8 mix=none gain=none gate=none qgain=none "
-        "extra_norm=none"};
+        "hidden=400000 unique=1 repeat=64 width=8 mix=none gain=none gate=none extra_norm=none"};
     char text[CONFIG_TEXT];
     Golf m;
 
