@@ -901,6 +901,8 @@ typedef struct Shards {
 Shards *shards_open(const char *dir, const char *split, int vocab);
 /* out[0..count) = tokens [pos, pos+count). Dies on an id >= vocab. */
 void shards_read(const Shards *s, int64_t pos, int count, int *out);
+/* Gives the files back, not the memory; what is read again opens its file again. */
+void shards_close(Shards *s);
 /* Dies when a score on these tokens would not count the bytes of their text. */
 void check_text_bytes(const Tokenizer *t, const Shards *val);
 /* out[0..seq] = training row `row` >= 0 of a run: seq inputs and the last target. There

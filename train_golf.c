@@ -4697,17 +4697,18 @@ static int shard_prefix(const char *file, const char *split) {
 
 /* There may be hundreds of shards, and a system that lets a program open 256 files: the last
  * few that were read are open. */
+static void close_shard(Shard *x) {
+    if (x->fd >= 0) close(x->fd);
+    x->fd = -1;
+}
+
 static void open_again(Shard *x) {
     enum { MOST_OPEN = 16 };
-    static Shard *is_open[MOST_OPEN];
+    static Shard *were_opened[MOST_OPEN];
     static int next;
-    Shard **place = &is_open[next % MOST_OPEN];
+    Shard **place = &were_opened[next % MOST_OPEN];
     next++;
-    if (*place) {
-        close((*place)->fd);
-        (*place)->fd = -1;
-    }
-    *place = NULL;
+    if (*place) close_shard(*place);
     x->fd = open(x->path, O_RDONLY);
     if (x->fd < 0) die("%s: cannot open: %s", x->path, strerror(errno));
     *place = x;
@@ -4778,6 +4779,11 @@ static Shards *open_split_files(const char *dir, const char *split, int vocab) {
     for (int i = 0; i < n; i++) free(names[i]);
     free(names);
     return s;
+}
+
+void shards_close(Shards *s) {
+    for (int i = 0; i < s->count; i++) close_shard(&s->shard[i]);
+    if (s->bytes) shards_close(s->bytes);
 }
 
 Shards *shards_open(const char *dir, const char *split, int vocab) {

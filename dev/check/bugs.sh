@@ -506,6 +506,7 @@ bug claims-of-parameters-alone float files claims "$(in_ model_memory)s/(vectors
 bug a-cache-of-any-size float files claims "$(in_ golf_cache)s/demand_memory(2.0/demand_memory(0.0/"
 bug infinite-weights float files infinite "$(in_ check_weights)s/!isfinite/0 \&\& !isfinite/"
 bug any-step-of-a-checkpoint float files impossible "$(in_ ckpt_open)s/k.step > (size_t)k.config.steps/0/"
+bug closed-shards-remembered float input closed "$(in_ close_shard)s/x->fd = -1;//"
 bug codes-of-any-size float files impossible "$(in_ ckpt_open)s/check_embed_grid(&k.config, path);//"
 bug byte-pieces-of-any-name float tokenizer "bad models" "$(in_ byte_of_piece)s/ABCDEF\"/ABCDEFabcdef\"/; $(in_ byte_of_piece)s/, 16);/, 22);/"
 bug export-of-training-options float files export "$(in_ put_metadata)s/MODEL, config/MODEL | TRAIN, config/"

@@ -296,6 +296,24 @@ static void test_shards(void) {
     CHECK(good, "tokens across shards");
 }
 
+/* What was given back is nobody's: no other file is closed for it, when many are open. */
+static void test_closed_shards(void) {
+    const char *dir = write_positions();
+    int part[10], good = 1;
+
+    for (int k = 0; k < 40; k++) {
+        Shards *gone = shards_open(dir, "train", 1000);
+        shards_close(gone);
+        const Shards *s = shards_open(dir, "train", 1000);
+        const Shards *other = shards_open(dir, "val", 1000);
+        shards_read(k % 2 ? s : gone, 395, 10, part);
+        for (int i = 0; i < 10; i++) good &= part[i] == 395 + i;
+        shards_read(other, 0, 5, part);
+        for (int i = 0; i < 5; i++) good &= part[i] == i;
+    }
+    CHECK(good, "tokens of other files");
+}
+
 /* llm.c's names: without a number, where there is one file. */
 static void test_shard_names(void) {
     static const struct {
@@ -639,6 +657,7 @@ int main(void) {
     run_test("bytes: no wrong score", test_no_wrong_score);
     run_test("bytes: files of them", test_given_bytes);
     run_test("shards", test_shards);
+    run_test("shards: closed", test_closed_shards);
     run_test("shards: names", test_shard_names);
     run_test("order of training", test_training_order);
     run_test("bad shards", test_bad_shards);

@@ -321,7 +321,7 @@ static const SystemTests instruments_tests = {
                             {NULL, NULL}}};
 #elif defined BUGS
 bug header-of-fewer-columns float columns "$(in_ keep_rows)s/as_now = end &&/as_now = 0 \&\&/"
-bug header-of-the-run-before float columns "$(in_ keep_rows)s/run->steps ? rows_to_keep(log, run) : 0/rows_to_keep(log, run)/"
+bug header-of-the-run-before float columns "$(in_ keep_rows)s/run->steps ? rows_to_keep(log, path, run) : 0/rows_to_keep(log, path, run)/"
 bug header-as-it-was float columns "$(in_ keep_rows)s/ && !strncmp(text, columns, strlen(columns))//"
 bug off-is-refused float columns "$(in_ check_systems)s/if (!strcmp(o->name, (\*s)->needs)) continue;.*//"
 bug flips-since-the-checkpoint float resumed "s/TRAIN | FIXED | RESUME, NUM, watched/TRAIN | FIXED, NUM, watched/; $(in_ same_options)s/if (o->mask & FIXED)/continue;/"

@@ -69,7 +69,7 @@ static inline void calibration_rows(Calibration *k, const Config *c) {
     for (int row = 0; row < k->rows; row++) /* the last target is overwritten */
         shards_train_row(train, (uint64_t)c->seed, row, c->seq, c->shuffle,
                          k->tokens + (size_t)row * (size_t)c->seq);
-    for (int i = 0; i < train->count; i++) close(train->shard[i].fd);
+    shards_close(train);
 }
 
 /* Where batch b starts in a stream. */
