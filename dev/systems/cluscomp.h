@@ -958,6 +958,8 @@ static const SystemTests cluscomp_tests = {
              "--cluster_rows|without --cluster_steps"},
             {"--cluster=4,16,each --cluster_fit_lr=1",
              "--cluster_fit_lr|without --cluster_steps"},
+            {"--cluster=4,16,each --batch=1 --accum=2 --cluster_steps=1",
+             "--cluster_rows=128|--batch=1 / --accum=2"},
             {"--cluster=4,16,each --batch=8 --cluster_steps=1 --cluster_rows=12",
              "--cluster_rows=12|multiple of --batch=8"},
             {NULL, NULL}},
