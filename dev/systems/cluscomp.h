@@ -985,6 +985,7 @@ bug codebook-of-each-matrix float "cluscomp: entries" \
     "$(in_ cluscomp_store)s/o.shared ? first_book(m, t) : 0/0/"
 bug codebook-farthest-entry float "cluscomp: codebooks" \
     "$(in_ nearest_entry)s/real score = -k->square\[i\]/real score = k->square[i]/"
+bug calibration-of-groups-of-none float "cluscomp: errors" "$(in_ calibration_check)s/c->batch % c->accum || //"
 bug codebook-indices-cut float "cluscomp: indices" "$(in_ set_book_index)s/(index >> 8)/0/"
 bug codebook-entry-beyond-the-last float "cluscomp: coded" \
     "$(in_ book_unpack)s/index >= /index > /"
