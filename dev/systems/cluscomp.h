@@ -958,6 +958,8 @@ static const SystemTests cluscomp_tests = {
              "--cluster_rows|without --cluster_steps"},
             {"--cluster=4,16,each --cluster_fit_lr=1",
              "--cluster_fit_lr|without --cluster_steps"},
+            {"--cluster=4,16,each --batch=1 --accum=2 --cluster_steps=1",
+             "--cluster_rows=128|--batch=1 / --accum=2"},
             {"--cluster=4,16,each --batch=8 --cluster_steps=1 --cluster_rows=12",
              "--cluster_rows=12|multiple of --batch=8"},
             {NULL, NULL}},
@@ -983,6 +985,7 @@ bug codebook-of-each-matrix float "cluscomp: entries" \
     "$(in_ cluscomp_store)s/o.shared ? first_book(m, t) : 0/0/"
 bug codebook-farthest-entry float "cluscomp: codebooks" \
     "$(in_ nearest_entry)s/real score = -k->square\[i\]/real score = k->square[i]/"
+bug calibration-of-groups-of-none float "cluscomp: errors" "$(in_ calibration_check)s/c->batch % c->accum || //"
 bug codebook-indices-cut float "cluscomp: indices" "$(in_ set_book_index)s/(index >> 8)/0/"
 bug codebook-entry-beyond-the-last float "cluscomp: coded" \
     "$(in_ book_unpack)s/index >= /index > /"

@@ -214,7 +214,8 @@ static __attribute__((unused)) void calibration_check(const Config *c, int steps
     snprintf(option, sizeof option, "%s_rows", name);
     snprintf(parent, sizeof parent, "%s_steps", name);
     option_needs(c, option, steps > 0, parent);
-    if (steps && rows % group_rows(c))
+    /* a group may have no rows: config_check has not refused that yet */
+    if (steps && (c->batch % c->accum || rows % group_rows(c)))
         die("--%s=%d: expected a multiple of --batch=%d / --accum=%d", option, rows,
             c->batch, c->accum);
 }
