@@ -4697,16 +4697,20 @@ static int shard_prefix(const char *file, const char *split) {
 
 /* There may be hundreds of shards, and a system that lets a program open 256 files: the last
  * few that were read are open. */
+enum { MOST_OPEN = 16 };
+static Shard *open_shards[MOST_OPEN];
+
 static void close_shard(Shard *x) {
+    for (int i = 0; i < MOST_OPEN; i++) {
+        if (open_shards[i] == x) open_shards[i] = NULL;
+    }
     if (x->fd >= 0) close(x->fd);
     x->fd = -1;
 }
 
 static void open_again(Shard *x) {
-    enum { MOST_OPEN = 16 };
-    static Shard *were_opened[MOST_OPEN];
     static int next;
-    Shard **place = &were_opened[next % MOST_OPEN];
+    Shard **place = &open_shards[next % MOST_OPEN];
     next++;
     if (*place) close_shard(*place);
     x->fd = open(x->path, O_RDONLY);
