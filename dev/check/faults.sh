@@ -112,7 +112,7 @@ sweep() { # CALL "WHAT..." BEFORE COMMAND AFTER: functions; until the run no lon
         done
         what=$kind
         check "$1 is never reached" [ $n -gt 1 ]
-        printf '%s\t%s\t%s\t%s\n' "$name" "$1" "$kind" $((n - 1)) >> "$d/table"
+        printf '%s\t%s\t%s\t%s\n' "$name" "$1" "$kind" $(((n - 1) / ${step:-1})) >> "$d/table"
     done
 }
 
