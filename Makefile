@@ -48,10 +48,10 @@ endif
 # temporary files may forbid that.
 try = $(shell mkdir -p build && d=$$(mktemp -d build/probe.XXXXXX) && { printf '%s\n' '$(2)' > $$d/a.c; \
   $(CC) $(1) $$d/a.c -o $$d/a > /dev/null 2>&1 && $$d/a 2> /dev/null && echo '$(1)'; rm -rf $$d; })
-RUNS := int main(void) { return 0; }
+NOTHING := int main(void) { return 0; }
 THREADS := int omp_get_max_threads(void); int main(void) { return omp_get_max_threads() < 1; }
 ifeq ($(origin MARCH),undefined)
-  MARCH := $(or $(call try,-march=native,$(RUNS)),$(call try,-mcpu=native,$(RUNS)))
+  MARCH := $(or $(call try,-march=native,$(NOTHING)),$(call try,-mcpu=native,$(NOTHING)))
   MISSED := $(if $(MARCH),,-march=native)
 endif
 ifneq ($(NO_OMP),1)
@@ -69,13 +69,13 @@ SAY_MISSED = $(if $(strip $(MISSED)),@echo '*** SLOW: $(CC) has no $(strip $(MIS
 
 WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
-PASS := $(call try,-Wno-pass-failed,$(RUNS))
+PASS := $(call try,-Wno-pass-failed,$(NOTHING))
 # Multiply-adds are written where they are meant: see golf.h on rounding. The others change no number: they
 # spare the code that would set errno and the flags of exceptions.
 ROUNDING := -ffp-contract=off -fno-math-errno -fno-trapping-math
 BASE = -std=gnu11 $(ROUNDING) $(MARCH) $(OMP) $(WARN) $(PASS) $(CFLAGS)
 # Without OpenMP its pragmas mean nothing, and saying so is no use to anyone.
-NO_THREADS := -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(RUNS))
+NO_THREADS := -Wno-unknown-pragmas -Wno-source-uses-openmp $(call try,-fopenmp-simd,$(NOTHING))
 ifeq ($(OMP),)
   BASE += $(NO_THREADS)
 endif

@@ -520,8 +520,8 @@ static double cores_of_group(const char *folder) {
 
 static double bytes_of_group(const char *folder) {
     double v[2];
-    if (limits_in(folder, "memory.max", v)) return *v;
-    if (limits_in(folder, "memory.limit_in_bytes", v)) return *v;
+    if (limits_in(folder, "memory.max", v) > 0) return *v;
+    if (limits_in(folder, "memory.limit_in_bytes", v) > 0) return *v;
     return (double)INFINITY;
 }
 
@@ -574,7 +574,6 @@ static double memory_there(const char *root) {
     struct rlimit most;
     double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (there <= 0) return 0;
-    there = fmin(there, (double)SIZE_MAX);
     there = fmin(there, group_limit(root, "memory", bytes_of_group));
     there = fmin(there, (double)(SIZE_MAX / 2)); /* of 32 bits */
     if (getrlimit(RLIMIT_AS, &most) || most.rlim_cur == RLIM_INFINITY) return there;

@@ -79,7 +79,11 @@ for folder in "${folders[@]}"; do
             OUT=$folder VOCAB=$(tr -dc 0-9 <<< "$name") data/get.sh "${name%%[0-9]*}" > /dev/null || exit 1 ;;
         *) fail "DATA: expected a folder with a tokenizer.model, found '$folder'; see data/get.sh" ;;
     esac
-    flock "$folder" env OUT="${folder}_dev" data/get.sh dev "$folder" > /dev/null || exit 1 # one search at a time
+    mkdir -p runs/tune
+    { # one search at a time
+        flock 9
+        OUT=${folder}_dev data/get.sh dev "$folder" > /dev/null || exit 1
+    } 9> runs/tune/data.lock
 done
 
 fit="--cap=$cap --width=fit --fit=coded" # files near the cap, never over it

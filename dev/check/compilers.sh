@@ -77,6 +77,7 @@ build() { # NAME RUN COMPILER VARIABLES OF MAKE...
     rm -rf "$dir"
 }
 
+: > "$tmp/table"
 all_kernels='bits bf16 randomness exp functions rounding order gemm muon gradients coder'
 all_model='RMSNorm layers RoPE attention cross quantizers straight AdamW Muon schedules export cached threads'
 few_kernels='bits bf16 randomness exp functions rounding order operand codes coder' # where all is slow

@@ -919,11 +919,6 @@ static void test_memory(void) {
     DIES("too many parameters", "parameters need|this machine has|--width",
          golf_init(&m, &c, 1));
     DIES("too many to load", "parameters need|this machine has", golf_init(&m, &c, 0));
-#if SIZE_MAX == UINT32_MAX
-    const Config wide = config_of("vocab=266 width=32 heads=2 hidden=8192 seq=65536");
-    DIES("too many tokens", "tokens at a time|--batch",
-         (golf_init(&m, &wide, 0), golf_buffers(&m, 1 << 17)));
-#endif
 }
 
 /* What no width can mend is said, and not that none fits. */
