@@ -80,10 +80,13 @@ planted() { # WHAT SED FLAGS...: the tool notices this fault in a copy of the so
     sed "$edit" train_golf.c > "$copy/train_golf.c"
     ! cmp -s train_golf.c "$copy/train_golf.c" && compile "$copy/golf" "$copy/train_golf.c" "$@"
     check "planted $what: it no longer matches the source, or does not compile" $?
-    # shellcheck disable=SC2086
-    $watch "$copy/golf" train $tiny --out="$tmp/planted_run" > "$tmp/said" 2>&1
-    findings
-    [ $? != 0 ] && grep -q "$noticed" "$tmp/report"
+    for _ in 1 2 3 4 5; do # where others work, one thread may do the work of all: then there is no race
+        # shellcheck disable=SC2086
+        $watch "$copy/golf" train $tiny --batch=16 --out="$tmp/planted_run" --overwrite=1 > "$tmp/said" 2>&1
+        findings
+        grep -q "$noticed" "$tmp/report" && break
+    done
+    grep -q "$noticed" "$tmp/report"
     check "planted $what: went unnoticed" $?
 }
 
