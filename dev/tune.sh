@@ -42,8 +42,8 @@ unset IFS
 mkdir -p "$out/runs" || fail "OUT=$out: cannot make the folder"
 
 # One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
-command -v flock > /dev/null || flock() { # macOS has none
-    perl -MFcntl=:flock -e 'open(F, ">&=9") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$1"
+command -v flock > /dev/null || flock() { # [-n] DESCRIPTOR; macOS has none
+    perl -MFcntl=:flock -e 'open(F, ">&=$ARGV[-1]") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$@"
 }
 exec 9> "$out/lock"
 flock -n 9 || { echo "waiting for what an earlier start of this search left running"; flock 9; }
@@ -81,9 +81,9 @@ for folder in "${folders[@]}"; do
     esac
     mkdir -p runs/tune
     { # one search at a time
-        flock 9
+        flock 8
         OUT=${folder}_dev data/get.sh dev "$folder" > /dev/null || exit 1
-    } 9> runs/tune/data.lock
+    } 8> runs/tune/data.lock
 done
 
 fit="--cap=$cap --width=fit --fit=coded" # files near the cap, never over it
