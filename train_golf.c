@@ -549,8 +549,9 @@ static double group_limit(const char *root, const char *kind,
         const int is_2 = sscanf(line, "%*d::%1023[^\n]", inner) == 1;
         if (!is_2 && sscanf(line, "%*d:%255[^:]:%1023[^\n]", kinds, inner) != 2) continue;
         if (!is_2 && !has_word(kinds, kind)) continue;
-        const int base = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s", root,
-                                  is_2 ? "" : "/", is_2 ? "" : kind);
+        /* version 1 has a folder for each kind */
+        const int base =
+            snprintf(path, sizeof path, "%s/sys/fs/cgroup/%s", root, is_2 ? "." : kind);
         snprintf(path + base, sizeof path - (size_t)base, "%s", inner);
         for (char *end = path + strlen(path); end; end = strrchr(path + base, '/')) {
             *end = 0;
