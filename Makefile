@@ -12,7 +12,7 @@
 # make tune CAP=256000 MINUTES=60 FAMILY=flat          the best options under a cap: also recursive, any;
 #                 DATA= SEED= OUT= JOBS= and more, see dev/tune.sh
 # make quantizers, make sharing, make papers: all systems at one size, as the papers have them; these and
-#                 study: SEEDS=3 ARMS="a b" QUICK=1
+#                 study: SEEDS=3 ARMS="a b" QUICK=1 KEEP=1
 # make plot RUN=runs/mine     its curves, with gnuplot; RUN="a b c": several beside each other
 # make submission RUN=runs/mine AUTHOR="..." GITHUB_ID=...   a records folder of Parameter Golf, checked
 # make compilers  every compiler of Debian, musl, machines of 32 bits: builds, bits, tests

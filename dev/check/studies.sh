@@ -106,6 +106,17 @@ else
     check "and leaves the results of what is finished" grep -q '^one' dev/studies/9_check/results.tsv
     SEEDS=3 dev/studies/study.sh 9 > "$tmp/more" 2>&1   # waits for the trainer that is left, then goes on
     check "after which it goes on" [ $? = 0 ]
+    cp dev/studies/9_check/results.tsv "$tmp/elsewhere.tsv"
+    rm -rf runs/studies/9_check/one/1
+    KEEP=1 SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
+    says "a row of another machine is kept" ' 0 runs to do' "$tmp/keep"
+    check "with what it says" cmp "$tmp/elsewhere.tsv" dev/studies/9_check/results.tsv
+    sed -i.before 's/\tseconds\t/\tminutes\t/' dev/studies/9_check/results.tsv
+    KEEP=1 SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
+    says "not one with other columns" 'other columns' "$tmp/keep"
+    cp "$tmp/elsewhere.tsv" dev/studies/9_check/results.tsv
+    SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
+    says "without KEEP it is run again" ' 1 runs to do' "$tmp/keep"
     printf 'bad\t1\t--width=7\n' >> dev/studies/9_check/plan.tsv
     dev/studies/study.sh 9 > "$tmp/bad" 2>&1
     check "a wrong option is an error" [ $? != 0 ]

@@ -3,6 +3,7 @@
 # seeds, so that a study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
 #   SEEDS=7   seeds 1..7 for every arm; 4-6: these (default: the plan's own column)     JOBS=2   runs at a time, one thread each
 #   ARMS="a b"   these arms alone, with those that they start from; results stay under runs/
+#   KEEP=1    rows of results.tsv whose runs are not here, but on another machine, are kept, and not run again
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
@@ -37,6 +38,10 @@ donor_of() { options_of "$1" | sed -n 's/.*--init_from=@\([^ ]*\).*/\1/p'; }
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
 
+kept() {  # [ARM SEED]: rows from another machine
+    [ ! -f "$runs/kept.tsv" ] || awk -F'\t' -v arm="${1:-}" -v seed="${2:-}" \
+        'NR > 1 && (arm == "" || $1 == arm) && (seed == "" || $2 == seed)' "$runs/kept.tsv"
+}
 finished() {  # ARM SEED
     local dir=$runs/$1/$2
     [ -f "$dir/diverged" ] || { [ -f "$dir/result.json" ] && { [ ! -f "$study/evals.tsv" ] || [ -f "$dir/evals.tsv" ]; }; }
@@ -83,15 +88,18 @@ row_of() {  # ARM SEED: a row of results.tsv
     echo
 }
 
+header() {
+    printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev\tweight_bits\tweight_bits_packed'
+    [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
+    echo
+}
 collect() {  # all finished runs, in the order of the plan
     local to=$1 arm seed
     {
-        printf 'arm\tseed\tval_bpb\troundtrip_gap\tbytes\tinterface\tprotected\tsteps\ttokens\tseconds\ttok_per_s\tflops_per_token\twidth\thidden\tgit_rev\tweight_bits\tweight_bits_packed'
-        [ ! -f "$study/evals.tsv" ] || printf '\t%s' $(column "$study/evals.tsv" 1)
-        echo
+        header
         column "$study/plan.tsv" 1 | while read -r arm; do
-            for seed in $(ls "$runs/$arm" 2> /dev/null | sort -n); do
-                ! finished "$arm" "$seed" || row_of "$arm" "$seed"
+            for seed in $({ ls "$runs/$arm" 2> /dev/null; kept "$arm" | cut -f 2; } | sort -nu); do
+                if finished "$arm" "$seed"; then row_of "$arm" "$seed"; else kept "$arm" "$seed"; fi
             done
         done
     } > "$to.part" && mv "$to.part" "$to"
@@ -119,10 +127,17 @@ while read -r arm seeds; do
     plan+=("$arm $first $last")
     [ "$last" -le $most ] || most=$last
 done < <(awk -F'\t' '!/^#/ && NF > 1 && $1 != "*" { print $1, $2 }' "$study/plan.tsv")
+rm -f "$runs/kept.tsv"
+if [ "${KEEP:-}" ] && [ -f "$study/results.tsv" ]; then
+    [ "$(head -n 1 "$study/results.tsv")" = "$(header)" ] ||
+        fail "KEEP=1: $study/results.tsv has other columns than this program gives; remove it to run all again"
+    cp "$study/results.tsv" "$runs/kept.tsv" || exit 1
+fi
 for ((seed = 1; seed <= most; seed++)); do
     for entry in "${plan[@]}"; do
         read -r arm first last <<< "$entry"
-        [ "$seed" -lt "$first" ] || [ "$seed" -gt "$last" ] || finished "$arm" "$seed" || todo+=("$arm $seed")
+        [ "$seed" -ge "$first" ] && [ "$seed" -le "$last" ] || continue
+        finished "$arm" "$seed" || [ "$(kept "$arm" "$seed")" ] || todo+=("$arm $seed")
     done
 done
 
