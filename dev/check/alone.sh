@@ -76,17 +76,21 @@ if [ $# -eq 0 ]; then
     one core CORE=1
     set -- $(sed -n 's/^#include "\([a-z_0-9]*\)\.h".*/\1/p' dev/systems/systems.h)
 fi
-pair() { # two systems at a time
+pair() { # a system, beside others
     one "$1" "" "$1" > "$tmp/$1.out"
     echo "$passed $failed" > "$tmp/$1.count"
 }
 passed_before=$passed failed_before=$failed
 passed=0 failed=0
-running=0
+# As many at a time as there are lines in this pipe.
+mkfifo "$tmp/slots" && exec 3<> "$tmp/slots" || exit 1
+printf '\n\n' >&3
 for system; do
-    pair "$system" &
-    running=$((running + 1))
-    [ $((running % 2)) = 0 ] && wait
+    read -r _ <&3
+    {
+        pair "$system"
+        echo >&3
+    } &
 done
 wait
 passed=$passed_before failed=$failed_before

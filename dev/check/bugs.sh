@@ -122,15 +122,17 @@ mpi=
 command -v mpicc > /dev/null && command -v mpirun > /dev/null && [ -x ./train_golf ] && mpi=yes
 faults=
 [ -x ./train_golf ] && ONLY=locks dev/check/faults.sh 2>&1 | grep -q ' passed, ' && faults=yes
-running=0 planted=0
+# As many at a time as there are lines in this pipe.
+mkfifo "$tmp/slots" && exec 3<> "$tmp/slots" || exit 1
+for _ in $(seq "$JOBS"); do echo >&3; done
+planted=0
 start() { # NAME VERDICT-FUNCTION ARGUMENTS...
     case $1 in *$BUGS*) ;; *) return ;; esac
     planted=$((planted + 1))
     file=$tmp/$(printf %04d $planted).verdict
     shift
-    { "$@" > "$file"; rm -rf "$dir"; } 2> "$file.err" &
-    running=$((running + 1))
-    [ $running -lt "$JOBS" ] || { wait; running=0; }
+    read -r _ <&3
+    { "$@" > "$file"; rm -rf "$dir"; echo >&3; } 2> "$file.err" &
 }
 untouched() { # double|float PROGRAM SYSTEM: once
     [ $PART != match ] || return 0

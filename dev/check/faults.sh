@@ -580,17 +580,21 @@ END
 }
 
 references
-# Two at a time.
+# As many at a time as there are lines in this pipe.
+mkfifo "$tmp/slots" && exec 3<> "$tmp/slots" || exit 1
+printf '\n\n' >&3
 sections=${ONLY:-train reads resume overwrite links prepare export print columns quota limit submission locks hangup}
 : > "$tmp/shell"
 for s in $sections; do
     command -v "${s}_faults" > /dev/null || { echo "no section $s: expected some of those in faults.sh"; exit 1; }
-    (
-        ${s}_faults
-        : > "$tmp/$s.ended"
-    ) 2>> "$tmp/shell" &
-    running=$((${running:-0} + 1))
-    [ $running -lt 2 ] || { wait; running=0; }
+    read -r _ <&3
+    {
+        (
+            ${s}_faults
+            : > "$tmp/$s.ended"
+        ) 3>&- 2>> "$tmp/shell"
+        echo >&3
+    } &
 done
 wait
 grep -v '^Killed' "$tmp/shell" >&2

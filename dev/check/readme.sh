@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 passed=0 failed=0
 [ -f data/sotu/tokenizer.model ] || { echo "no data/sotu: run data/get.sh sotu"; exit 1; }
 make -s train_golf || exit 1
-short="--steps=20 --val_tokens=4096 --ckpt_every=0"
+short="--steps=8 --val_tokens=4096 --ckpt_every=0"
 mkdir -p "$tmp/runs" "$tmp/data"
 as_written=${AS_WRITTEN:-}
 if [ "$as_written" ]; then
