@@ -7597,12 +7597,14 @@ static int usage(void) {
     return 1;
 }
 
-int main(int argc, char **argv) {
-    follow_quota("");
-    bound_spinning(argv);
-    check_rounding();
-    if (argc < 2) return usage();
-    ranks_start(argv);
+/* Commands for whose files somebody waits: what they print besides may be lost. */
+static int is_for_files(const char *command) {
+    if (!strcmp(command, "--help")) return 0;
+    return !strncmp(command, "--", 2) || !strcmp(command, "train") ||
+           !strcmp(command, "prepare");
+}
+
+static int run_command(int argc, char **argv) {
     const char *command = argv[1];
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h"))
         return help_main();
@@ -7628,8 +7630,17 @@ int main(int argc, char **argv) {
             "bench, prepare, selftest or help",
             command);
     if (!file) die("usage: ./train_golf %s MODEL.golf [--key=value ...]", command);
-    const int status = run(file, rest, options_from);
-    end_output(); /* what these print is what they are for */
+    return run(file, rest, options_from);
+}
+
+int main(int argc, char **argv) {
+    follow_quota("");
+    bound_spinning(argv);
+    check_rounding();
+    if (argc < 2) return usage();
+    ranks_start(argv);
+    const int status = run_command(argc, argv);
+    if (!is_for_files(argv[1])) end_output();
     return status;
 }
 #endif

@@ -571,7 +571,7 @@ bug quotas-over-the-user float faults quota "$(in_ follow_quota)s/getenv(.OMP_NU
 bug memory-of-the-machine float faults quota "$(in_ memory_there)s/there = fmin(there, group_limit.*//"
 bug hangup-unheard float faults hangup "$(in_ catch_signals)s/if (signal(SIGHUP.*//"
 bug nohup-unheard float faults hangup "$(in_ catch_signals)s/if (signal(SIGHUP, handler) == SIG_IGN) .*/signal(SIGHUP, handler);/"
-bug output-is-lost float faults print "$(in_ main)s/^ *end_output();.*//"
+bug output-is-lost float faults print "$(in_ main)s/^ *if (!is_for_files.*//"
 bug unread-is-no-model float faults print "$(in_ is_artifact)s/if (ferror(f)).*//"
 
 # systems: their own rows

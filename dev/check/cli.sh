@@ -246,6 +246,14 @@ else
     rmdir "$tmp/disk"
     echo "skipped: a full disk (cannot mount a small tmpfs)"
 fi
+if [ -c /dev/full ]; then
+    for command in help --help selftest; do
+        status 1 sh -c "./train_golf $command > /dev/full"
+        says 'cannot write'
+    done
+else
+    echo "skipped: output that cannot be written (there is no /dev/full)"
+fi
 if [ "$(id -u)" = 0 ]; then
     echo "skipped: an unwritable folder (root may write everywhere)"
 else
