@@ -353,10 +353,14 @@ first_rung() { # candidates in turn, until so many of them were trained, or more
     drain
     [ "$(ranked 0)" ] || fail "none of $((id - 1)) candidates could be trained: $(rows 0 . | cut -f 11 | commonest)"
 }
-promote() { # RUNG FILE: the best of the rung before that the budget has room for; what was decided once stays
-    local ids n=${keep[$1]} last
+first_start() { # RUNG: the table's first start, if it was trained; short rungs favour what learns fast, it is what to beat
+    ! grep -q "^start  *${family/any/}" "$space" || ranked "$1" | grep -x 1
+}
+promote() { # RUNG FILE: the best of the rung before that the budget has room for, after the first start; what was decided once stays
+    local ids first n=${keep[$1]} last
     [ ! -f "$2" ] || return 0
-    ids=($(ranked $(($1 - 1)) | head -n "$n"))
+    first=$(first_start $(($1 - 1)))
+    ids=($first $(ranked $(($1 - 1)) | head -n "$n" | grep -vx "${first:-none}"))
     n=${#ids[@]}
     while [ $n -gt 1 ]; do
         last=0

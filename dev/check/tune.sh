@@ -186,6 +186,12 @@ check "all of the training text: $line" grep -q -- "--data=$tmp/words .*--seed=1
 (eval "$line") > "$tmp/out" 2>&1
 says "FITS; val_bpb" "$tmp/out"
 
+sed '/^start/d' "$tmp/small" > "$tmp/slow" && echo 'start flat wq=int8 aq=none unique=1 mlp=2 lr_muon=1e-06 lr_embed=1e-06' >> "$tmp/slow"
+search learner SPACE="$tmp/slow" FAMILY=flat TRIALS=4 REFINE=0 STEPS=160
+same "0 1 2" "$(awk -F'\t' '$3 == 1 { print $1 }' "$tmp/learner/trials.tsv" | xargs)" "rungs of the first start, which learns slowly"
+check "others learnt more" awk -F'\t' '$1 == 0 && $4 == "ok" && $3 > 1 { bad += ($5 > first) } $3 == 1 && $1 == 0 { first = $5 }
+    END { exit bad != 0 }' "$tmp/learner/trials.tsv"
+
 search quiet
 check "finished: nothing is done again" [ "$(grep -c '^\[' "$tmp/out")" = 0 ]
 check "and says the same" cmp <(sed -n '/^bits per byte/,$p' "$tmp/out") "$tmp/quiet/winner.txt"
@@ -226,7 +232,7 @@ check "the same winner" cmp <(sed "s|/quiet/|/disturbed/|" "$tmp/quiet/winner.tx
 
 # Parts of it, with numbers worked by hand.
 function_of() { sed -n "/^$1() {.*}\$/p; /^$1() {/,/^}/p" dev/tune.sh; }
-for name in value config calculate is left planned column rows ranked cost_of per_step eta promote make_plan put_result; do
+for name in value config calculate is left planned column rows ranked cost_of per_step eta first_start promote make_plan put_result; do
     eval "$(function_of $name)"
 done
 # A score that is no number is none, a file over the cap is no candidate.
@@ -252,7 +258,7 @@ same "16 4 2 4081" "$(plan_for 10)" "ten minutes: 840 s; 22 + (1 + 1 + 2) 204"
 same "5 2 1 12000" "$(trials=5 plan_for 10)" "as many as one says"
 
 # Four candidates took 10 s for 10 steps, so 40 s for 40; the better two will then take 160 s each.
-out=$tmp/promoted jobs=1 keep=(8 4 2) steps_of=(10 40 160) tab=$'\t'
+out=$tmp/promoted jobs=1 family=any space=/dev/null keep=(8 4 2) steps_of=(10 40 160) tab=$'\t'
 dir_of() { echo "$out/runs/$1/$2"; }
 mkdir -p "$out/runs"/{1,2,3,4,5}/0
 echo "per_run 0" > "$out/plan"
