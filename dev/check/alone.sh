@@ -76,7 +76,7 @@ if [ $# -eq 0 ]; then
     one core CORE=1
     set -- $(sed -n 's/^#include "\([a-z_0-9]*\)\.h".*/\1/p' dev/systems/systems.h)
 fi
-pair() { # a system, beside others
+apart() { # a system, beside others
     one "$1" "" "$1" > "$tmp/$1.out"
     echo "$passed $failed" > "$tmp/$1.count"
 }
@@ -88,7 +88,7 @@ printf '\n\n' >&3
 for system; do
     read -r _ <&3
     {
-        pair "$system"
+        apart "$system"
         echo >&3
     } &
 done

@@ -33,7 +33,6 @@ while IFS= read -r command; do
     [ "$as_written" ] || run=$(echo "$run" | sed "s|runs/|$tmp/runs/|g; s|data/mine|$tmp/data/mine|g")
     case $as_written$command in
     "./train_golf train "*) run="$run $short" ;;
-    "./train_golf eval "*--certify*) run="$run --val_tokens=512" ;;
     "./train_golf eval "*) run="$run --val_tokens=4096" ;;
     "./train_golf sample "*) run="$run --tokens=20" ;;
     "./train_golf bench") run="$run step --preset=tiny --vocab=300" ;;
