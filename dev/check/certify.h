@@ -21,7 +21,7 @@
  *               each piece is a forward pass
  *
  * What learns from scored text (System.learn) is in the box, and has lines of its own. */
-enum { PLACES = 12, FIRST_PLACES = 4, ROWS_TO_SUM = 2, PASSES = 1 << 20 };
+enum { PLACES = 12, FIRST_PLACES = 4, ROWS_TO_SUM = 2, PASSES = 1 << 18 };
 #define SUM_TOLERANCE 1e-5
 
 typedef struct {

@@ -999,7 +999,7 @@ bug fips-of-up-alone float "fips: fit" "$(in_ fips_directions)s/down\[i \* F + f
 bug fips-U-as-codes float "fips: storage" "$(in_ fips_store)s/Q_BF16/Q_INT/"
 bug fips-U-of-the-first-group float "fips: groups" "$(in_ fips_at)s/group \* u->copy_n/0/"
 bug fips-groups-one-too-small float "fips: groups" "$(in_ fips_group_size)s/c->fips_group ? c->fips_group :/c->fips_group > 1 ? c->fips_group - 1 :/"
-bug fips-group-of-all float "fips: groups" "$(in_ fips_fit)s/MIN(p + group, m->phases)/m->phases/" "$(in_ fips_fit)s/r, p, m->phases/r, 0, m->phases/"
+bug fips-group-of-all float "fips: groups" "$(in_ fips_fit)s/MIN(p + group, m->phases)/m->phases/; $(in_ fips_fit)s/r, p, m->phases/r, 0, m->phases/"
 bug fips-padding-undivided float "fips: padding" "$(in_ fips_pad)s|like\] / 32|like]|"
 bug fips-padding-of-zeros float "fips: padding" "$(in_ fips_pad)s/(e - C) % C/C/"
 bug fips-directions-repeated float "fips: padding" "$(in_ fips_directions)s/e < C ? (real)v\[i \* C + pick\[e\]\] : 0/(real)v[i * C + pick[e % C]]/"
