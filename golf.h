@@ -86,8 +86,8 @@ enum {
       "of the MLP; swiglu: silu(Wgate u) * Wup u, a third matrix") \
     X(MODEL | QUIET, INT, rope, "full", "full|half", "how much of a head turns with the position") \
     X(MODEL, INT, seq, "256", "8 to 65536", "T, tokens per sequence") \
-    X(MODEL, INT, unique, "3", "1 to 64", "U, distinct blocks in the loop") \
-    X(MODEL, INT, repeat, "2", "1 to 64", "R, uses of each; unique=P repeat=1 is flat") \
+    X(MODEL, INT, unique, "1", "1 to 64", "U, distinct blocks in the loop") \
+    X(MODEL, INT, repeat, "4", "1 to 64", "R, uses of each; unique=P repeat=1 is flat") \
     X(MODEL, INT, order, "cycle", "cycle|sequence", "phase p uses block p%U or p/R") \
     X(MODEL | QUIET, INT, prelude, "0", "0 to 64", "unshared blocks before the loop") \
     X(MODEL | QUIET, INT, coda, "0", "0 to 64", "unshared blocks after the loop") \
@@ -99,7 +99,7 @@ enum {
     X(MODEL, INT, xgain, "scalar", "none|scalar|vector", "gains of the extra RMSNorms") \
     X(MODEL, INT, phase, "1", "0|1", "interface copies: 1 = per phase, 0 = per block") \
     X(MODEL | QUIET, INT, phase_embed, "0", "0|1", "add a learned e[p] to h before phase p") \
-    X(MODEL, INT, wq, "int3", "none|ternary|int3|int4|int5|int6|int7|int8", \
+    X(MODEL, INT, wq, "int4", "none|ternary|int3|int4|int5|int6|int7|int8", \
       "projection weights; none: bf16") \
     X(MODEL | QUIET, INT, wscale, "auto", "tensor|row|group|auto", \
       "a scale per copy, row, 128 of a row; auto: copy, integers: row") \

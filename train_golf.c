@@ -6163,8 +6163,8 @@ typedef struct {
 #define X(name_, options_, help_) {#name_, options_, help_},
 static const Preset presets[] = {
     {"recursive", "fit=coded eps_embed=3e-5",
-     "three blocks, each used twice, in 256,000 bytes: the defaults, see dev/LOG.md"},
-    {"flat", "fit=coded eps_embed=3e-5 repeat=1 mlp=13 wq=ternary",
+     "one block, used four times, in 256,000 bytes: the defaults, see dev/LOG.md"},
+    {"flat", "fit=coded eps_embed=3e-5 unique=3 repeat=1 mlp=13 wq=ternary",
      "its control, three blocks used once, in as many bytes"},
     {"pocket",
      "unique=3 repeat=1 mlp=13 wq=ternary bwd=fp32 lr_muon=0.03 lr_embed=0.005 steps=12000",
