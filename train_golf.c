@@ -6555,30 +6555,20 @@ static void check_coded_cap(Config *c) {
             c->cap, promised);
 }
 
-/* Bytes that the embedding still loses while rates fall: its numbers come to rest on the grid.
- * Measured from the last quarter on: 0.03 to 0.09 of settled_bits. */
-static double bytes_to_settle(const Golf *m, int step) {
-    const Config *c = &m->config;
-    const double left = 1 - (double)step / c->steps;
-    return 0.04 * settled_bits(c) / 8 * (double)m->tensor[T_embed].n * fmin(1, 4 * left);
-}
-
 /* In the third quarter of the run, about 16 times: what the file is over a little less than
- * the cap, in bits per number of the embedding, is how many half octaves its next grid is
- * coarser: an octave is a bit in the long run, but two at once, since trained numbers rest on the
- * old grid. Then the grid stays, while rates fall: codes of another one would be rounded, not trained,
- * which costs 0.002 to 0.02 bpb (dev/LOG.md). Only a file that stays over the cap moves it.
+ * the cap, in bits per number of the embedding, is how many octaves its next grid is coarser.
+ * Then the grid stays, while rates fall: codes of another one would be rounded, not trained,
+ * which costs 0.002 to 0.02 bpb (dev/LOG.md). Only a file that grows over the cap moves it.
  * A matter of the step alone, before it makes its codes: a resumed run does the same. */
 static void steer_embed_grid(Golf *m, int step) {
     const Config *c = &m->config;
-    const int every = MAX(1, c->steps / 64);
-    if (c->fit != FIT_CODED || step < c->steps / 2 || step % every) return;
-    const double bytes = (double)file_bytes(m) - bytes_to_settle(m, step);
-    if (step > c->steps / 4 * 3 && bytes <= c->cap) return;
-    const double over = bytes - 0.999 * c->cap;
-    const int by = (int)(over * 4 * OCTAVE / (double)m->tensor[T_embed].n);
-    const int grid = MAX(c->embed_grid + by, finest_grid(c));
-    set_embed_grid(m, MIN(grid, coarsest_grid(c)));
+    const int every = MAX(1, c->steps / 64), late = 4 * (int64_t)step > 3 * (int64_t)c->steps;
+    if (c->fit != FIT_CODED || 2 * (int64_t)step < c->steps || step % every) return;
+    const int64_t bytes = (int64_t)file_bytes(m), over = bytes - (c->cap - c->cap / 1000);
+    if (late && bytes <= c->cap) return;
+    const int64_t by = over * 8 * OCTAVE / (int64_t)m->tensor[T_embed].n;
+    const int64_t grid = MAX(c->embed_grid + by, finest_grid(c));
+    set_embed_grid(m, (int)MIN(grid, coarsest_grid(c)));
 }
 
 /* The finest grid of [from,to] with which the file fits; `to`, if none does. */

@@ -221,8 +221,7 @@ static void check_trained(const char *arm, double part, int *quiet) {
     start_model(&m, arm, cap);
     learn(&m, 0, LATE);
     for (int step = LATE; step < STEPS; step++) {
-        const double bytes = (double)file_bytes(&m) - bytes_to_settle(&m, step);
-        const int grid = m.config.embed_grid, fits = bytes <= cap;
+        const int grid = m.config.embed_grid, fits = file_bytes(&m) <= (size_t)cap;
         learn(&m, step, step + 1);
         CHECK((m.config.embed_grid == grid) == fits && m.config.embed_grid >= grid,
               "'%s', step %d: grid %d, then %d, the file %s", arm, step, grid,
