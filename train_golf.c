@@ -6416,8 +6416,8 @@ static int fit_option(Config *c, int *option, int least, int most, int step) {
 /* ---- --fit=coded: the last byte. What coding leaves is known when a run has ended, and its
  * sizes are chosen before. So the coder predicts it from the new model, and training steers
  * to it: the step of the embedding's codes, finer or coarser than that of --embed_bits,
- * follows the size that the file would have (rate control, as in a video coder). A file that
- * is over the cap at the end, or leaves a hundredth, gets the finest step with which it fits. */
+ * follows the size that the file would have (rate control, as in a video coder). At the end
+ * the finest step with which the file fits is taken. */
 
 static int is_one_number(const real *w, size_t n) { /* 0 and -0 are one */
     for (size_t i = 1; i < n; i++)
@@ -6555,17 +6555,14 @@ static void check_coded_cap(Config *c) {
             c->cap, promised);
 }
 
-/* In the third quarter of the run, about 16 times: what the file is over a little less than
- * the cap, in bits per number of the embedding, is how many octaves its next grid is coarser.
- * Then the grid stays, while rates fall: codes of another one would be rounded, not trained,
- * which costs 0.002 to 0.02 bpb (dev/LOG.md). Only a file that grows over the cap moves it.
- * A matter of the step alone, before it makes its codes: a resumed run does the same. */
+/* In the second half of the run, about 32 times: what the file is over the cap, in bits per number
+ * of the embedding, is how many octaves its next grid is coarser. A matter of the step
+ * alone, before it makes its codes: a resumed run does the same. */
 static void steer_embed_grid(Golf *m, int step) {
     const Config *c = &m->config;
-    const int every = MAX(1, c->steps / 64), late = 4 * (int64_t)step > 3 * (int64_t)c->steps;
-    if (c->fit != FIT_CODED || 2 * (int64_t)step < c->steps || step % every) return;
-    const int64_t bytes = (int64_t)file_bytes(m), over = bytes - (c->cap - c->cap / 1000);
-    if (late && bytes <= c->cap) return;
+    const int every = MAX(1, c->steps / 64);
+    if (c->fit != FIT_CODED || 2 * step < c->steps || step % every) return;
+    const int64_t over = (int64_t)file_bytes(m) - c->cap;
     const int64_t by = over * 8 * OCTAVE / (int64_t)m->tensor[T_embed].n;
     const int64_t grid = MAX(c->embed_grid + by, finest_grid(c));
     set_embed_grid(m, (int)MIN(grid, coarsest_grid(c)));
@@ -6585,12 +6582,10 @@ static int finest_that_fits(Golf *m, void (*set)(Golf *m, int grid), int from, i
     return to;
 }
 
-/* After the last step: the file fits. Codes that were trained stay, if they do. */
+/* After the last step: the file fits. */
 static void end_at_cap(Golf *m) {
     const Config *c = &m->config;
     if (c->fit != FIT_CODED) return;
-    const double used = (double)file_bytes(m) / c->cap;
-    if (used >= 0.99 && used <= 1) return;
     finest_that_fits(m, set_embed_grid, finest_grid(c), coarsest_grid(c));
     if (file_bytes(m) > (size_t)c->cap)
         finest_that_fits(m, set_matrix_grids, 1, COARSEST_MATRICES);

@@ -211,62 +211,6 @@ static void test_guarantee(void) {
     }
 }
 
-/* A file that fits keeps the codes that were trained: its grid stays in the last quarter of the
- * run, and the end rounds nothing anew. One that does not is steered further. */
-static void check_trained(const char *arm, double part, int *quiet) {
-    enum { STEPS = 40, LATE = 3 * STEPS / 4 + 1 };
-    Golf m;
-    const Config plain = small_config(arm, 256000);
-    const int cap = (int)(part * expected_bytes(&plain));
-    start_model(&m, arm, cap);
-    learn(&m, 0, LATE);
-    for (int step = LATE; step < STEPS; step++) {
-        const int grid = m.config.embed_grid, fits = file_bytes(&m) <= (size_t)cap;
-        learn(&m, step, step + 1);
-        CHECK((m.config.embed_grid == grid) == fits && m.config.embed_grid >= grid,
-              "'%s', step %d: grid %d, then %d, the file %s", arm, step, grid,
-              m.config.embed_grid, fits ? "fits" : "does not fit");
-        *quiet += fits;
-    }
-    int8_t *trained = xcalloc(m.n_params, 1);
-    memcpy(trained, m.code, m.n_params);
-    const double used = (double)file_bytes(&m) / cap;
-    end_at_cap(&m);
-    if (used >= 0.99 && used <= 1)
-        CHECK(!memcmp(trained, m.code, m.n_params), "'%s': %.4f of the cap, rounded anew",
-              arm, used);
-    free(trained);
-    golf_free(&m);
-}
-
-static void test_trained(void) {
-    int quiet = 0;
-    for (size_t i = 0; i < COUNT(weights); i++) {
-        check_trained(weights[i], 0.95, &quiet);
-        check_trained(weights[i], 1, &quiet);
-    }
-    CHECK(quiet > 40, "the file fits at %d late steps", quiet);
-}
-
-/* Far from the cap at the end, on either side: the finest grid that fits. */
-static void test_end(void) {
-    for (int by = -OCTAVE; by <= OCTAVE; by += 2 * OCTAVE) {
-        Golf m;
-        const Config plain = small_config("", 256000);
-        const int cap = (int)expected_bytes(&plain);
-        start_model(&m, "", cap);
-        learn(&m, 0, 40);
-        set_embed_grid(&m, m.config.embed_grid + by);
-        golf_quantize(&m);
-        const double before = (double)file_bytes(&m) / cap;
-        CHECK(before > 1.05 || before < 0.95, "%d grids away: %.4f of the cap", by, before);
-        end_at_cap(&m);
-        const double used = (double)saved_bytes(&m) / cap;
-        CHECK(used <= 1 && used >= 0.99, "%d grids away: ends at %.4f of the cap", by, used);
-        golf_free(&m);
-    }
-}
-
 static int same_run(const Golf *a, const Golf *b) {
     const size_t n = a->n_params;
     return a->config.embed_grid == b->config.embed_grid &&
@@ -356,8 +300,6 @@ int main(void) {
     run_test("coded alone", test_coded_alone);
     run_test("shapes", test_shapes);
     run_test("steering", test_steering);
-    run_test("trained codes", test_trained);
-    run_test("end", test_end);
     run_test("guarantee", test_guarantee);
     run_test("resume", test_resume);
     run_test("threads", test_threads);
