@@ -34,6 +34,7 @@ a=(0.7 -1.6 -0.2 -1.2 -0.1 3.4 3.7 0.8 0.0 2.0) b=(1.9 0.8 1.1 0.1 -0.1 4.4 5.5 
     done
     printf 'c\t1\tdiverged\t-\t-\t-\t-\t-\t-\n'
     printf 'c\t2\t1.0\t300\t3000000\t30\t0\t1\t1\n'
+    printf 'd\t1\t1.5\t300\t3000000\t30\t0\t1\t1\n'
 } > "$tmp/results.tsv"
 {
     printf 'sleep\tbpb\t+b -a\nfew\tbpb@2-4\t+b -a\nslopes\tratio:noise\t+a -b\nslope\tslope:noise\t+a\n'
@@ -51,7 +52,8 @@ says "bytes" '| bytes | interface | 10 | +2000 |' "$tmp/table.md"
 says "twice the terms, twice the contrast" '| double | bpb | 10 | +3.1600 | 2.4600 | +1.4002 to +4.9198 |' "$tmp/table.md"
 says "a diverged run scores 8 and is counted" '| c | 2 (1 diverged) | 4.5000 | 4.9497 |' "$tmp/table.md"
 says "an arm that does not exist" '| nobody | bpb | 0 |' "$tmp/table.md"
-says "one pair has no interval" '| one | bpb@2-2 | 1 | +2.4000 | 0.0000 |  |' "$tmp/table.md"
+says "one pair has no interval" '| one | bpb@2-2 | 1 | +2.4000 |  |  |' "$tmp/table.md"
+says "one run has no deviation" '| d | 1 | 1.5000 |  | +0.8000 |' "$tmp/table.md"
 
 # The runner: killed with SIGKILL, started again, it finishes, with the results of a run that was not disturbed.
 if [ ! -x ./train_golf ] || ! { [ -d data/sotu1024 ] || OUT=data/sotu1024 VOCAB=1024 data/get.sh sotu; } > /dev/null 2>&1; then

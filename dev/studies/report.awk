@@ -107,8 +107,8 @@ END {
                 rate++; speed += value[arm[a], seed_of[s], "tok_per_s"]
             }
         }
-        printf "| %s | %d%s | %.4f | %.4f | %s | %d | %.2fM | %.0f |\n", arm[a], n, (lost[arm[a]] ? " (" lost[arm[a]] " diverged)" : ""),
-            mean_of(x, n), sd_of(x, n), (pairs ? signed(mean_of(y, pairs), 4) (pairs > 1 ? " ± " sprintf("%.4f", half_width(y, pairs)) : "") : ""),
+        printf "| %s | %d%s | %.4f | %s | %s | %d | %.2fM | %.0f |\n", arm[a], n, (lost[arm[a]] ? " (" lost[arm[a]] " diverged)" : ""),
+            mean_of(x, n), (n > 1 ? sprintf("%.4f", sd_of(x, n)) : ""), (pairs ? signed(mean_of(y, pairs), 4) (pairs > 1 ? " ± " sprintf("%.4f", half_width(y, pairs)) : "") : ""),
             bytes, tokens / 1e6, (rate ? speed / rate : 0)
         if (means) printf "%s\t%d\t%.6f\t%.6f\t%.6f\t%.6f\t%.6f\t%d\t%d\t%.0f\n", arm[a], n, mean_of(x, n), sd_of(x, n), half_width(x, n),
             (pairs ? mean_of(y, pairs) : 0), (pairs ? half_width(y, pairs) : 0), bytes, tokens, (rate ? speed / rate : 0) > means
@@ -142,7 +142,7 @@ END {
         plain = c_metric[c] !~ /^bpb/
         if (quotient) shown = sprintf("%.3f | | %.3f to %.3f", exp(c_mean[c]), exp(lo), exp(hi))
         else if (c_metric[c] == "interface") shown = signed(c_mean[c], 0) " | | "
-        else shown = signed(c_mean[c], 4) " | " sprintf("%.4f", c_sd[c]) " | " signed(lo, 4) " to " signed(hi, 4)
+        else shown = signed(c_mean[c], 4) " | " (c_n[c] > 1 ? sprintf("%.4f", c_sd[c]) : "") " | " signed(lo, 4) " to " signed(hi, 4)
         if (c_n[c] == 1) sub(/[^|]*$/, " ", shown)
         print "| " c_name[c] " | " c_metric[c] " | " c_n[c] " | " shown " | `" (plain ? " " : bars(lo, c_mean[c], hi, least, most)) "` |"
         if (means) printf "%s\t%d\t%.6f\t%.6f\t%.6f\n", c_name[c], c_n[c], c_mean[c], lo, hi > means
