@@ -12,7 +12,7 @@
 #     bug NAME double|float PATTERN SED...            in a system's file
 #
 # Environment: CC, FLAGS (no -O needed), BUGS=pattern to plant only some, PART=core for those of the core
-# alone, PART=systems for those of the systems, PART=ci for a twelfth of those of the core, of all of which it
+# alone, PART=systems for those of the systems, PART=ci for a sixteenth of those of the core, of all of which it
 # looks whether they match the source as it is, PART=match to look for that alone, JOBS (2 at a time).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -85,7 +85,7 @@ verdict_of_bug() { # NAME double|float PROGRAM PATTERN SYSTEM SED...
     name=$1 numbers=$2 program=$3 pattern=$4 system=$5 dir=$tmp/$5.$1
     shift 5
     only_match=
-    [ $PART = ci ] && [ $((planted % 12)) != 0 ] && only_match=yes
+    [ $PART = ci ] && [ $((planted % 16)) != 0 ] && only_match=yes
     [ $PART = match ] && only_match=yes
     case $PART.$program in ci.mpi | ci.faults) only_match=yes ;; esac # these need ./train_golf, or long
     if [ "$only_match" ]; then

@@ -33,6 +33,8 @@ while IFS= read -r command; do
     [ "$as_written" ] || run=$(echo "$run" | sed "s|runs/|$tmp/runs/|g; s|data/mine|$tmp/data/mine|g")
     case $as_written$command in
     "./train_golf train "*) run="$run $short" ;;
+    # A proof takes a forward pass for each piece of the vocabulary: of the small model.
+    "./train_golf eval "*certify*) run="${run/baseline/tiny} --val_tokens=4096" ;;
     "./train_golf eval "*) run="$run --val_tokens=4096" ;;
     "./train_golf sample "*) run="$run --tokens=20" ;;
     "./train_golf bench") run="$run step --preset=tiny --vocab=300" ;;
