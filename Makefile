@@ -67,7 +67,7 @@ endif
 # What is missed without having been declined makes the program many times slower.
 SAY_MISSED = $(if $(strip $(MISSED)),@echo '*** SLOW: $(CC) has no $(strip $(MISSED)) here; see make info' >&2)
 
-WARN := -Wall -Wextra -Wshadow -Wdouble-promotion
+WARN := -Wall -Wextra -Wshadow -Wdouble-promotion -Wmissing-prototypes
 # clang may not vectorise exp() in double where asked to; the loop is right all the same.
 PASS := $(call try,-Wno-pass-failed,$(NOTHING))
 # Multiply-adds are written where they are meant: see golf.h on rounding. The others change no number: they

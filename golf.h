@@ -457,11 +457,14 @@ typedef struct Quantizer {
  *                 all; the others go on, from the node reached, in one for all
  *
  * What a reader computes is the drawing at the head of train_golf.c, and:
+ *     phase_embed=1: h = mix0*prev + mix1*x0 + phase_embed; extra_norm=each: Wq, Wk, Wv and Wup
+ *     have an RMSNorm with the gain x_q, x_k, x_v or x_up before them, behind the block's; none:
+ *     Wo and Wdown have none. A vector that is not stored is what it starts as (GOLF_TENSORS)
  *     RMSNorm(x) = x / sqrt(mean(x^2) + 1e-6), also without a gain behind the embedding, before
  *     the head and, per head, of q and k; x0 is the embedding's row, normed
- *     inputs of projections: of each token codes round(x / s), ties to even, that stand for
- *     s * code, s = max(|x|, 1e-5) / 127 (int4: / 7, but for Wdown); of the head, where the
- *     embedding has codes, with 32767 and without the 1e-5
+ *     inputs of projections: of each token codes round(x * (127 / m)), ties to even, that stand
+ *     for code * (m / 127), m = max(|x|, 1e-5) (int4: 7 for 127, but for Wdown); of the head,
+ *     where the embedding has codes, with 32767 and 1e-20
  *     rows of Wqkv: the heads of q, those of k, those of v; query head h sees key head
  *     h / (heads / kv_heads); scores are q k / sqrt(D), causal in the row
  *     RoPE, behind norm and gain: of a head (x[i], x[i + D/2]) = (a, b) becomes (a cos + b sin,
@@ -511,28 +514,30 @@ double now(void); /* seconds, monotonic */
 /* Section 2: matmul. One operand of a product: element (i, j) stands at stored row i,
  * column j, or with trans at stored row j, column i; stored rows are ld apart. Either f
  * holds numbers, or q codes of 8 bits (inputs), or h codes of up to 16 bits (gradients of
- * outputs, and what else is rounded for a product). A code stands for code * inv[stored
- * row]; or, with `steps`, code * steps[stored row / STEP_ROWS * ld + column] (operands of
- * gemm_codes alone); or else for code * step. */
+ * outputs, and what else is rounded for a product). A code stands for code *
+ * row_step[stored row]; or, with `steps`, code * steps[stored row / STEP_ROWS * ld +
+ * column] (operands of gemm_codes alone); or else for code * step. */
 enum { STEP_ROWS = 28 };
 typedef struct {
     const real *f;
     const int8_t *q;
     const int16_t *h;
-    const real *inv, *steps;
+    const real *row_step, *steps;
     real step;
     size_t ld;
     int trans;
 } Mat;
 
 static inline Mat mat(const real *f, size_t ld) { return (Mat){.f = f, .ld = ld}; }
-static inline Mat mat_q(const int8_t *q, const real *inv, size_t ld) {
-    return (Mat){.q = q, .inv = inv, .ld = ld};
+static inline Mat mat_q(const int8_t *q, const real *row_step, size_t ld) {
+    return (Mat){.q = q, .row_step = row_step, .ld = ld};
 }
-static inline Mat mat_h(const int16_t *h, const real *inv, size_t ld) {
-    return (Mat){.h = h, .inv = inv, .ld = ld};
+static inline Mat mat_h(const int16_t *h, const real *row_step, size_t ld) {
+    return (Mat){.h = h, .row_step = row_step, .ld = ld};
 }
-static inline real mat_step(Mat x, size_t row) { return x.inv ? x.inv[row] : x.step; }
+static inline real mat_step(Mat x, size_t row) {
+    return x.row_step ? x.row_step[row] : x.step;
+}
 
 static inline Mat transposed(Mat x) {
     x.trans = !x.trans;
@@ -550,7 +555,7 @@ static inline Mat mat_at(Mat x, size_t i, size_t j) {
     }
     if (x.q) x.q += row * x.ld + col;
     if (x.h) x.h += row * x.ld + col;
-    if (x.inv) x.inv += row;
+    if (x.row_step) x.row_step += row;
     if (x.steps) x.steps += row / STEP_ROWS * x.ld + col;
     return x;
 }
@@ -602,36 +607,53 @@ typedef struct { /* one product of gemm_all: c(m,n) = or += (acc) a(m,k) b(k,n) 
     const Terms *terms; /* NULL: in floating point */
 } Gemm;
 
+/* c(m,n) = or += (acc) a(m,k) b(k,n), in floating point; rows of c are ldc apart. */
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc);
-void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k,
-          int acc);                      /* c (+)= a b */
-void gemm_all(const Gemm *g, int count); /* independent ones */
+void gemm(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc); /* fast */
+void gemm_all(const Gemm *g, int count); /* independent products, by all threads */
+
+/* p = b(k,n), allocated where its shape is new; then c(m,n) = or += (acc) a(m,k) b, by the
+ * thread that calls. */
 void panels_pack(Panels *p, Mat b, int k, int n);
-void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m,
-                 int acc); /* c (+)= a b */
-void int_pack(IntWeights *w, const int8_t *code, int rows, int cols);
+void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc);
+
+/* w = codes (rows,cols), allocated where their shape is new; and of codes -1, 0, 1 once more
+ * in 2 bits, which one token alone reads. */
+void int_pack(IntWeights *w, const int8_t *codes, int rows, int cols);
 void int_pack_stream(IntWeights *w);
-/* y[n][m] = (sum_k code[m][k] * x[n][k]) * (s * inv[n]), the sum exact */
-void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
-                    const int8_t *code, real s, int n, int m, int k);
-void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w,
+/* y(n,m) = (x(n,k) codes(m,k)^T) * (s * step[row of x]), the sum of codes exact; rows of y
+ * are ldy apart. By the thread that calls. */
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *step,
+                    const int8_t *codes, real s, int n, int m, int k);
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *step, const IntWeights *w,
               real s, int n);
 
+/* One block: c(m,n) = or += (acc) (sum over k of fraction(a, ratio[k]) * b) * scale[row] *
+ * column[col]; a(m,k) and b(k,n) are codes of 16 or 8 bits; no ratio or column: 1. */
 void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
                       const real *scale, const real *column, int m, int n, int k,
                       int acc);
+/* w = b(k,n), codes up to top, allocated where their shape is new. They stand for code *
+ * scale * b.row_step[stored row], or code * scale where row_step is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale);
 void weights_16_free(Weights16 *w);
+/* c(m,n) = a(m,k) b: a codes of 16 bits, b packed; by the thread that calls. */
 void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m);
+/* g of two operands in codes, as many terms to a sum as g->terms says; likewise. */
 void gemm_codes(const Gemm *g);
+
+/* Section 4. Numbers as codes of -top..top, one step per row (a token; Muon: a matrix): q =
+ * rint(x / step), step = absmax / top, absmax at least 1e-20. x (N,K), its rows ld apart -> q
+ * (N,K), step (N). A row in which a number is none, or infinite, has the step NaN: so has what
+ * is computed from it. */
 void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top);
 
 /* ------------------------------------------------------------------------------------------
  * Section 5, the model. N = B*T tokens, K = width of the input. The input of a
- * projection, as the matmul sees it: codes q (N,K) with inv (N), the step of each token,
+ * projection, as the matmul sees it: codes q (N,K) with step (N), one for each token,
  * or numbers x (N,K); mask (N,K), of inputs that have one: where the gradient passes. */
 typedef struct {
-    real *x, *inv;
+    real *x, *step;
     int8_t *q;
     uint8_t *mask;
 } Act;
@@ -747,8 +769,9 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *half[HALVINGS]; /* (n_params) gradients of half of some groups, see golf_step */
-    real *eff;            /* (n_params) what the forward pass uses */
+    real *
+        half[HALVINGS]; /* (n_params) gradients of half of some groups: groups_backward */
+    real *eff;          /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
@@ -803,25 +826,40 @@ void golf_buffers(Golf *m, size_t N); /* activations for N tokens at a time */
 void golf_cache(Golf *m);             /* key/value cache of seq tokens, B = 1 */
 void golf_quantize(Golf *m);          /* masters to codes and scales, then golf_use */
 void golf_use(Golf *m);               /* codes and scales to eff, panels, interface */
-/* tokens (B,T), targets (B,T) or NULL. Token n leaves its logits in row n % HEAD of
- * m->logits until others come and, with targets, its loss in m->loss (N), in nats. Returns
- * the mean loss (0 without targets). With a cache: B = 1, T more tokens. In training, with
+/* tokens (B,T), targets (B,T) or NULL. Where nothing is learnt, token n leaves its logits in
+ * row n % HEAD of m->logits until others come; with targets, its loss in m->loss (N), in nats.
+ * Returns the mean loss (0 without targets). With a cache: B = 1, T more tokens. In training, with
  * targets, it does the head's backward, too, as logits are not kept: it clears m->grad,
  * adds the head's part of the embedding's gradient, and leaves d(last stream) in m->dh. */
 double golf_forward(Golf *m, const int *tokens, const int *targets, int B, int T);
 /* Goes on from m->dh: the phases, the embedding; then m->grad is that of the masters. */
 void golf_backward(Golf *m, const int *tokens, int B, int T);
-double golf_grad_norm(const Golf *m);
+double golf_grad_norm(const Golf *m); /* the L2 norm of m->grad */
+/* One update of the masters from m->grad * grad_scale (clipping); steps count from 0. */
 void golf_adamw(Golf *m, int step, double grad_scale); /* what Muon does not train */
-void golf_muon(Golf *m, int step,
-               double grad_scale); /* with optimizer=muon, the projections */
+void golf_muon(Golf *m, int step, double grad_scale);  /* --optimizer=muon: projections */
+/* What the peak rates are multiplied by in a step (--schedule, --warmup, --warmdown), and
+ * its decoupled weight decay. */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
+/* A batch x, targets y (B,T): forward, backward, update, codes. Returns the loss before it,
+ * and the norm of its gradient. Dies if the loss is no number. */
+double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm);
 size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
 
 /* For System.open: a run that is resumed needs this file as it is now. Checkpoints hold a
  * checksum of all such files. */
 void depends_on(Golf *m, const char *path);
+
+/* Section 8, files (formats: above). A fault leaves the file that was there, and dies. What is
+ * read is checked: a file that is damaged, cut or of another version is refused by name.
+ * golf_load makes m, for evaluation, and returns the CRC-32 of the tokenizer that it wants.
+ * ckpt_load continues m, initialised with the options asked for, and returns the step; with
+ * --minutes the run's length is the checkpoint's. */
+void golf_save(Golf *m, const char *path, uint32_t tokenizer_crc);
+uint32_t golf_load(Golf *m, const char *path);
+void ckpt_save(const Golf *m, const char *path, int64_t step);
+int64_t ckpt_load(Golf *m, const char *path);
 
 /* Section 7. Tokenizer: any SentencePiece .model, read directly (format:
  * data/README.md). */
@@ -921,6 +959,19 @@ typedef struct {
     double nll, loss, bpb; /* sum over tokens, per token, in nats; bits per byte */
     int64_t tokens, bytes;
 } Score;
+
+/* Scores the validation tokens as Parameter Golf does: rows of seq tokens, each token
+ * predicted from those before it in its row, loss summed in double over all targets, bytes
+ * from the tokenizer's table. bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not
+ * overlap, a last partial row is left out. Sliding: windows advance by stride and score
+ * their last `stride` tokens (the first scores all, the last what remains), so that each
+ * token is scored once with at least seq - stride before it. limit > 0 scores a prefix.
+ * Dies if there is no row to score. */
+Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit);
+
+/* Continues how->prompt by how->tokens tokens, or up to the next document, as --temperature,
+ * --top_p and --seed say; m has a cache. */
+void golf_sample(Golf *m, const Tokenizer *tok, const Config *how, FILE *out);
 
 /* B rows of T tokens that are scored together, row b from token at + b * step of the text
  * on. x (B,T), and the tokens behind each, y (B,T). */

@@ -1205,22 +1205,22 @@ static void test_grids(void) {
 static void test_inputs(void) {
     const real a[12] = {127, 0.5, 1.5, -2.5, 0, 0, 0, 0, 1e6, 1, -1e6, (real)1e-3};
     int8_t code[480];
-    real inv[40];
+    real steps[40];
 
-    act_quant(&(Act){.q = code, .inv = inv}, a, 3, 4, 127);
+    act_quant(&(Act){.q = code, .step = steps}, a, 3, 4, 127);
     CHECK(!memcmp(code, "\177\0\2\376\0\0\0\0\177\0\201\0", 12), "input codes %d",
           code[3]);
-    CHECK(inv[0] == 1 && near((double)inv[1] * 127, 1e-5, 1e-11) &&
-              near((double)inv[2] * 127, 1e6, 1),
-          "input steps %g", (double)inv[1]);
+    CHECK(steps[0] == 1 && near((double)steps[1] * 127, 1e-5, 1e-11) &&
+              near((double)steps[2] * 127, 1e6, 1),
+          "input steps %g", (double)steps[1]);
 
     const real *r = reals(480, 31);
     const int tops[] = {127, 7};
     for (int k = 0; k < 2; k++) {
         int good = 1;
-        act_quant(&(Act){.q = code, .inv = inv}, r, 40, 12, tops[k]);
+        act_quant(&(Act){.q = code, .step = steps}, r, 40, 12, tops[k]);
         for (int i = 0; i < 480; i++) {
-            const double step = (double)inv[i / 12];
+            const double step = (double)steps[i / 12];
             good &= abs(code[i]) <= tops[k] &&
                     near(code[i] * step, (double)r[i], 0.501 * step);
         }

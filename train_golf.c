@@ -1,7 +1,7 @@
 /* train_golf.c - how good can a language model be for the bytes it stores?
  *
  * Trains a byte-capped language model around one wide transformer block that is applied
- * many times (or around a few blocks, each applied once), exports it to a file under a
+ * many times (or a few blocks, applied once or more), exports it to a file under a
  * byte cap, and scores that file in bits per byte (bpb). `./train_golf help` lists
  * commands and options; golf.h holds the options, the tensors and the file formats.
  *
@@ -18,9 +18,9 @@
  *                              RMSNorm*x_attn[p] -> Wo ----+   RMSNorm*x_mlp[p] -> Wdown -+
  *
  * (relu^2: or another --act, of which swiglu has a third matrix before it, Wgate.)
- * The four W are ternary and may be shared by all phases; every [p] is a vector of the
- * phase's own in bf16: the compression interface. At small caps the tied embedding is
- * most of the file (`info`).
+ * The four W are codes of a few bits (--wq, 4 by default) and may be shared by all
+ * phases; every [p] is the phase's own, in bf16: the compression interface. At small caps
+ * the tied embedding is most of the file (`info`).
  *
  * Letters: B batch, T sequence, N = B*T tokens, V vocabulary, C width, H heads, D = C/H
  * head_dim, KV key/value heads, F hidden width of the MLP, U unique blocks, R repeats, P
@@ -978,7 +978,6 @@ INLINE codes16 fractions_of(codes16 q, codes16 r) {
  */
 
 /* ---- Products in floating point: the definition ----------------------------------- */
-/* c(m,n) = or += (acc) a(m,k) b(k,n); rows of c are ldc apart. */
 void gemm_naive(real *c, size_t ldc, Mat a, Mat b, int m, int n, int k, int acc) {
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) {
@@ -1094,7 +1093,8 @@ INLINE void pack_transposed(real *panel, const int W, Mat x, int have, int depth
     }
 }
 
-/* a(m,k) into panels of MR rows. */
+/* a(m,k) into panels of MR rows. Branches that call the same differ in an argument that the
+ * compiler then knows, so that no loop tests it: here and below. */
 NOINLINE void pack_a(real *to, Mat a, int m, int k) {
     if (a.trans) pack_rows(to, MR, a, m, k);
     else if (a.f) pack_transposed(to, MR, mat(a.f, a.ld), m, k);
@@ -1203,7 +1203,6 @@ static void sweep(const Tile *tiles, real *c, size_t ldc, const real *a, size_t 
 /* Numbers of KC rows of b(k,n) in panels. */
 static size_t panels_block(int k, int n) { return CEIL(n, NR) * STRIDE(NR, MIN(k, KC)); }
 
-/* b packed for many products: the weights of a step. */
 void panels_pack(Panels *p, Mat b, int k, int n) {
     const size_t block = panels_block(k, n);
     if (!p->panel || p->k != k || p->n != n) {
@@ -1250,15 +1249,14 @@ void gemm_panels(real *c, size_t ldc, Mat a, const Panels *b, int m, int acc) {
 }
 
 /* ---- Products of codes: the definition -------------------------------------------- */
-/* y(n,m) = (x(n,k) codes(m,k)^T) * (s * inv[row of x]), the sum of codes exact. */
-void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *inv,
+void gemm_int_naive(real *y, size_t ldy, const int8_t *x, const real *step,
                     const int8_t *codes, real s, int n, int m, int k) {
     for (int i = 0; i < n; i++)
         for (int j = 0; j < m; j++) {
             int32_t sum = 0;
             for (int p = 0; p < k; p++)
                 sum += codes[(size_t)j * k + p] * x[(size_t)i * k + p];
-            y[i * ldy + j] = (real)sum * (s * inv[i]);
+            y[i * ldy + j] = (real)sum * (s * step[i]);
         }
 }
 
@@ -1525,10 +1523,10 @@ _Static_assert(OFFSET == 0 || MR <= WORDS, "starts_of: one vector for all tokens
 
 /* Fast gemm_int_naive. One thread, MR tokens at a time: 14 cycles of work per 128 bytes
  * of weights from L2. No blocks of k: integer sums are exact in any order. */
-void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWeights *w,
+void gemm_int(real *y, size_t ldy, const int8_t *x, const real *step, const IntWeights *w,
               real s, int n) {
     if (n == 1 && w->stream) {
-        gemm_int_one(y, x, w, s * *inv);
+        gemm_int_one(y, x, w, s * *step);
         return;
     }
 
@@ -1538,7 +1536,7 @@ void gemm_int(real *y, size_t ldy, const int8_t *x, const real *inv, const IntWe
         const int rows = MIN(n - i, MR);
         int32_t start[MAX(MR, WORDS)] = {0};
         real scale[MR] = {0};
-        for (int r = 0; r < rows; r++) scale[r] = s * inv[i + r];
+        for (int r = 0; r < rows; r++) scale[r] = s * step[i + r];
         pack_rows_of_a(panel, x + (size_t)i * k, k, k, rows);
         if (OFFSET) *(uivec *)start = starts_of(panel, words);
 
@@ -1585,8 +1583,6 @@ static real fractions(int16_t *ratio, const real *factor, int n, int top) {
     return largest * ((real)32768 / (real)top) + zero;
 }
 
-/* One block: c(m,n) = or += (acc) (sum over k of fraction(a, ratio[k]) * b) * scale[row] *
- * column[col]; a(m,k) and b(k,n) are codes of 16 or 8 bits; no ratio or column: 1. */
 void gemm_codes_naive(real *c, size_t ldc, Mat a, const int16_t *ratio, Mat b,
                       const real *scale, const real *column, int m, int n, int k,
                       int acc) {
@@ -1690,11 +1686,9 @@ static void pack_columns_of_b(int32_t *panel, Mat b, int have, int depth) {
 /* Rows of b that are packed at a time: the head's has V of them and few columns. */
 enum { PACK_DEPTH = 512 };
 
-/* b(k,n), codes up to top, as the second factor of gemm_16: once per optimizer step. They
- * stand for code * scale * b.inv[stored row], or code * scale where inv is NULL. */
 void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
     const size_t words = CEIL(k, 2);
-    const int per_term = b.inv && !b.trans; /* a step for each term */
+    const int per_term = b.row_step && !b.trans; /* a step for each term */
     if (!w->panel || w->k != k || w->n != n || (w->ratio != NULL) != per_term) {
         weights_16_free(w);
         *w = (Weights16){.panel = xcalloc(CEIL(n, NRI) * words * NRI, 4),
@@ -1703,9 +1697,9 @@ void weights_16_pack(Weights16 *w, Mat b, int k, int n, int top, real scale) {
                          .n = n};
     }
     w->terms = INT32_MAX / TOP16 / top / 2 * 2;
-    w->column = b.trans ? b.inv : NULL;
+    w->column = b.trans ? b.row_step : NULL;
     w->scale = scale;
-    if (w->ratio) w->scale *= fractions(w->ratio, b.inv, k, TOP16);
+    if (w->ratio) w->scale *= fractions(w->ratio, b.row_step, k, TOP16);
 
     const int deep = b.trans ? k : MIN(k, PACK_DEPTH), blocks = CEIL(k, deep);
 #pragma omp parallel for num_threads(threads_for(8.0 * k * n))
@@ -1756,14 +1750,14 @@ static void pack_a_16(int32_t *panel, Mat a, const Weights16 *w, int rows) {
     pack_rows_of_a(panel, copy, k * sizeof *copy, 2 * k, rows);
 }
 
-/* c(m,n) = a(m,k) b: a codes of 16 bits, b packed. One thread, as gemm_int. */
+/* MR tokens at a time, as gemm_int. */
 void gemm_16(real *c, size_t ldc, Mat a, const Weights16 *w, int m) {
     const int words = CEIL(w->k, 2), block = MIN(w->terms / 2, words);
     int32_t *panel = codes_room(2 * words + 2);
     for (int i = 0; i < m; i += MR) {
         const int rows = MIN(m - i, MR);
         real scale[MR] = {0};
-        for (int r = 0; r < rows; r++) scale[r] = a.inv[i + r] * w->scale;
+        for (int r = 0; r < rows; r++) scale[r] = a.row_step[i + r] * w->scale;
         pack_a_16(panel, mat_at(a, i, 0), w, rows);
 
         for (int j = 0; j < w->n; j += NRI)
@@ -1800,7 +1794,7 @@ _Static_assert(512 <= 2 * KC && HEAD % STEP_ROWS == 0, "blocks of terms");
  * the factor of the sums. */
 static real block_fractions(int16_t *ratio, Mat a, Mat b, int k) {
     real factor[2 * KC];
-    for (int i = 0; i < k; i++) factor[i] = a.inv[i] * b.inv[i];
+    for (int i = 0; i < k; i++) factor[i] = a.row_step[i] * b.row_step[i];
     return fractions(ratio, factor, k, TOP16);
 }
 
@@ -1834,7 +1828,7 @@ void gemm_codes(const Gemm *g) {
             const Mat a = mat_at(g->a, 0, k0), b = mat_at(g->b, k0, j);
             real scale[MC], factor = g->a.step * g->b.step;
             if (a_ratio) factor = block_fractions(ratio, a, b, depth);
-            if (b_ratio) factor = fractions(ratio, b.inv, depth, head_16.b);
+            if (b_ratio) factor = fractions(ratio, b.row_step, depth, head_16.b);
             pack_pairs_of_b(b_panels, B_STEP, b, b_ratio, cols, depth);
 
             for (int i = 0; i < g->m; i += MC) {
@@ -1992,8 +1986,10 @@ static inline real absmax_or_nan(const real *x, int n) {
 /* The sum of x*y.  x, y (K) */
 static inline real inner(const real *x, const real *y, int K) {
     Sums s = {0};
-    for (int i = 0; i < K; i += SUM) EACH_PART(v, at, i)
-    s.part[v] += load_reals(x + at, K - at) * load_reals(y + at, K - at);
+    for (int i = 0; i < K; i += SUM) {
+        EACH_PART(v, at, i)
+            s.part[v] += load_reals(x + at, K - at) * load_reals(y + at, K - at);
+    }
     return sum_of(&s);
 }
 
@@ -2014,7 +2010,8 @@ static real *scratch(size_t n) {
 /* ------------------------------------------------------------------------------- RMSNorm
  * With a gain:  out = x * r * g,  r = 1/sqrt(mean(x^2) + 1e-6).
  * out (N,K), r (N) <- x (N,K), g (K) */
-void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, int K) {
+static void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N,
+                            int K) {
     TIMED(NORMS);
     FOR_ROWS(n, N, K) {
         const real rn = 1 / sqrt(inner(x + at, x + at, K) / (real)K + (real)1e-6);
@@ -2027,15 +2024,17 @@ void rmsnorm_forward(real *out, real *r, const real *x, const real *g, int N, in
  *      dg += sum_n dout * xh
  *      dx = (or, with acc, +=) r * (dout * g - xh * mean(dout * g * xh))
  * dx (N,K), dg (K) or NULL <- dout, x (N,K), r (N), g (K).  dx may be dout. */
-void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x,
-                      const real *r, const real *g, int N, int K) {
+static void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real *x,
+                             const real *r, const real *g, int N, int K) {
     TIMED(NORMS);
     FOR_ROWS(n, N, K) {
         const real rn = r[n];
         Sums sum = {0};
-        for (int i = 0; i < K; i += SUM) EACH_PART(v, k, i)
-        sum.part[v] += load_reals(dout + at + k, K - k) * load_reals(g + k, K - k) *
-                       load_reals(x + at + k, K - k);
+        for (int i = 0; i < K; i += SUM) {
+            EACH_PART(v, k, i)
+                sum.part[v] += load_reals(dout + at + k, K - k) *
+                               load_reals(g + k, K - k) * load_reals(x + at + k, K - k);
+        }
         /* x * dot = xh * mean(dout * g * xh) */
         const real dot = sum_of(&sum) * rn * rn / (real)K;
 
@@ -2053,15 +2052,15 @@ void rmsnorm_backward(real *dx, int acc, real *dg, const real *dout, const real 
 /* ----------------------------------------------------------------------------- Embedding
  * A token's row of the table:  e[n] = E[token n].
  * e (N,C) <- E (V,C), tokens (N) */
-void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
+static void embed_forward(real *e, const real *E, const int *tokens, int N, int C) {
     TIMED(NORMS);
     FOR_ROWS(n, N, C) memcpy(e + at, E + (size_t)tokens[n] * C, sizeof(real) * (size_t)C);
 }
 
 /* forward: e[n] = E[token n], so dE[token n] += de[n], or weight[n] * de[n]; a token may
  * occur many times. dE (V,C) <- de (N,C), weight (N) or NULL, tokens (N) */
-void embed_backward(real *dE, const real *de, const real *weight, const int *tokens,
-                    int N, int C) {
+static void embed_backward(real *dE, const real *de, const real *weight,
+                           const int *tokens, int N, int C) {
     TIMED(NORMS);
     /* Rows are far apart: a number costs many multiply-adds. */
     const int owners = threads_for(20.0 * N * C);
@@ -2083,8 +2082,8 @@ void embed_backward(real *dE, const real *de, const real *weight, const int *tok
  * Every phase starts from what the one before left, prev, mixed with the embedding x0,
  * and may add a vector of its own, e (the phase embedding):  h = a * prev + b * x0 + e.
  * h (N,C) <- prev, x0 (N,C), a, b, e (C) */
-void mix_forward(real *h, const real *prev, const real *x0, const real *a, const real *b,
-                 const real *e, int N, int C) {
+static void mix_forward(real *h, const real *prev, const real *x0, const real *a,
+                        const real *b, const real *e, int N, int C) {
     TIMED(NORMS);
     FOR_ROWS(n, N, C) {
         FOR_COLUMNS(i, C) h[at + i] = a[i] * prev[at + i] + b[i] * x0[at + i] + e[i];
@@ -2095,8 +2094,9 @@ void mix_forward(real *h, const real *prev, const real *x0, const real *a, const
  *      da += sum_n dh * prev,  db += sum_n dh * x0,  de += sum_n dh
  *      dx0 += dh * b, a sum over the phases;  dprev = dh * a, in place of dh
  * dh, dx0 (N,C), da, db, de (C) or NULL <- prev, x0 (N,C), a, b (C) */
-void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real *prev,
-                  const real *x0, const real *a, const real *b, int N, int C) {
+static void mix_backward(real *dh, real *dx0, real *da, real *db, real *de,
+                         const real *prev, const real *x0, const real *a, const real *b,
+                         int N, int C) {
     TIMED(NORMS);
     FOR_ROWS(n, N, C) {
         if (da) {
@@ -2114,8 +2114,8 @@ void mix_backward(real *dh, real *dx0, real *da, real *db, real *de, const real 
 }
 
 /* ---------------------------------------------------------- Queries and keys: norm, RoPE
- * RoPE turns all D dimensions of a head in pairs, one from each half, by angles that grow
- * with the token's position. */
+ * RoPE turns the D dimensions of a head (--rope=half: half of them) in pairs, one from each
+ * half, by angles that grow with the token's position. */
 
 /* LANES pairs of a head, (first[i], second[i]); or their turns (cos, sin), from rope. */
 typedef struct {
@@ -2151,8 +2151,9 @@ INLINE Pairs rope_backward(Pairs dout, Pairs turn) {
  * qk (N,(H+KV)*D) <- qkv (N,ld), whose first H+KV heads are the queries and keys,
  * q_gain (H), rope (seq,D): D/2 cosines, then D/2 sines. The first token is number n0 of
  * rows of T; pos0 tokens stand before each row. */
-void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const real *rope,
-                int pos0, int n0, int N, int T, int H, int KV, int D) {
+static void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain,
+                       const real *rope, int pos0, int n0, int N, int T, int H, int KV,
+                       int D) {
     TIMED(NORMS);
     for (int n = 0; n < N; n++) {
         const real *turns = rope + (size_t)(pos0 + (n0 + n) % T) * D;
@@ -2179,7 +2180,8 @@ void qk_forward(real *qk, const real *qkv, int ld, const real *q_gain, const rea
  * The sum of du * x.  dout, x, turns (D) */
 INLINE real qk_head_dot(const real *dout, const real *x, const real *turns, int D) {
     Sums sum = {0};
-    for (int i = 0; i < D / 2; i += SUM) EACH_PART(v, at, i) {
+    for (int i = 0; i < D / 2; i += SUM)
+        EACH_PART(v, at, i) {
             const int left = D / 2 - at;
             const Pairs p = load_pairs(x, left, D);
             const Pairs d = load_pairs(dout, left, D), turn = load_pairs(turns, left, D);
@@ -2207,9 +2209,9 @@ INLINE void qk_head_dx(real *dx, const real *dout, const real *x, const real *tu
  *      dx = gain * r * (du - xh * mean(du * xh))
  * dqkv (N,ld), its first H+KV heads only, dq_gain (H) or NULL <- dqk (N,(H+KV)*D),
  * qkv (N,ld), q_gain (H), rope (seq,D); n0 and T as in the forward. */
-void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv, int ld,
-                 const real *q_gain, const real *rope, int n0, int N, int T, int H,
-                 int KV, int D) {
+static void qk_backward(real *dqkv, real *dq_gain, const real *dqk, const real *qkv,
+                        int ld, const real *q_gain, const real *rope, int n0, int N,
+                        int T, int H, int KV, int D) {
     TIMED(NORMS);
     for (int n = 0; n < N; n++) {
         const real *turns = rope + (size_t)((n0 + n) % T) * D;
@@ -2344,9 +2346,9 @@ INLINE void block_output(real *out, real *lse, const real *s, const real *v_righ
 
 /* out (B*Tq,H*D), lse (B*Tq,H) <- q (B*Tq,H*D), ldq apart, k, v (B*Tk,KV*D), ldk and
  * ldv apart. */
-void attention_forward(real *out, real *lse, const real *q, size_t ldq, const real *k,
-                       size_t ldk, const real *v, size_t ldv, int B, int Tq, int Tk,
-                       int H, int KV, int D) {
+static void attention_forward(real *out, real *lse, const real *q, size_t ldq,
+                              const real *k, size_t ldk, const real *v, size_t ldv, int B,
+                              int Tq, int Tk, int H, int KV, int D) {
     TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
@@ -2397,10 +2399,11 @@ static void clear_rows(real *x, size_t ld, int rows, int D) {
  * dV and dK are sums over the blocks and the heads of a group, from 0.
  * dq (B*T,H*D), dk, dv (B*T,KV*D) <- dout (B*T,H*D), lse (B*T,H), q (B*T,H*D),
  * k, v (B*T,KV*D); rows of dq are lddq apart, and so on. */
-void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
-                        size_t lddv, const real *dout, const real *lse, const real *q,
-                        size_t ldq, const real *k, size_t ldk, const real *v, size_t ldv,
-                        int B, int T, int H, int KV, int D) {
+static void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
+                               size_t lddv, const real *dout, const real *lse,
+                               const real *q, size_t ldq, const real *k, size_t ldk,
+                               const real *v, size_t ldv, int B, int T, int H, int KV,
+                               int D) {
     TIMED(ATTENTION);
     const real scale = 1 / sqrt((real)D);
     const int group = H / KV;
@@ -2455,7 +2458,7 @@ void attention_backward(real *dq, size_t lddq, real *dk, size_t lddk, real *dv,
 /* --------------------------------------------------------------------------- Activations
  * Of --act. Those that are not gated leave gate and dgate alone.
  * out = relu(f)^2.  out (N,F) <- f (N,F) */
-void relu2_forward(real *out, const real *f, const real *gate, int N, int F) {
+static void relu2_forward(real *out, const real *f, const real *gate, int N, int F) {
     TIMED(NORMS);
     (void)gate;
     FOR_ROWS(n, N, F) {
@@ -2465,8 +2468,8 @@ void relu2_forward(real *out, const real *f, const real *gate, int N, int F) {
 
 /* forward: out = relu(f)^2, so df = dout * 2 * relu(f).
  * df (N,F), which holds dout on entry <- f (N,F) */
-void relu2_backward(real *df, real *dgate, const real *f, const real *gate, int N,
-                    int F) {
+static void relu2_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                           int F) {
     TIMED(NORMS);
     (void)dgate;
     (void)gate;
@@ -2476,7 +2479,7 @@ void relu2_backward(real *df, real *dgate, const real *f, const real *gate, int 
 }
 
 /* out = relu(f).  out (N,F) <- f (N,F) */
-void relu_forward(real *out, const real *f, const real *gate, int N, int F) {
+static void relu_forward(real *out, const real *f, const real *gate, int N, int F) {
     TIMED(NORMS);
     (void)gate;
     FOR_ROWS(n, N, F) {
@@ -2485,7 +2488,8 @@ void relu_forward(real *out, const real *f, const real *gate, int N, int F) {
 }
 
 /* forward: out = relu(f).  df (N,F), which holds dout on entry <- f (N,F) */
-void relu_backward(real *df, real *dgate, const real *f, const real *gate, int N, int F) {
+static void relu_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                          int F) {
     TIMED(NORMS);
     (void)dgate;
     (void)gate;
@@ -2502,7 +2506,7 @@ static inline real sigmoid(real x) {
 }
 
 /* out = silu(f) = f * sigmoid(f).  out (N,F) <- f (N,F) */
-void silu_forward(real *out, const real *f, const real *gate, int N, int F) {
+static void silu_forward(real *out, const real *f, const real *gate, int N, int F) {
     TIMED(NORMS);
     (void)gate;
     FOR_ROWS(n, N, F) {
@@ -2517,7 +2521,8 @@ static inline real silu_slope(real x) {
 }
 
 /* forward: out = silu(f).  df (N,F), which holds dout on entry <- f (N,F) */
-void silu_backward(real *df, real *dgate, const real *f, const real *gate, int N, int F) {
+static void silu_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                          int F) {
     TIMED(NORMS);
     (void)dgate;
     (void)gate;
@@ -2527,7 +2532,7 @@ void silu_backward(real *df, real *dgate, const real *f, const real *gate, int N
 }
 
 /* out = silu(gate) * f (Shazeer, 2002.05202).  out (N,F) <- f, gate (N,F) */
-void swiglu_forward(real *out, const real *f, const real *gate, int N, int F) {
+static void swiglu_forward(real *out, const real *f, const real *gate, int N, int F) {
     TIMED(NORMS);
     FOR_ROWS(n, N, F) {
         FOR_COLUMNS(i, F) out[at + i] = gate[at + i] * sigmoid(gate[at + i]) * f[at + i];
@@ -2536,8 +2541,8 @@ void swiglu_forward(real *out, const real *f, const real *gate, int N, int F) {
 
 /* forward: out = silu(gate) * f, so dgate = dout * f * silu'(gate), df = dout * silu(gate)
  * df (N,F), which holds dout on entry, dgate (N,F) <- f, gate (N,F) */
-void swiglu_backward(real *df, real *dgate, const real *f, const real *gate, int N,
-                     int F) {
+static void swiglu_backward(real *df, real *dgate, const real *f, const real *gate, int N,
+                            int F) {
     TIMED(NORMS);
     FOR_ROWS(n, N, F) {
         FOR_COLUMNS(i, F)
@@ -2554,7 +2559,8 @@ static const Activation activations[] = {
 
 /* ------------------------------------------------------------------------ Gated residual
  * out = h + g * y.  out (N,C) <- h, y (N,C), g (C) */
-void gate_forward(real *out, const real *h, const real *y, const real *g, int N, int C) {
+static void gate_forward(real *out, const real *h, const real *y, const real *g, int N,
+                         int C) {
     TIMED(NORMS);
     FOR_ROWS(n, N, C) {
         FOR_COLUMNS(i, C) out[at + i] = h[at + i] + g[i] * y[at + i];
@@ -2565,8 +2571,8 @@ void gate_forward(real *out, const real *h, const real *y, const real *g, int N,
  *      dg += sum_n dout * y,  dy = dout * g
  *      dh = dout: the caller goes on with the same buffer
  * dy (N,C), dg (C) or NULL <- dout, y (N,C), g (C) */
-void gate_backward(real *dy, real *dg, const real *dout, const real *y, const real *g,
-                   int N, int C) {
+static void gate_backward(real *dy, real *dg, const real *dout, const real *y,
+                          const real *g, int N, int C) {
     TIMED(NORMS);
     FOR_ROWS(n, N, C) {
         if (dg) {
@@ -2595,12 +2601,14 @@ INLINE vec softcap_gaps(vec z) {
 }
 
 /* logits (N,V) in place, lse, loss (N) <- targets (N), or NULL: then there is no loss. */
-void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N, int V) {
+static void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N,
+                         int V) {
     TIMED(LOSS);
     FOR_ROWS(n, N, V) {
         real *l = logits + at;
         Sums sums = {0};
-        for (int i = 0; i < V; i += SUM) EACH_PART(v, k, i) {
+        for (int i = 0; i < V; i += SUM)
+            EACH_PART(v, k, i) {
                 const vec gap = softcap_gaps(load_reals(l + k, V - k));
                 store_reals(l + k, SOFTCAP - gap, V - k);
                 sums.part[v] += first_lanes(exp_lanes(-gap), V - k);
@@ -2614,8 +2622,8 @@ void loss_forward(real *logits, real *lse, real *loss, const int *targets, int N
 /* forward: l = 30 * tanh(z/30),  loss = lse - l[target]
  *      dz = dloss * (exp(l - lse) - (1 at the target, else 0)) * (1 - (l/30)^2)
  * logits (N,V) in place <- lse, targets (N); dloss: gradient of every token's loss. */
-void loss_backward(real *logits, const real *lse, const int *targets, real dloss, int N,
-                   int V) {
+static void loss_backward(real *logits, const real *lse, const int *targets, real dloss,
+                          int N, int V) {
     TIMED(LOSS);
     const real cap2 = 1 / (SOFTCAP * SOFTCAP);
     FOR_ROWS(n, N, V) {
@@ -2722,9 +2730,9 @@ static void column_codes(int16_t *h, real *step, const real *x, const real *size
  *     the same * factor[v] = for_dz.h * for_dz.step[n]
  * codes (N,V), target_dl, lse, loss (N) <- logits (N,V), which are lost, factor (V),
  * targets (N). */
-void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dl, real *lse, real *loss,
-                real *logits, const real *factor, const int *targets, real dloss, int N,
-                int V) {
+static void loss_codes(Rounded for_dE, Rounded for_dz, real *target_dl, real *lse,
+                       real *loss, real *logits, const real *factor, const int *targets,
+                       real dloss, int N, int V) {
     TIMED(LOSS);
     real size[STEP_ROWS] = {0};
     memset(for_dE.step, 0, V * sizeof(real));
@@ -3080,9 +3088,10 @@ static void store_as(Tensor *t, const Quantizer *q, int bits, int per) {
     t->group = per == SCALE_GROUP ? 128 : t->line;
 }
 
-/* The embedding as integers. --fit=coded moves its step away from that of --embed_bits; codes then
- * have as many bits as the largest of them needs, and steps are so much coarser than those of
- * as many bits. */
+/* The embedding as integers. --fit=coded makes the step of a row 2^(embed_grid / OCTAVE) of
+ * what it is with --embed_bits. Finer ones need codes of more bits, coarser ones keep theirs.
+ * int_scale divides by the largest code there is, so t->coarse is what that must be
+ * multiplied by. */
 static void store_embedding(const Config *c, Tensor *t) {
     const double step = pow_of(2, (double)c->embed_grid / OCTAVE);
     store_as(t, quantizers + Q_INT, c->embed_bits, SCALE_ROW);
@@ -3106,17 +3115,17 @@ static void choose_quantizer(const Config *c, Tensor *t) {
     else store_as(t, quantizers + Q_INT, 8, SCALE_ROW);
 }
 
-/* Inputs of the projections as integers -top..top with one scale per token: q = rint(x / inv),
- * which stands for q * inv, inv = max(absmax, 1e-5) / top.
- * x (N,K) -> a->q (N,K), a->inv (N). The gradient passes straight through: the backward
- * takes dx for d(q * inv), as if nothing was rounded. */
-void act_quant(Act *a, const real *x, int N, int K, int top) {
+/* Inputs of the projections as integers -top..top with one step per token: with m =
+ * max(absmax, 1e-5), q = rint(x * (top / m)), which stands for q * step, step = m / top.
+ * x (N,K) -> a->q (N,K), a->step (N). The gradient passes straight through: the backward
+ * takes dx for d(q * step), as if nothing was rounded. */
+static void act_quant(Act *a, const real *x, int N, int K, int top) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
         const real absmax = larger(absmax_of(x + at, K), (real)1e-5),
                    s = (real)top / absmax;
         int8_t *q = a->q + at;
-        a->inv[n] = absmax / (real)top;
+        a->step[n] = absmax / (real)top;
         FOR_COLUMNS(i, K) q[i] = (int8_t)rint(x[at + i] * s);
     }
 }
@@ -3134,9 +3143,6 @@ INLINE void round_by(int16_t *q, const real *x, int K, real inverse) {
         store_halves(q + i, rint_lanes(load_reals(x + i, K - i) * inverse), K - i);
 }
 
-/* Numbers as codes of -top..top, one step per row (a token; Muon: a matrix): q = rint(x /
- * step), step = absmax / top, absmax at least 1e-20. x (N,K), its rows ld apart -> q (N,K), step (N). A row in which a number
- * is none, or infinite, has the step NaN: so has what is computed from it. */
 void round_rows(int16_t *q, real *step, const real *x, size_t ld, int N, int K, int top) {
     TIMED(QUANT);
     FOR_ROWS(n, N, K) {
@@ -3388,7 +3394,7 @@ static void act_alloc(Golf *m, Act *a, int tensor, size_t N, size_t K) {
     const Inputs *in = m->inputs[tensor];
     if (in->has_x) a->x = owned_reals(m, N * K);
     if (in->has_q) a->q = owned(m, N * K, 1);
-    if (in->has_q) a->inv = owned_reals(m, N);
+    if (in->has_q) a->step = owned_reals(m, N);
     if (in->has_mask) a->mask = owned(m, N * K, 1);
 }
 
@@ -3492,7 +3498,7 @@ void golf_cache(Golf *m) {
 static Act act_at(const Act *a, size_t n0, size_t K) {
     Act b = *a; /* those that are not there stay NULL */
     if (b.x) b.x += n0 * K;
-    if (b.inv) b.inv += n0;
+    if (b.step) b.step += n0;
     if (b.q) b.q += n0 * K;
     if (b.mask) b.mask += n0 * K;
     return b;
@@ -3610,16 +3616,18 @@ static Packed *packed_of(const Golf *m, int k, int j, int r) {
     return m->packed + (k * m->copies + j) * 3 + r;
 }
 
+/* Codes that 2 bits hold: what int_pack_stream packs. */
+static int is_narrow(const Tensor *t) { return is_ternary(t) || t->bits == 1; }
+
 /* Is y = x W^T computed exactly, in integers? Both sides have codes, of the same domain,
  * and the kernel takes them (with a half grid 2 code + 1). A scale per row multiplies
  * afterwards. */
 static int in_integers(const Golf *m, const Tensor *t) {
     const Inputs *in = m->inputs[t - m->tensor];
-    const int narrow = is_ternary(t) || t->bits == 1;
     if (t->role != PROJ || t->float_only) return 0;
     if (t->quant->domain < 0 || t->quant->domain != in->domain) return 0;
     if (t->bits > 8 || (t->half && t->bits == 8) || t->group != t->line) return 0;
-    return narrow || t->cols <= 1 << 17; /* 127 * 128 * 2^17 is still an int32 */
+    return is_narrow(t) || t->cols <= 1 << 17; /* 127 * 128 * 2^17 is still an int32 */
 }
 
 /* Is dx = dy W computed in integers, dy in 16 bits? Finite differences need every digit
@@ -3631,7 +3639,8 @@ static int back_in_integers(const Golf *m, const Tensor *t) {
     return t->quant->domain == 0 && t->bits <= 8 && t->group == t->line;
 }
 
-/* Of a half grid the codes of rows of t as integers, 2 code + 1, to be freed. */
+/* Of a half grid the codes of rows of t as integers, 2 code + 1, to be freed: code + 1/2 is
+ * half of that. */
 static int8_t *whole_codes(const Golf *m, const Tensor *t, size_t at, int rows) {
     const size_t n = (size_t)rows * (size_t)t->cols;
     int8_t *codes = xcalloc(n, 1);
@@ -3639,24 +3648,26 @@ static int8_t *whole_codes(const Golf *m, const Tensor *t, size_t at, int rows) 
     return codes;
 }
 
+/* And what an integer stands for, before the scale. */
+static real unit_of(const Tensor *t) { return t->half ? (real)0.5 : 1; }
+
 /* Rows `first`, ... of copy j, for both directions. */
 static void pack_rows_of(const Golf *m, const Tensor *t, Packed *w, int j, int first,
                          int rows) {
-    const int K = t->cols, forward = in_integers(m, t),
-              narrow = is_ternary(t) || t->bits == 1;
+    const int K = t->cols, forward = in_integers(m, t);
     const int wanted = m->train || t->both_ways, back = wanted && back_in_integers(m, t);
     const size_t at = t->at + ((size_t)j * (size_t)t->rows + (size_t)first) * (size_t)K;
-    const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
+    const real *scale = scale_of(m, t, j), unit = unit_of(t);
     int8_t *whole_code = t->half ? whole_codes(m, t, at, rows) : NULL;
     const int8_t *codes = whole_code ? whole_code : m->code + at;
 
     if (forward) int_pack(&w->codes, codes, rows, K);
     else panels_pack(&w->forward, mat_t(m->eff + at, K), K, rows);
-    if (forward && narrow && !m->master) int_pack_stream(&w->codes);
+    if (forward && is_narrow(t) && !m->master) int_pack_stream(&w->codes);
 
     const int one = t->copy_scales == 1;
     const real *steps = one ? NULL : scale + first;
-    const real step = one ? whole * *scale : whole;
+    const real step = one ? unit * *scale : unit;
     if (back)
         weights_16_pack(&w->back_codes, mat_q(codes, steps, K), rows, K, top_of(t), step);
     else if (wanted) panels_pack(&w->back, mat(m->eff + at, K), rows, K);
@@ -3689,12 +3700,13 @@ static void pack_matrices(const Golf *m) {
 }
 
 /* Are logits computed in integers, whatever --bwd says? The stream is then rounded to 16
- * bits, in training and from the file. And their backward? */
+ * bits, in training and from the file. */
 static int head_in_integers(const Golf *m) {
     const Tensor *t = m->tensor + T_embed;
     return sizeof(real) == 4 && !t->float_only && t->quant->domain == 0 && t->bits <= 8;
 }
 
+/* And their backward? */
 static int head_back_in_integers(const Golf *m) {
     return head_in_integers(m) && m->config.bwd == BWD_INT16;
 }
@@ -3825,10 +3837,10 @@ static void input_of(const Golf *m, Act *a, int k, int norm, real *r, const real
     m->inputs[k]->quantize(m, a, norm ? room : x, N, K, k);
 }
 
-/* The same as an operand, of float products: codes in the plain domain mean q * inv. */
+/* The same as an operand, of float products: codes in the plain domain mean q * step. */
 static Mat inputs_of(const Golf *m, const Act *x, int k) {
     const size_t K = (size_t)m->tensor[k].cols;
-    return m->inputs[k]->domain == 0 ? mat_q(x->q, x->inv, K) : mat(x->x, K);
+    return m->inputs[k]->domain == 0 ? mat_q(x->q, x->step, K) : mat(x->x, K);
 }
 
 /* y = x W^T for row range r of copy j of projection k: on codes, sums are exact integers. The
@@ -3839,7 +3851,7 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
     TIMED(Y);
     const Tensor *t = m->tensor + k;
     const Packed *w = packed_of(m, k, j, r);
-    const real *scale = scale_of(m, t, j), whole = t->half ? (real)0.5 : 1;
+    const real *scale = scale_of(m, t, j), unit = unit_of(t);
     int first;
     row_range(m, k, r, &first);
     y += first;
@@ -3848,10 +3860,10 @@ static void linear_forward(const Golf *m, real *y, size_t ldy, const Act *x, int
         return;
     }
     if (t->copy_scales == 1) {
-        gemm_int(y, ldy, x->q, x->inv, &w->codes, *scale * whole, N);
+        gemm_int(y, ldy, x->q, x->step, &w->codes, *scale * unit, N);
         return;
     }
-    gemm_int(y, ldy, x->q, x->inv, &w->codes, whole, N);
+    gemm_int(y, ldy, x->q, x->step, &w->codes, unit, N);
     for (int n = 0; n < N; n++) {
         FOR_COLUMNS(i, w->codes.rows) y[n * ldy + i] *= scale[first + i];
     }
@@ -3872,7 +3884,7 @@ static Mat round_gradient(const Golf *m, int k, const real *dy, size_t ldy, Roun
     return gradient_of(m, k, dy, ldy, r);
 }
 
-/* Of a gradient that is not rounded yet, dy (N,w->k). */
+/* Of a gradient that is not rounded yet, dy (N,w->k): of systems, those of the core are. */
 static void linear_dx_of_numbers(real *dx, Mat dy, const Weights16 *w, int N) {
     const size_t n = (size_t)N * (size_t)w->k;
     int16_t *h = xcalloc(n, sizeof *h);
@@ -3883,6 +3895,7 @@ static void linear_dx_of_numbers(real *dx, Mat dy, const Weights16 *w, int N) {
     free(step);
 }
 
+/* forward: y = x W^T, so dx = dy W */
 static void linear_dx(const Golf *m, real *dx, Mat dy, int k, int j, int r, int N) {
     TIMED(DX);
     const Tensor *t = m->tensor + k;
@@ -3896,6 +3909,7 @@ static void linear_dx(const Golf *m, real *dx, Mat dy, int k, int j, int r, int 
     else linear_dx_of_numbers(dx, dy, &w->back_codes, N);
 }
 
+/* forward: y = x W^T, so dW += dy^T x */
 static Gemm linear_dw(const Golf *m, Mat dy, const Act *x, int k, int j, int r,
                       int N) { /* for gemm_all */
     const Tensor *t = m->tensor + k;
@@ -3923,6 +3937,7 @@ static void project(const Golf *m, real *y, size_t ldy, const Act *x, int k, int
     if (m->addition) m->addition->y(m, y, ldy, inputs_of(m, x, k), k, p, r, N);
 }
 
+/* forward: y = Q(x) W^T and what a system adds */
 static void project_dx(const Golf *m, real *dx, Mat dy, const Act *x, int k, int p, int r,
                        int N) {
     linear_dx(m, dx, dy, k, copy_of(m, m->tensor + k, p), r, N);
@@ -3958,6 +3973,8 @@ static void qkv_forward(Golf *m, const Chunk *k) {
                k->n0, n, m->T, c->heads, kv_heads(c), head_dim(c));
 }
 
+/* forward: qk = RoPE(RMSNorm per head(W Q(RMSNorm(h) * g_attn))); d(qk) and d(v) wait in m->dqk
+ * and m->dqkv */
 static void qkv_backward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n, each = c->extra_norm == XN_EACH;
@@ -4007,6 +4024,7 @@ static void attend(Golf *m, int p, int B, int T) {
                       m->cached + T, H, KV, D);
 }
 
+/* forward: att = softmax(q k / sqrt(D)) v */
 static void attend_backward(Golf *m, int p, int B, int T) {
     const Config *c = &m->config;
     const int H = c->heads, KV = kv_heads(c), D = head_dim(c);
@@ -4028,6 +4046,7 @@ static void output_forward(Golf *m, const Chunk *k) {
     gate_forward(s.mid, s.h, s.o, vec_of(m, T_gate_attn, k), n, C);
 }
 
+/* forward: mid = h + gate_attn * Wo Q(RMSNorm(att) * x_attn) */
 static void output_backward(Golf *m, const Chunk *k) {
     const int C = m->config.width, n = k->n;
     const PhaseBuffers s = k->s;
@@ -4130,6 +4149,7 @@ static void mlp_input_backward(Golf *m, const Chunk *k, real *du, real *room) {
                      vec_of(m, T_g_mlp, k), n, C);
 }
 
+/* forward: out = mid + gate_mlp * Wdown Q(RMSNorm(act(Wup Q(RMSNorm(mid) * g_mlp))) * x_mlp) */
 static void mlp_backward(Golf *m, const Chunk *k) {
     const Config *c = &m->config;
     const int C = c->width, n = k->n;
@@ -4179,6 +4199,7 @@ static void inject_forward(Golf *m, const Chunk *k) {
                 vec_of(m, T_phase_embed, k), k->n, C);
 }
 
+/* forward: h = mix0 * prev + mix1 * x0 + phase_embed */
 static void inject_backward(Golf *m, const Chunk *k) {
     const int C = m->config.width;
     const real *prev = m->prev[k->p] + (size_t)k->n0 * (size_t)C;
@@ -4238,7 +4259,8 @@ static void block_backward(Golf *m, int p, int B, int T) {
 
 /* ---- The head, tied to the embedding: hn = RMSNorm(last), logits = hn E^T, loss and, to
  * `learn`, its backward on the spot: HEAD tokens at a time, so that logits and their
- * gradients need not leave the cache (16 MB at V = 4096) and never exist for all tokens.
+ * gradients need not leave the cache and never exist for all tokens (at V = 4096 codes of
+ * gradients are 8.5 MB, numbers with --bwd=fp32 twice as much).
  * Leaves d(last) in m->dh, and adds to dE. */
 /* l (n,V) = z E^T, of the tokens of f. */
 static void logits_forward(const Golf *m, real *l, const Flow *f, int n) {
@@ -4259,8 +4281,8 @@ static Rounded dlogits_at(const Golf *m, int row) {
 
 /* forward: l = z E^T, loss = softmax and cross-entropy of l. dz (n,E) = dl E, in codes, of
  * tokens whose gradients dl wait for logits_dw from `row` on. */
-static void head_in_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
-                          int row, int n, real dloss) {
+static void head_chunk_codes(const Golf *m, real *dz, const Flow *f, const int *targets,
+                             int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
     const size_t room = (size_t)HEAD_CHUNK * V;
     real *target_dl = m->target_dl + row, *l = scratch(2 * room), step[HEAD_CHUNK];
@@ -4277,8 +4299,8 @@ static void head_in_codes(const Golf *m, real *dz, const Flow *f, const int *tar
 }
 
 /* The same in numbers, or with the loss of a system. */
-static void head_in_numbers(const Golf *m, real *dz, const Flow *f, const int *targets,
-                            int at, int row, int n, real dloss) {
+static void head_chunk_numbers(const Golf *m, real *dz, const Flow *f, const int *targets,
+                               int at, int row, int n, real dloss) {
     const int V = m->config.vocab, E = m->tensor[T_embed].cols;
     real *l = m->logits + (size_t)row * V;
 
@@ -4333,8 +4355,8 @@ static void head_chunk(Golf *m, const int *targets, int at, int row, int n, int 
 
     real *dhn = f.dy, *dz = m->adapter ? f.dz : dhn;
     if (head_back_in_integers(m) && !m->loss_of)
-        head_in_codes(m, dz, &f, y, row, n, dloss);
-    else head_in_numbers(m, dz, &f, y, at, row, n, dloss);
+        head_chunk_codes(m, dz, &f, y, row, n, dloss);
+    else head_chunk_numbers(m, dz, &f, y, at, row, n, dloss);
     if (m->adapter) m->adapter->narrow_backward(m, dhn, dz, n);
     rmsnorm_backward(f.dh, 0, NULL, dhn, last, f.r_out, m->ones, n, C);
 }
@@ -4479,8 +4501,8 @@ static int is_for_muon(const Config *c, const Tensor *t) {
  * its square is still a float with all its digits.
  *
  * The embedding may have a larger one. The softmax pushes every row in every step, rare ones by
- * next to nothing, and AdamW makes full steps of that; with 1e-4 a row moves when its token is
- * there to be predicted, and else nearly stands still. */
+ * next to nothing, and AdamW makes full steps of that; with 3e-5, as in preset recursive, a row
+ * moves when its token is there to be predicted, and else nearly stands still. */
 #define ADAMW_EPSILON 1e-8
 
 static double adamw_epsilon(const Config *c, double epsilon) {
@@ -4488,8 +4510,7 @@ static double adamw_epsilon(const Config *c, double epsilon) {
 }
 
 /* moment1 and moment2 average the gradient and its square; w -= lr * m1 / (sqrt(m2) +
- * epsilon), both divided by what they sum to so far. step counts from 0; grad_scale
- * multiplies every gradient (clipping). */
+ * epsilon), both divided by what they sum to so far. */
 void golf_adamw(Golf *m, int step, double grad_scale) {
     TIMED(OPTIMIZER);
     const Config *c = &m->config;
@@ -4530,7 +4551,7 @@ static void normalise(real *x, size_t n) {
  * orthogonal matrix nearest to the momentum U: all singular values become about 1. X is
  * the tall one of U and its transpose; five times X <- a X + X (b A + c A^2) with A =
  * X^T X, which acts on singular values alone, from U/|U|. Those above 0.003 end between
- * 0.7 and 1.2: not exactly 1, hence products of 12 bits with one step for a matrix. */
+ * 0.68 and 1.21: not exactly 1, hence products of 12 bits with one step for a matrix. */
 typedef struct {
     real *x, *y;   /* (rows,k) */
     real *a, *b;   /* (k,k) */
@@ -5297,7 +5318,8 @@ static void config_parse(Config *c, const char *path, const char *text, size_t l
     EACH_OPTION(o) {
         if (!(o->mask & mask) || o->mask & QUIET || of_system(o) || seen[o - options])
             continue;
-        die("%s: its configuration lacks the option '%s': written by another version",
+        die("%s: its configuration lacks the option '%s': written by another version of this "
+            "program; go on with that one (git_rev in result.json)",
             path, o->name);
     }
 }
@@ -5414,7 +5436,8 @@ static void config_check(const Config *c) {
             "sequences",
             c->batch, c->accum);
     if ((double)c->batch * c->seq > 1e8)
-        die("--batch=%d x --seq=%d is over 100 million tokens a step", c->batch, c->seq);
+        die("--batch=%d x --seq=%d is over 100 million tokens a step; lower one of them",
+            c->batch, c->seq);
 }
 
 /* Would this check die? */
@@ -5725,7 +5748,9 @@ static Artifact artifact_open(const char *path) {
     a.len = get_u(a.file + 20, 4);
     a.tensors = get_u(a.file + 24, 4);
     if (version != GOLF_VERSION)
-        die("%s: expected artifact version %d, found %zu", path, GOLF_VERSION, version);
+        die("%s: expected artifact version %d, found %zu: read it with the program that wrote it "
+            "(git_rev in result.json)",
+            path, GOLF_VERSION, version);
     if (said != a.size)
         die("%s: its header says %zu bytes, found %zu: cut or overwritten", path, said,
             a.size);
@@ -5779,7 +5804,8 @@ static void check_weights(const Golf *m, const char *path) {
     }
 }
 
-/* A model for evaluation, from the file alone. Checks everything before it allocates. */
+/* What the header claims is checked before the model is allocated, payloads while they are
+ * read, then what they make. */
 uint32_t golf_load(Golf *m, const char *path) {
     Artifact a = artifact_open(path);
     Config c;
@@ -5787,7 +5813,8 @@ uint32_t golf_load(Golf *m, const char *path) {
     model_check(&c);
     golf_layout(m, &c);
     if (a.tensors != stored_tensors(m))
-        die("%s: expected %zu tensors, found %zu: written by another version of this program",
+        die("%s: expected %zu tensors, found %zu: written by another version of this program; "
+            "read it with that one (git_rev in result.json)",
             path, stored_tensors(m), a.tensors);
     uint64_t need = (uint64_t)(a.payload - a.file);
     for (size_t i = 0; i < a.tensors; i++) need += get_u(a.row + 8 * i, 4);
@@ -5937,15 +5964,15 @@ static void take_counts(Config *c, const Config *then) {
     }
 }
 
-/* Continues m, freshly initialised with the options asked for; returns the step. With
- * --minutes the run's length is the checkpoint's. */
 int64_t ckpt_load(Golf *m, const char *path) {
     const Checkpoint k = ckpt_open(path);
     const size_t bytes = k.count * sizeof(real);
     if (m->config.minutes > 0) m->config.steps = k.config.steps;
     same_options(path, &k.config, &m->config);
     if (k.count != m->n_params)
-        die("%s: expected %zu parameters, found %zu", path, m->n_params, k.count);
+        die("%s: expected %zu parameters, found %zu: the run was started by another version of "
+            "this program; go on with that one (git_rev in result.json), or use another --out",
+            path, m->n_params, k.count);
     if (k.version > 1 && k.files_crc != m->files_crc)
         die("%s: the run was started with another %s than is there now; put the old file back, "
             "or start again in another --out",
@@ -6017,22 +6044,18 @@ static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
 static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
                                int64_t limit) {
     const int T = m->config.seq;
-    int64_t total = limit > 0 && limit < val->tokens - 1 ? limit : val->tokens - 1;
+    const int cut = limit > 0 && limit < val->tokens - 1;
+    int64_t total = cut ? limit : val->tokens - 1;
+    if (total < (stride ? 1 : T))
+        die("%s: expected a row of --seq=%d tokens or more to predict, found %lld; give more of them",
+            cut ? "--val_tokens" : "the validation text", T, (long long)total);
     if (!stride) total = total / T * T;
-    if (total < 1)
-        die("--val_tokens or the validation text (%lld tokens) is shorter than one row of --seq=%d",
-            (long long)val->tokens, T);
     if (stride > T)
-        die("--stride=%d is larger than the %d tokens of a window", stride, T);
+        die("--stride=%d is larger than a window, --seq=%d; give that or less", stride,
+            T);
     return total;
 }
 
-/* Scores the validation tokens as Parameter Golf does: rows of T, each token predicted
- * from those before it in its row, loss summed in double over all targets, bytes from the
- * tokenizer's table. bpb = sum(nll) / ln 2 / bytes. Plain (stride 0): rows do not
- * overlap, a last partial row is left out. Sliding: windows advance by stride and score
- * their last `stride` tokens (the first scores all, the last what remains), so that each
- * token is scored once with at least T - stride before it. limit > 0 scores a prefix. */
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {
     const int T = m->config.seq, step = stride ? stride : T,
               rows = n_ranks * (int)(m->N / (size_t)T);
@@ -6836,7 +6859,6 @@ static double groups_backward(Golf *m, const int *x, const int *y, int first, in
     return (left + right) / 2;
 }
 
-/* One optimizer step on a batch; returns the loss before it. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm) {
     const Config *c = &m->config;
     EACH_SYSTEM(s, m) {
@@ -7067,7 +7089,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
     const double started = now();
     int stop = 0;
     catch_signals(on_signal);
-    while (run->steps < c->steps && !stop) {
+    while (run->steps < c->steps) {
         const double t0 = now(), peak = c->optimizer == OPT_MUON ? c->lr_muon : c->lr;
         StepReport r = {.rate = peak * lr_factor(c, run->steps)};
         batch_at(train, c, run->steps, x, y);
@@ -7087,6 +7109,7 @@ static void train_loop(Golf *m, const Tokenizer *tok, Shards *train, Shards *val
             ranks_meet(m);
             ckpt_save(m, path_of(c->out, "ckpt.bin"), step);
         }
+        if (stop) break;
     }
     catch_signals(SIG_DFL); /* scoring may be cut short */
     run->seconds += now() - started;

@@ -84,9 +84,9 @@ enum { BENCH_PRODUCTS(X) BENCH_KINDS };
 
 typedef struct {
     int N, K;
-    real *x, *y, *w, *inv; /* (tokens,K), (tokens,N), (N,K), (tokens) */
-    int8_t *q, *code;      /* (tokens,K), (N,K) */
-    int16_t *h;            /* (tokens,N) y in 16 bits, and its steps */
+    real *x, *y, *w, *token_step; /* (tokens,K), (tokens,N), (N,K), (tokens) */
+    int8_t *q, *code;             /* (tokens,K), (N,K) */
+    int16_t *h;                   /* (tokens,N) y in 16 bits, and its steps */
     real *step;
     Panels forward, back;
     IntWeights ints;
@@ -103,7 +103,7 @@ static void product_chunk(const Product *b, int kind, size_t n0, int n) {
         gemm_16(x, K, mat_h(b->h + n0 * N, b->step + n0, N), &b->back_codes, n);
     }
     if (kind == BENCH_Y_CODES)
-        gemm_int(y, N, b->q + n0 * K, b->inv + n0, &b->ints, (real)1e-4, n);
+        gemm_int(y, N, b->q + n0 * K, b->token_step + n0, &b->ints, (real)1e-4, n);
 }
 
 static void product(const Product *b, int kind) {
@@ -113,7 +113,7 @@ static void product(const Product *b, int kind) {
     }
     if (kind == BENCH_DW_CODES) {
         const Mat y = transposed(mat_h(b->h, b->step, (size_t)b->N));
-        const Mat x = mat_q(b->q, b->inv, (size_t)b->K);
+        const Mat x = mat_q(b->q, b->token_step, (size_t)b->K);
         gemm_all(
             &(Gemm){b->w, (size_t)b->K, y, x, b->N, b->K, BENCH_TOKENS, 0, &inputs_8}, 1);
         return;
@@ -129,12 +129,12 @@ static Product product_new(int N, int K) {
     b.x = xcalloc(in, sizeof(real));
     b.y = xcalloc(M * (size_t)N, sizeof(real));
     b.w = xcalloc(weights, sizeof(real));
-    b.inv = xcalloc(M, sizeof(real));
+    b.token_step = xcalloc(M, sizeof(real));
     b.q = xcalloc(in, 1);
     b.code = xcalloc(weights, 1);
     b.h = xcalloc(M * (size_t)N, sizeof *b.h);
     b.step = xcalloc(M, sizeof(real));
-    for (size_t i = 0; i < M; i++) b.inv[i] = (real)1e-2;
+    for (size_t i = 0; i < M; i++) b.token_step[i] = (real)1e-2;
     for (size_t i = 0; i < in; i++) b.q[i] = (int8_t)(hash64(1, i) % 255 - 127);
     for (size_t i = 0; i < weights; i++) {
         b.code[i] = (int8_t)(hash64(2, i) % 3 - 1);
@@ -150,7 +150,7 @@ static Product product_new(int N, int K) {
 static void product_free(Product *b) {
     free(b->x);
     free(b->y);
-    free(b->inv);
+    free(b->token_step);
     free(b->w);
     free(b->q);
     free(b->code);

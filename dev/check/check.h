@@ -10,6 +10,7 @@
  *     GOLF_CORRUPT=1000           corruptions of each kind of file
  */
 #define main golf_main /* the program's own: command_line() below calls it */
+int main(int argc, char **argv);
 #include "../../train_golf.c"
 #undef main
 #include <sys/wait.h>
@@ -463,7 +464,7 @@ static void frozen_inputs(const Golf *m, Act *a, const real *x, int N, int K,
         real *residual = residual_at(a->x + at, (size_t)K);
         for (int i = 0; i < K; i++) {
             const real rounded =
-                live->domain == 0 ? a->q[at + i] * a->inv[n] : a->x[at + i];
+                live->domain == 0 ? a->q[at + i] * a->step[n] : a->x[at + i];
             if (frozen.mode == RECORD) residual[i] = rounded - passed_on[at + i];
             a->x[at + i] = passed_on[at + i] + residual[i];
         }

@@ -54,7 +54,7 @@ def is_exact(c):
 
 def losses(m, x, y):  # -log P, in nats, of every target y (rows, T) behind the tokens x (rows, T) up to it
     c, (B, T) = m["config"], x.shape
-    demand(is_exact(c), "only the default family: --wq=ternary --wscale=tensor --aq=int8 --act=relu2 or relu")
+    demand(is_exact(c), "only ternary weights with one scale a matrix: --wq=ternary --wscale=tensor --aq=int8 --act=relu2 or relu")
     H, KV, extra, one = c["heads"], c["kv_heads"], c["extra_norm"], f32(1)
     D = c["width"] // H
     pair, turned = np.arange(D // 2), D // (2 if c["rope"] == "half" else 1)

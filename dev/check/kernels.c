@@ -229,11 +229,11 @@ static Mat operand(int r, int c, int trans, int codes) {
     const size_t len = ((size_t)rows - 1) * v.ld + (size_t)cols;
     if (codes) {
         int8_t *q = exactly(len, 1);
-        real *inv = exactly((size_t)rows, sizeof(real));
+        real *row_step = exactly((size_t)rows, sizeof(real));
         for (size_t i = 0; i < len; i++) q[i] = (int8_t)(dice(255) - 127);
-        fill_steps(inv, rows);
+        fill_steps(row_step, rows);
         v.q = q;
-        v.inv = inv;
+        v.row_step = row_step;
     } else {
         real *f = exactly(len, sizeof(real));
         fill(f, len);
@@ -245,7 +245,7 @@ static Mat operand(int r, int c, int trans, int codes) {
 static void operand_free(Mat v) {
     free((void *)v.f);
     free((void *)v.q);
-    free((void *)v.inv);
+    free((void *)v.row_step);
 }
 
 /* c(m,n) = or += a b, in rows ldc apart: what was there, and the results. */
@@ -415,33 +415,34 @@ static void check_gemm_int(int n, int m, int k, int extreme) {
     int8_t *codes = exactly((size_t)m * (size_t)k, 1);
     const size_t ldy = (size_t)m + (size_t)dice(2) * 3;
     const size_t len = ((size_t)n - 1) * ldy + (size_t)m;
-    real *inv = exactly((size_t)n, sizeof(real)), *y = exactly(len, sizeof(real));
+    real *step = exactly((size_t)n, sizeof(real)), *y = exactly(len, sizeof(real));
     real *want = exactly(len, sizeof(real)), *one = exactly((size_t)m, sizeof(real));
     const real s = (real)(1 + dice(100)) / 77;
     double sum = 0;
 
     for (int i = 0; i < n * k; i++) x[i] = (int8_t)(extreme ? -127 : dice(255) - 127);
     for (int i = 0; i < m * k; i++) codes[i] = (int8_t)(extreme ? 1 : dice(3) - 1);
-    fill_steps(inv, n);
+    fill_steps(step, n);
     set_all(want, len, 7);
     set_all(y, len, 7);
 
     IntWeights w = {0};
     for (int i = 0; i < 2; i++) int_pack(&w, codes, m, k); /* again into the same panel */
-    gemm_int_naive(want, ldy, x, inv, codes, s, n, m, k);
-    gemm_int(y, ldy, x, inv, &w, s, n);
+    gemm_int_naive(want, ldy, x, step, codes, s, n, m, k);
+    gemm_int(y, ldy, x, step, &w, s, n);
     const size_t i = (size_t)dice(n);
     if (dice(2)) int_pack_stream(&w); /* 2 bits a code, for single rows */
-    gemm_int(one, ldy, x + i * (size_t)k, inv + i, &w, s, 1);
+    gemm_int(one, ldy, x + i * (size_t)k, step + i, &w, s, 1);
     CHECK(!memcmp(want, y, len * sizeof(real)) &&
               !memcmp(want + i * ldy, one, (size_t)m * sizeof(real)),
           "integer product %d %d %d differs from the exact sum", n, m, k);
     /* the naive twin itself */
     for (int p = 0; p < k; p++) sum += (double)x[p] * (double)codes[p];
-    CHECK(want[0] == (real)sum * (s * inv[0]), "naive integer product %d %d %d", n, m, k);
+    CHECK(want[0] == (real)sum * (s * step[0]), "naive integer product %d %d %d", n, m,
+          k);
     free(x);
     free(codes);
-    free(inv);
+    free(step);
     free(y);
     free(want);
     free(one);
@@ -461,15 +462,15 @@ static void test_gemm_int(void) {
 static void test_gemm_int8(void) {
     enum { N = 20, M = 70, K = 530 };
     int8_t *x = (int8_t *)reals(N * K, 0), *codes = (int8_t *)reals(M * K, 0);
-    real inv[N], y[N * M], want[N * M];
+    real step[N], y[N * M], want[N * M];
     IntWeights w = {0};
 
-    fill_steps(inv, N);
+    fill_steps(step, N);
     for (int i = 0; i < N * K; i++) x[i] = (int8_t)(dice(255) - 127);
     for (int i = 0; i < M * K; i++) codes[i] = (int8_t)(dice(256) - 128);
     int_pack(&w, codes, M, K);
-    gemm_int(y, M, x, inv, &w, (real)0.01, N);
-    gemm_int_naive(want, M, x, inv, codes, (real)0.01, N, M, K);
+    gemm_int(y, M, x, step, &w, (real)0.01, N);
+    gemm_int_naive(want, M, x, step, codes, (real)0.01, N, M, K);
     CHECK(!memcmp(y, want, sizeof y), "products of 8 bits differ from the exact sum");
     free(w.panel);
 }
@@ -485,14 +486,14 @@ static Mat coded_operand(int r, int c, int trans, int bits, int top, int extreme
     const size_t len = ((size_t)rows - 1) * v.ld + (size_t)cols;
     int8_t *q = exactly(len, 1);
     int16_t *h = exactly(len, sizeof *h);
-    real *inv = exactly((size_t)rows, sizeof(real));
+    real *row_step = exactly((size_t)rows, sizeof(real));
     for (size_t i = 0; i < len; i++) {
         const int code = extreme ? top : dice(2 * top + 1) - top;
         h[i] = (int16_t)code;
         q[i] = (int8_t)code;
     }
-    fill_steps(inv, rows);
-    v.inv = inv;
+    fill_steps(row_step, rows);
+    v.row_step = row_step;
     if (bits == 8) v.q = q;
     else v.h = h;
     if (bits == 8) free(h);
@@ -513,17 +514,17 @@ static void check_gemm_16(int m, int n, int k, int top, int kind, int extreme) {
                  len = ((size_t)m - 1) * ldc + (size_t)n;
     real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
     real *scale = exactly((size_t)m, sizeof(real));
-    const real *column = kind == 1 ? b.inv : NULL;
+    const real *column = kind == 1 ? b.row_step : NULL;
     Weights16 w = {0};
 
     if (kind == 2) { /* one scale */
-        free((void *)b.inv);
-        b.inv = NULL;
+        free((void *)b.row_step);
+        b.row_step = NULL;
     }
     set_all(c, len, 7);
     set_all(want, len, 7);
     for (int i = 0; i < 2; i++) weights_16_pack(&w, b, k, n, top, (real)0.5);
-    for (int i = 0; i < m; i++) scale[i] = a.inv[i] * w.scale;
+    for (int i = 0; i < m; i++) scale[i] = a.row_step[i] * w.scale;
     gemm_16(c, ldc, a, &w, m);
     for (int k0 = 0; k0 < k; k0 += w.terms)
         gemm_codes_naive(want, ldc, mat_at(a, 0, (size_t)k0),
@@ -567,7 +568,7 @@ static void block_by_definition(const Gemm *g) {
     Mat b = g->b;
     if (t == &inputs_8) factor = block_fractions(ratio, g->a, b, g->k);
     if (t == &head_16) {
-        factor = fractions(ratio, b.inv, g->k, 2048);
+        factor = fractions(ratio, b.row_step, g->k, 2048);
         b = cut_codes(b, ratio, g->k, g->n);
     }
     for (int i = 0; i < g->m; i++)
@@ -584,18 +585,18 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
     const int plain = t == &plain_12, bits = t == &inputs_8 ? 8 : 16;
     Mat a = coded_operand(m, k, trans, 16, plain ? t->a : TOP16, extreme);
     Mat b = coded_operand(k, n, 0, bits, t == &head_16 ? TOP16 : t->b, extreme);
-    const real *inv[] = {a.inv, b.inv};
+    const real *row_step[] = {a.row_step, b.row_step};
     const size_t blocks = CEIL((size_t)k, (size_t)t->most);
     real *steps = exactly(blocks * a.ld, sizeof(real));
     fill_steps(steps, (int)(blocks * a.ld));
     if (t == &head_16) a.steps = steps;
     if (plain) { /* one step */
-        a.step = *a.inv;
-        b.step = *b.inv;
-        a.inv = b.inv = NULL;
+        a.step = *a.row_step;
+        b.step = *b.row_step;
+        a.row_step = b.row_step = NULL;
     }
     if (extreme)
-        set_all((real *)inv[1], (size_t)k, 1); /* no fraction makes a code less */
+        set_all((real *)row_step[1], (size_t)k, 1); /* no fraction makes a code less */
     const size_t ldc = (size_t)n + (size_t)dice(2) * 3;
     const size_t len = ((size_t)m - 1) * ldc + (size_t)n;
     real *c = exactly(len, sizeof(real)), *want = exactly(len, sizeof(real));
@@ -615,8 +616,8 @@ static void check_gemm_codes(int m, int n, int k, const Terms *t, int trans, int
     CHECK(!memcmp(c, want, len * sizeof(real)),
           "gemm_codes %d %d %d, terms of %d and %d: not the exact sums", m, n, k, t->a,
           t->b);
-    a.inv = inv[0];
-    b.inv = inv[1];
+    a.row_step = row_step[0];
+    b.row_step = row_step[1];
     coded_free(a);
     coded_free(b);
     free(steps);
@@ -699,7 +700,7 @@ static void check_bounds(int N, int M, int K) {
     gemm_16(dx, (size_t)K, mat_h(h, step, (size_t)M), &w16, N);
     for (int n = 0; n < N; n++) {
         double largest = 0; /* |d * factor| of the token */
-        for (int i = 0; i < M; i++) largest = fmax(largest, (double)w.inv[i]);
+        for (int i = 0; i < M; i++) largest = fmax(largest, (double)w.row_step[i]);
         largest *= fmax(largest_of(dy + n * M, M), 1e-20);
         for (int k = 0; k < K; k++) {
             double sum = 0, bound = 1e-30;
@@ -718,7 +719,7 @@ static void check_bounds(int N, int M, int K) {
     double largest = 0;
     for (int n = 0; n < N; n++)
         largest =
-            fmax(largest, (double)x.inv[n] * fmax(largest_of(dy + n * M, M), 1e-20));
+            fmax(largest, (double)x.row_step[n] * fmax(largest_of(dy + n * M, M), 1e-20));
     for (int i = 0; i < M; i++)
         for (int k = 0; k < K; k++) {
             double sum = 0, bound = 1e-30;

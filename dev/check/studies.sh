@@ -30,7 +30,7 @@ a=(0.7 -1.6 -0.2 -1.2 -0.1 3.4 3.7 0.8 0.0 2.0) b=(1.9 0.8 1.1 0.1 -0.1 4.4 5.5 
     printf 'arm\tseed\tval_bpb\tbytes\ttokens\ttok_per_s\tinterface\tnoise0.1\tnoise0.2\n'
     for i in "${!a[@]}"; do
         printf 'a\t%d\t%s\t100\t1000000\t10\t1000\t%s\t%s\n' $((i + 1)) "${a[i]}" "$(add ${a[i]} 0.3)" "$(add ${a[i]} 0.6)"
-        printf 'b\t%d\t%s\t200\t2000000\t20\t3000\t%s\t%s\n' $((i + 1)) "${b[i]}" "$(add ${b[i]} 0.1)" "$(add ${b[i]} 0.2)"
+        printf 'b\t%d\t%s\t%d\t2000000\t20\t3000\t%s\t%s\n' $((i + 1)) "${b[i]}" $((190 + 20 * (i % 2))) "$(add ${b[i]} 0.1)" "$(add ${b[i]} 0.2)"
     done
     printf 'c\t1\tdiverged\t-\t-\t-\t-\t-\t-\n'
     printf 'c\t2\t1.0\t300\t3000000\t30\t0\t1\t1\n'

@@ -100,18 +100,18 @@ END {
         delete x; delete y
         n = pairs_of("+" arm[a], "bpb", x)
         pairs = a > 1 ? pairs_of("+" arm[a] " -" arm[1], "bpb", y) : 0
-        speed = bytes = tokens = rate = 0
+        speed = bytes = tokens = rate = files = 0
         for (s = 1; s <= seeds; s++) if ((arm[a], seed_of[s]) in runs && value[arm[a], seed_of[s], "bytes"] != "-") {
-            bytes = value[arm[a], seed_of[s], "bytes"]; tokens = value[arm[a], seed_of[s], "tokens"]
+            files++; bytes += value[arm[a], seed_of[s], "bytes"]; tokens = value[arm[a], seed_of[s], "tokens"]
             if (value[arm[a], seed_of[s], "tok_per_s"] > 0) { # 0: resumed after its last step
                 rate++; speed += value[arm[a], seed_of[s], "tok_per_s"]
             }
         }
         printf "| %s | %d%s | %.4f | %s | %s | %d | %.2fM | %.0f |\n", arm[a], n, (lost[arm[a]] ? " (" lost[arm[a]] " diverged)" : ""),
             mean_of(x, n), (n > 1 ? sprintf("%.4f", sd_of(x, n)) : ""), (pairs ? signed(mean_of(y, pairs), 4) (pairs > 1 ? " ± " sprintf("%.4f", half_width(y, pairs)) : "") : ""),
-            bytes, tokens / 1e6, (rate ? speed / rate : 0)
+            (files ? bytes / files : 0), tokens / 1e6, (rate ? speed / rate : 0)
         if (means) printf "%s\t%d\t%.6f\t%.6f\t%.6f\t%.6f\t%.6f\t%d\t%d\t%.0f\n", arm[a], n, mean_of(x, n), sd_of(x, n), half_width(x, n),
-            (pairs ? mean_of(y, pairs) : 0), (pairs ? half_width(y, pairs) : 0), bytes, tokens, (rate ? speed / rate : 0) > means
+            (pairs ? mean_of(y, pairs) : 0), (pairs ? half_width(y, pairs) : 0), (files ? bytes / files : 0), tokens, (rate ? speed / rate : 0) > means
     }
     for (c = 1; c <= contrasts; c++) {
         delete x

@@ -342,7 +342,7 @@ static void copy_input(Act *a, size_t to, const Act *x, size_t from, size_t K) {
     if (x->x) memcpy(a->x + to * K, x->x + from * K, sizeof(real) * K);
     if (!x->q) return;
     memcpy(a->q + to * K, x->q + from * K, K);
-    a->inv[to] = x->inv[from];
+    a->step[to] = x->step[from];
 }
 
 /* A counting sort of the pairs by expert: the row of each pair, the pair of each row, the

@@ -92,11 +92,11 @@ typedef struct {
     int float_only[N_TENSORS];     /* what the tensor says without this system */
 } Qat;
 
-/* a->x (N,K) becomes x + lambda (q * inv - x) */
+/* a->x (N,K) becomes x + lambda (q * step - x) */
 static void qat_mix_codes(const Act *a, const real *x, real lambda, int N, int K) {
     FOR_ROWS(n, N, K)
         for (int i = 0; i < K; i++)
-            a->x[at + i] = x[at + i] + lambda * (a->q[at + i] * a->inv[n] - x[at + i]);
+            a->x[at + i] = x[at + i] + lambda * (a->q[at + i] * a->step[n] - x[at + i]);
 }
 
 /* a->x (N,K), which holds Q(x), becomes x + lambda (Q(x) - x) */
@@ -310,7 +310,7 @@ static void test_qat_blocks(void) {
         const Act *a = &m.phase[p].in_o;
         int off = 0;
         for (int i = 0; i < 16 * 16; i++) {
-            const double on = (double)a->q[i] * (double)a->inv[i / 16];
+            const double on = (double)a->q[i] * (double)a->step[i / 16];
             off += fabs((double)a->x[i] - on) > 1e-6;
         }
         CHECK((off > 0) == p % 2, "phase %d: %d inputs off their grid", p, off);
@@ -362,7 +362,7 @@ static void test_qat_inputs(void) {
     m.inputs[T_wo]->quantize(&m, a, x, 2, K, T_wo);
     twin.inputs[T_wo]->quantize(&twin, b, x, 2, K, T_wo);
     for (int i = 0; i < 2 * K; i++) {
-        const double rounded = (double)b->q[i] * (double)b->inv[i / K];
+        const double rounded = (double)b->q[i] * (double)b->step[i / K];
         const double want = (double)x[i] + 0.25 * (rounded - (double)x[i]);
         worst = worse(worst, fabs((double)a->x[i] - want));
     }

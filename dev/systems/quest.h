@@ -251,7 +251,7 @@ static const Tensor *quest_grid_of(const Golf *m, int tensor) {
  * an int8, and z alone is kept. */
 static void quest_round(Act *a, real *z, size_t n, int K, real s, const Tensor *grid) {
     const int half = grid->half;
-    if (a->inv) a->inv[n] = half ? s / 2 : s;
+    if (a->step) a->step[n] = half ? s / 2 : s;
     for (int i = 0; i < K; i++) {
         const int code = (int)grid_code(z[i], s, grid);
         if (a->q) a->q[n * (size_t)K + (size_t)i] = (int8_t)(half ? 2 * code + 1 : code);
@@ -259,7 +259,7 @@ static void quest_round(Act *a, real *z, size_t n, int K, real s, const Tensor *
     }
 }
 
-/* x (N,K) -> a->x (N,K), rounded and rotated back; a->q (N,K), a->inv (N) and a->mask
+/* x (N,K) -> a->x (N,K), rounded and rotated back; a->q (N,K), a->step (N) and a->mask
  * (N,K) of the rotated numbers. */
 static void quest_inputs(const Golf *m, Act *a, const real *x, int N, int K, int tensor) {
     TIMED(QUANT);
@@ -526,7 +526,7 @@ static void quest_check_input_numbers(const Act *a, const real *x, double bits) 
 /* Codes mean the numbers, rotated. */
 static void quest_check_input_codes(const Act *a, double bits) {
     double z[IN_ALL], numbers[IN_ALL];
-    for (int i = 0; i < IN_ALL; i++) z[i] = (double)a->q[i] * (double)a->inv[i / IN_K];
+    for (int i = 0; i < IN_ALL; i++) z[i] = (double)a->q[i] * (double)a->step[i / IN_K];
     hadamard_naive(numbers, z, IN_ALL, 128);
     const double worst = quest_worst_of(a->x, numbers, IN_ALL);
     CHECK(worst < 10 * EPS, "%g bits: codes off by %g", bits, worst);
