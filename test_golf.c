@@ -3,8 +3,8 @@
  * optimizers move, that training learns and resumes, how bits per byte are counted, that
  * sampling is the full forward pass.
  *
- * `make test` compiles this file and those of dev/check twice, with double and with float
- * numbers, and runs them; they need no network and no data, work in a folder of their own
+ * `make test` compiles this file and those of dev/check with float numbers and, where that
+ * tells more, with double ones, and runs them; they need no network and no data, work in a folder of their own
  * under $TMPDIR and remove it. dev/check has the kernels, all that is read from outside,
  * files, command lines, and the further systems.
  *
