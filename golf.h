@@ -112,7 +112,7 @@ enum {
     X(TRAIN | RESUME, NUM, squeeze, "1", "0.1 to 1", "coded size / packed size that fit reckons with") \
     X(TRAIN | QUIET, INT, fit, "packed", "packed|coded", \
       "coded: --squeeze is predicted, the embedding's step then steered to the cap") \
-    X(TRAIN | QUIET | FIXED | RESUME, INT, embed_grid, "0", "-1024 to 1792", \
+    X(TRAIN | QUIET | FIXED | RESUME, INT, embed_grid, "0", "-1280 to 1792", \
       "the embedding's step is 2^(embed_grid/256) of that of --embed_bits") \
     X(TRAIN | SAMPLE, INT, seed, "1", "0 to 2147483647", "of init, data order, sampling") \
     X(TRAIN, INT, shuffle, "1", "0|1", "0: the text in its order") \
@@ -1107,6 +1107,8 @@ typedef struct System { /* every pointer but `on` may be NULL */
     void (*release)(Golf *m);                  /* before the model is freed */
     void (*loaded)(Golf *m, const char *path); /* a checkpoint was read */
     void (*eval)(Golf *m, const Config *how);  /* of all systems: before `eval` scores */
+    /* of all systems: dies, before `eval` scores, on what `again` could not do with m */
+    void (*check_again)(Golf *m, const Tokenizer *tok, const Config *how);
     /* of all systems: does `eval` print another score, NAME_bpb, which is this system's? It
      * joins m, read from the file anew, and needs a report. */
     int (*again)(Golf *m, const Tokenizer *tok, const Config *how);

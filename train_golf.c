@@ -5949,8 +5949,8 @@ static void same_options(const char *path, const Config *then, const Config *wan
                 "--data it was started with",
                 path, was, is);
         die("%s: the run was started with --%s=%s, now it is %s; resume it with the same "
-            "options, or use another --out",
-            path, o->name, was, is);
+            "options%s, or use another --out",
+            path, o->name, was, is, wanted->cap != then->cap ? " (and --cap)" : "");
     }
 }
 
@@ -6637,7 +6637,7 @@ static void say_fit(const Golf *m, size_t bytes) {
         printf("; that was not enough: steps of the matrices are %.4g of theirs",
                matrices);
     if (c->fit == FIT_CODED && used < 0.99)
-        printf("; finer ones do not fit or do not exist: the rest is for a larger model");
+        printf("; no finer ones were found that fit: the rest is for a larger model");
     putchar('\n');
 }
 
@@ -7034,6 +7034,7 @@ static void fit_minutes(Golf *m, const Tokenizer *tok, Shards *train, int *x, in
     c.steps = ranks_most(c.steps);
     printf("--minutes=%g at %.0f ms a step: the schedule has %d steps instead of %d\n",
            c.minutes, ms, c.steps, m->config.steps);
+    config_check(&c);
     golf_free(m);
     golf_init(m, &c, 1);
     golf_buffers(m, group_tokens(&c));
@@ -7360,6 +7361,7 @@ int train_main(int argc, char **argv) {
             c->data, c->seq, (long long)train->tokens, (long long)val->tokens);
     ranks_compare(c, train, val);
     golf_layout(&m, c);
+    tokens_to_score(&m, val, 0, c->val_tokens); /* before the run, not after it */
     check_donor(&m);
     check_memory(&m, 1);
     make_folder(c);
@@ -7478,6 +7480,8 @@ int eval_main(const char *path, int argc, char **argv) {
     Scoring what = {.path = path, .how = &how, .tok = tok, .to = stdout};
     what.val = open_split(&how, tok, "val");
     ready_to_score(&m, &how);
+    for (const System *const *by = all_systems; *by; by++)
+        if ((*by)->check_again) (*by)->check_again(&m, tok, &how);
     const Score s = golf_eval(&m, tok, what.val, how.stride, how.val_tokens);
     if (m.n_visits != m.phases) printf("phases %d\n", m.n_visits);
     print_score("val", &s);

@@ -18,22 +18,25 @@ fail() { echo "tune.sh: error: $*" >&2; exit 1; }
 # ---- settings
 cap=${CAP:-} minutes=${MINUTES:-60} family=${FAMILY:-any} longest=${STEPS:-12000} seed=${SEED:-1}
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} space=${SPACE:-dev/tune.space} trials=${TRIALS:-} refine=${REFINE:-}
-whole() { # NAME VALUE LEAST
-    [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "$2" -ge "$3" ] || fail "$1: expected a number from $3 on, found '$2'"
+whole() { # NAME VALUE LEAST MOST
+    [[ $2 =~ ^(0|[1-9][0-9]{0,9})$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+        fail "$1: expected a number from $3 to $4, found '$2'"
 }
 [ "$cap" ] || fail "expected the bytes of the file, found none: make tune CAP=256000 MINUTES=60 FAMILY=any"
-whole CAP "$cap" 1000
-whole STEPS "$longest" 16
-whole SEED "$seed" 0
-whole JOBS "$jobs" 1
-whole TRIALS "${trials:-1}" 1
-whole REFINE "${refine:-0}" 0
-[[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "MINUTES: expected a number, found '$minutes'"
+whole CAP "$cap" 1000 2000000000
+whole STEPS "$longest" 16 100000000
+whole SEED "$seed" 0 1000000000
+whole JOBS "$jobs" 1 4096
+whole TRIALS "${trials:-1}" 1 100000
+whole REFINE "${refine:-0}" 0 100000
+[[ $minutes =~ ^[0-9]{1,7}(\.[0-9]+)?$ && $minutes =~ [1-9] ]] || fail "MINUTES: expected a number above 0, found '$minutes'"
 [[ $family =~ ^(flat|recursive|any)$ ]] || fail "FAMILY: expected flat, recursive or any, found '$family'"
 [ -f "$space" ] || fail "SPACE: expected a table such as dev/tune.space, found no file '$space'"
 [ -x ./train_golf ] || fail "no ./train_golf: run make"
 read -ra folders <<< "${DATA:-data/sotu}"
-for i in "${!folders[@]}"; do folders[i]=${folders[i]%/}; done
+for i in "${!folders[@]}"; do
+    while [[ ${folders[i]} = ?*/ ]]; do folders[i]=${folders[i]%/}; done
+done
 names=("${folders[@]##*/}")
 [ ${#folders[@]} -gt 0 ] || fail "DATA: expected folders, found none"
 IFS=+
@@ -41,10 +44,7 @@ out=${OUT:-runs/tune/$family-$cap-${names[*]}-$seed}
 unset IFS
 mkdir -p "$out/runs" || fail "OUT=$out: cannot make the folder"
 
-# One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
-command -v flock > /dev/null || flock() { # [-n] DESCRIPTOR; macOS has none
-    perl -MFcntl=:flock -e 'open(F, ">&=$ARGV[-1]") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$@"
-}
+. dev/trainers.sh
 exec 9> "$out/lock"
 flock -n 9 || { echo "waiting for what an earlier start of this search left running"; flock 9; }
 SECONDS=$(cat "$out/clock" 2> /dev/null || echo 0) # those of earlier starts are spent, too
@@ -129,18 +129,6 @@ put_row() { # TRIAL RUNG STATUS BPB BYTES WIDTH HIDDEN REASON
 }
 
 # ---- one trial
-train() { # OPTIONS...: hands a request to stop on to the trainer
-    local trainer= asked= status
-    trap 'asked=1; [ -z "$trainer" ] || kill -TERM "$trainer" 2> /dev/null' TERM
-    OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive ./train_golf train "$@" &
-    trainer=$!
-    [ -z "$asked" ] || kill -TERM $trainer
-    wait $trainer
-    status=$?
-    [ -z "$asked" ] || { wait $trainer; status=143; } # the request ended the first wait, the trainer saves yet
-    trap - TERM
-    return $status
-}
 no_result() { # TRIAL RUNG: a row that says why; fails when that is no fault of the options
     local dir why
     dir=$(dir_of "$1" "$2")
@@ -246,8 +234,7 @@ run_batch() { # RUNG TRIALS...
 }
 stopped() { # Ctrl-C: trainers save what they have
     trap '' INT TERM
-    [ ${#what[@]} = 0 ] || kill -TERM "${!what[@]}" 2> /dev/null
-    wait
+    stop_trainers "${!what[@]}"
     collect
     echo "stopped; what is finished is in $out/trials.tsv; start again to go on"
     exit "$1"
@@ -324,7 +311,7 @@ make_plan() {
             print "least", cost(16, 160) / (budget + 1e-9)
         }' > "$out/plan.part" || fail "$out/plan: cannot write"
     if [ -z "$trials" ] && is "$(sed -n 's/^least //p' "$out/plan.part") > 1"; then
-        fail "MINUTES=$minutes: expected $(calculate "$minutes * $(sed -n 's/^least //p' "$out/plan.part") + 0.05" | cut -c 1-5)" \
+        fail "MINUTES=$minutes: expected $(calculate "$minutes * $(sed -n 's/^least //p' "$out/plan.part") + 0.05" | sed 's/..$//')" \
             "or more: 16 candidates in rungs of 10, 40 and 160 steps"
     fi
     mv "$out/plan.part" "$out/plan"
@@ -339,7 +326,10 @@ first_rung() { # candidates in turn, until so many of them were trained, or more
     while :; do
         counted=$(rows 0 '^(ok|over|diverged)$' | wc -l)
         [ "$counted" -lt "${keep[0]}" ] || break
-        [ "$counted" -lt 4 ] || is "$(left) > 0.4 * 60 * $minutes * $jobs" || break
+        if [ "$counted" -ge 4 ] && is "$(left) <= 0.4 * 60 * $minutes * $jobs"; then
+            echo "note: more than half of MINUTES=$minutes is gone: $counted candidates, not ${keep[0]}"
+            break
+        fi
         if [ $((counted + ${#what[@]})) -ge "${keep[0]}" ]; then
             reap
             continue
@@ -409,7 +399,7 @@ refine_winner() {
         winner=$(round_winner "$out/winner.$round")
         [ "$winner" ] || return 0
         [ -f "$out/refined.$round" ] || choose_neighbours $round "$winner"
-        [ -s "$out/refined.$round" ] || break
+        [ -s "$out/refined.$round" ] || { rm "$out/refined.$round"; break; } # a start with more MINUTES looks again
         echo "refining trial $winner, $(column "$winner" 2 5 | cut -c 1-7): $(wc -l < "$out/refined.$round" | tr -d ' ') changes"
         run_batch 1 $(cut -f 1 "$out/refined.$round")
         [ -f "$out/better.$round" ] || choose_better $round "$winner"

@@ -197,7 +197,20 @@ static int say_verdict(const Certificate *c, const char *key, int good) {
     return good;
 }
 
-/* Which file and which tokens. */
+/* What systems were asked for, in one line, if anything. */
+static void say_options(FILE *to, const Config *how) {
+    int said = 0;
+    EACH_OPTION(o) {
+        char text[64];
+        if (!(o->mask & EVAL) || !of_system(o) || at_default(how, o)) continue;
+        fprintf(to, "%s%s=%s", said ? " " : "options ", o->name,
+                option_text(how, o, text));
+        said = 1;
+    }
+    if (said) fputc('\n', to);
+}
+
+/* Which file and which tokens, scored how. */
 static void say_subject(const Certificate *c) {
     size_t n;
     uint32_t crc = 0;
@@ -210,6 +223,7 @@ static void say_subject(const Certificate *c) {
     FILE *to = c->what->to;
     fprintf(to, "model_bytes %zu\nmodel_crc32 %08x\n", n, crc32_of(0, file, n));
     fprintf(to, "text_tokens %lld\ntext_crc32 %08x\n", (long long)c->tokens, crc);
+    say_options(to, c->what->how);
     free(file);
 }
 

@@ -192,7 +192,7 @@ static const char *const errors[][2] = {
     {"eval @/run/model.golf --data=@/other",
      "other/tokenizer.model|run/tokenizer.model|together"},
     {"eval @/run/model.golf --data=@/d --stride=17", "--stride=17|16"},
-    {"eval @/run/model.golf --data=@/few", "--seq=16|10 tokens"},
+    {"eval @/run/model.golf --data=@/few", "--seq=16|found 9"},
     {"eval @/run/model.golf --data=@/cut", "cut/x_val_000000.bin|expected|found"},
     /* commands */
     {"fly", "unknown command 'fly'|train|eval|help"},
@@ -222,6 +222,7 @@ static const char *const errors[][2] = {
     {TINY "--data=@/d --repeat=1 --phase=0", "--phase=0|means nothing|--repeat=1"},
     {TINY "--data=@/d --wq=int4 --wscale=tensor", "--wscale=tensor|means nothing"},
     {TINY "--data=@/d --wq=none --wscale=group", "--wscale=group|means nothing|leave it"},
+    {TINY "--val_tokens=20", "--val_tokens|--seq=32|found 20"},
     {TINY "--data=@/d --lr=0.01", "--lr=0.01|means nothing|--lr_muon"},
     {TINY "--data=@/d --extra_norm=none --xgain=vector", "--xgain=vector|--extra_norm"},
     {"sample @/run/model.golf --temperature=0 --seed=2", "--seed=2|--temperature=0"},

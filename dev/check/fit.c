@@ -220,6 +220,27 @@ static int same_run(const Golf *a, const Golf *b) {
            a->flips == b->flips;
 }
 
+/* A checkpoint with every grid that steering may end at. */
+static void test_all_grids(void) {
+    for (int bits = 3; bits <= 8; bits++) {
+        char text[64];
+        Golf m, b;
+        snprintf(text, sizeof text, "embed_bits=%d", bits);
+        start_model(&m, text, 100000);
+        start_model(&b, text, 100000);
+        const int ends[] = {finest_grid(&m.config), coarsest_grid(&m.config)};
+        for (int i = 0; i < 2; i++) {
+            set_embed_grid(&m, ends[i]);
+            golf_quantize(&m);
+            ckpt_save(&m, IN("ckpt.bin"), 5);
+            const int status = STATUS(ckpt_load(&b, IN("ckpt.bin")));
+            CHECK(status == 0, "%d bits, grid %d: %s", bits, ends[i], message);
+        }
+        golf_free(&m);
+        golf_free(&b);
+    }
+}
+
 /* Interrupted between two adjustments, both before the last one. */
 static void test_resume(void) {
     Golf m, b;
@@ -298,6 +319,7 @@ int main(void) {
     run_test("prediction", test_prediction);
     run_test("sizes", test_sizes);
     run_test("coded alone", test_coded_alone);
+    run_test("all grids", test_all_grids);
     run_test("shapes", test_shapes);
     run_test("steering", test_steering);
     run_test("guarantee", test_guarantee);

@@ -39,6 +39,7 @@ a=(0.7 -1.6 -0.2 -1.2 -0.1 3.4 3.7 0.8 0.0 2.0) b=(1.9 0.8 1.1 0.1 -0.1 4.4 5.5 
 {
     printf 'sleep\tbpb\t+b -a\nfew\tbpb@2-4\t+b -a\nslopes\tratio:noise\t+a -b\nslope\tslope:noise\t+a\n'
     printf 'price\tper_kB\t+a -b\nbytes\tinterface\t+b -a\ndouble\tbpb\t+b -a +b -a\nnobody\tbpb\t+a -z\none\tbpb@2-2\t+b -a\n'
+    printf 'lost\tinterface\t+c -a\nlost slope\tslope:noise\t+c -a\nlost price\tper_kB\t+c -a\n'
 } > "$tmp/contrasts.tsv"
 awk -v means="$tmp/means.tsv" -f dev/studies/report.awk "$tmp/contrasts.tsv" "$tmp/results.tsv" > "$tmp/table.md"
 says "a paired difference" '| sleep | bpb | 10 | +1.5800 | 1.2300 | +0.7001 to +2.4599 |' "$tmp/table.md"
@@ -51,6 +52,9 @@ says "b costs 2 kB more and is 1.58 worse" '| price | per_kB | 10 | -0.7900 |' "
 says "bytes" '| bytes | interface | 10 | +2000 |' "$tmp/table.md"
 says "twice the terms, twice the contrast" '| double | bpb | 10 | +3.1600 | 2.4600 | +1.4002 to +4.9198 |' "$tmp/table.md"
 says "a diverged run scores 8 and is counted" '| c | 2 (1 diverged) | 4.5000 | 4.9497 |' "$tmp/table.md"
+says "nor has it numbers of other kinds" '| lost | interface | 1 | -1000 |' "$tmp/table.md"
+says "nor a slope: 1 of 2 pairs" '| lost slope | slope:noise | 1 | -3.0000 |' "$tmp/table.md"
+says "nor a price" '| lost price | per_kB | 1 |' "$tmp/table.md"
 says "an arm that does not exist" '| nobody | bpb | 0 |' "$tmp/table.md"
 says "one pair has no interval" '| one | bpb@2-2 | 1 | +2.4000 |  |  |' "$tmp/table.md"
 says "one run has no deviation" '| d | 1 | 1.5000 |  | +0.8000 |' "$tmp/table.md"
@@ -99,15 +103,27 @@ else
     cp dev/studies/9_check/table.md "$tmp/before.md"
     dev/studies/report.sh dev/studies/9_check > /dev/null
     check "the same table again from results.tsv" cmp "$tmp/before.md" dev/studies/9_check/table.md
-    rm -rf runs/studies/9_check/two dev/studies/9_check/results.tsv
+    cut -f 1-5 dev/studies/9_check/results.tsv > "$tmp/before.tsv"
+    rm -rf runs/studies/9_check/two
     dev/studies/study.sh 9 > "$tmp/term" 2>&1 &
     pid=$!
     sleep 0.3
     kill -TERM $pid && wait $pid
     check "SIGTERM ends with 143" [ $? = 143 ]
-    check "and leaves the results of what is finished" grep -q '^one' dev/studies/9_check/results.tsv
-    SEEDS=3 dev/studies/study.sh 9 > "$tmp/more" 2>&1   # waits for the trainer that is left, then goes on
+    cut -f 1-5 dev/studies/9_check/results.tsv > "$tmp/now.tsv"
+    check "and no row of the record is lost" [ ! "$(grep -vxF -f "$tmp/now.tsv" "$tmp/before.tsv")" ]
+    SEEDS=3 dev/studies/study.sh 9 > "$tmp/more" 2>&1
     check "after which it goes on" [ $? = 0 ]
+    cp dev/studies/9_check/plan.tsv "$tmp/plan.tsv"
+    printf 'long\t1\t--steps=1000000\n' >> dev/studies/9_check/plan.tsv
+    ARMS=long dev/studies/study.sh 9 > "$tmp/long" 2>&1 &
+    pid=$!
+    until [ -s runs/studies/9_check/long/1/log.tsv ] || ! kill -0 $pid 2> /dev/null; do sleep 0.1; done
+    kill -TERM $pid && wait $pid
+    check "a trainer is asked to stop, too, and has saved" [ ! "$(pgrep -f 'out=runs/studies/9_check/long')" -a -s runs/studies/9_check/long/1/ckpt.bin ]
+    pkill -KILL -f 'out=runs/studies/9_check/long' && sleep 0.1
+    mv "$tmp/plan.tsv" dev/studies/9_check/plan.tsv
+    rm -rf runs/studies/9_check/long
     cp dev/studies/9_check/results.tsv "$tmp/elsewhere.tsv"
     rm -rf runs/studies/9_check/one/1
     KEEP=1 SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
@@ -116,6 +132,11 @@ else
     sed -i.before 's/\tseconds\t/\tminutes\t/' dev/studies/9_check/results.tsv
     KEEP=1 SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
     says "not one with other columns" 'other columns' "$tmp/keep"
+    cp dev/studies/9_check/results.tsv "$tmp/before.tsv"
+    dev/studies/study.sh 9 > "$tmp/other" 2>&1
+    says "without KEEP, too" 'other columns' "$tmp/other"
+    check "it stays" cmp "$tmp/before.tsv" dev/studies/9_check/results.tsv
+    rm -rf runs/studies/9_check/one/1
     cp "$tmp/elsewhere.tsv" dev/studies/9_check/results.tsv
     SEEDS=3 dev/studies/study.sh 9 > "$tmp/keep" 2>&1
     says "without KEEP it is run again" ' 1 runs to do' "$tmp/keep"

@@ -296,6 +296,14 @@ same "0:08:00" "$(eta 2)" "three of 160"
 # A search as long as it may be, from its own measurements.
 search timed TRIALS= REFINE= MINUTES=0.2 STEPS=160 FAMILY=recursive
 check "MINUTES alone: $(tail -n 1 "$tmp/out")" [ -s "$tmp/timed/winner.txt" ]
+
+# The budget ends a search; a start with more MINUTES goes on with what it had no time for.
+search short MINUTES=0.02 FAMILY=recursive DATA="$tmp/words//"
+says "note: more than half of MINUTES=0.02 is gone: 4 candidates, not 8" "$tmp/out"
+check "no time for neighbours" [ -s "$tmp/short/winner.txt" -a ! -f "$tmp/short/refined.1" ]
+check "slashes behind a folder's name" [ ! -e "$tmp/words/_dev" ]
+search short MINUTES=60 FAMILY=recursive
+says "refining trial" "$tmp/out"
 check "at least 16 candidates are planned" [ "$(sed -n 's/^trials //p' "$tmp/timed/plan")" -ge 16 ]
 check "recursive alone" sh -c "! grep -q family=flat '$tmp/timed/trials.tsv'"
 
@@ -312,11 +320,12 @@ refuses() { # MESSAGE SETTINGS...
     rm -rf "$tmp/refused"
 }
 refuses "expected the bytes of the file, found none: make tune CAP=256000" CAP=
-refuses "CAP: expected a number from 1000 on, found '64k'" CAP=64k
+refuses "CAP: expected a number from 1000 to 2000000000, found '64k'" CAP=64k
 refuses "FAMILY: expected flat, recursive or any, found 'tree'" FAMILY=tree
-refuses "MINUTES: expected a number, found 'long'" MINUTES=long
-refuses "STEPS: expected a number from 16 on, found '5'" STEPS=5
-refuses "JOBS: expected a number from 1 on, found '0'" JOBS=0
+refuses "MINUTES: expected a number above 0, found 'long'" MINUTES=long
+refuses "MINUTES: expected a number above 0, found '0.0'" MINUTES=0.0
+refuses "STEPS: expected a number from 16 to 100000000, found '5'" STEPS=5
+refuses "JOBS: expected a number from 1 to 4096, found '0'" JOBS=0
 refuses "none of 17 candidates could be trained: --cap=1000: no multiple of 8 and --heads=2 fits" CAP=1000
 refuses "none of 8 candidates could be trained: --cap=1000: no multiple of" CAP=1000 TRIALS= SPACE=dev/tune.space
 refuses "MINUTES=0.001: expected" MINUTES=0.001 TRIALS=

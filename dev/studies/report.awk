@@ -34,37 +34,44 @@ function t_quantile(inside, df,   lo, hi, k) { # bisection
 }
 function half_width(x, n) { return n > 1 ? t_quantile(0.95, n - 1) * sd_of(x, n) / sqrt(n) : 0 }
 
-# The metric of one run.
+# The metric of one run, or "none": one that diverged has a bpb alone.
 function metric_of(metric, arm, seed,   name, k, eps, num, den, y) {
     if (metric == "bpb") return value[arm, seed, "val_bpb"]
-    if (metric !~ /^(slope|ratio):/) return value[arm, seed, metric]
+    if (metric !~ /^(slope|ratio):/) return number_or_none(value[arm, seed, metric])
     name = metric; sub(/^[a-z]*:/, "", name)
     for (k = 1; k <= columns; k++) if (index(head[k], name) == 1 && (eps = substr(head[k], length(name) + 1)) ~ /^[0-9.]+$/) {
+        if (number_or_none(value[arm, seed, head[k]]) == "none") return "none"
         num += eps * (value[arm, seed, head[k]] - value[arm, seed, "val_bpb"])
         den += eps * eps
     }
     y = num / den
     return metric ~ /^slope/ ? y : y > 0 ? log(y) : "none"
 }
-# x[1..n] = the contrast, for every seed that all its arms have; returns n
-function pairs_of(terms, metric, x,   n, s, k, part, parts, sum, y, ok, only, bytes) {
-    parts = split(terms, part, " ")
-    if (split(metric, only, "[@-]") == 3) metric = only[1]
+function number_or_none(x) { return x == "-" || x == "" ? "none" : x }
+# The contrast of one seed, or "none" where an arm lacks it.
+function pair_of(terms, metric, seed,   k, parts, part, y, sum, bytes) {
     if (metric == "per_kB") {
-        n = pairs_of(terms, "bpb", x); pairs_of(terms, "interface", bytes)
-        for (k = 1; k <= n; k++) x[k] = bytes[k] ? x[k] / (-bytes[k] / 1000) : 0
-        return n
+        y = pair_of(terms, "bpb", seed); bytes = pair_of(terms, "interface", seed)
+        if (y == "none" || bytes == "none") return "none"
+        return bytes ? y / (-bytes / 1000) : 0
     }
+    parts = split(terms, part, " ")
+    sum = 0
+    for (k = 1; k <= parts; k++) {
+        if (!((substr(part[k], 2), seed) in runs)) return "none"
+        y = metric_of(metric, substr(part[k], 2), seed)
+        if (y == "none") return "none"
+        sum += (part[k] ~ /^-/ ? -1 : 1) * y
+    }
+    return sum
+}
+# x[1..n] = the contrast, for every seed that all its arms have; returns n
+function pairs_of(terms, metric, x,   n, s, y, only) {
+    if (split(metric, only, "[@-]") == 3) metric = only[1]
     for (s = 1; s <= seeds; s++) {
         if (only[3] && (seed_of[s] < only[2] + 0 || seed_of[s] > only[3] + 0)) continue
-        sum = 0; ok = 1
-        for (k = 1; k <= parts && ok; k++) {
-            ok = ((substr(part[k], 2), seed_of[s]) in runs)
-            y = ok ? metric_of(metric, substr(part[k], 2), seed_of[s]) : 0
-            if (y == "none") ok = 0
-            sum += (part[k] ~ /^-/ ? -1 : 1) * y
-        }
-        if (ok) x[++n] = sum
+        y = pair_of(terms, metric, seed_of[s])
+        if (y != "none") x[++n] = y
     }
     return n + 0
 }

@@ -3,7 +3,7 @@
 # seeds, so that a study that is cut short still has pairs. Use it as `make study N=1`. Settings are environment variables:
 #   SEEDS=7   seeds 1..7 for every arm; 4-6: these (default: the plan's own column)     JOBS=2   runs at a time, one thread each
 #   ARMS="a b"   these arms alone, with those that they start from; results stay under runs/
-#   KEEP=1    rows of results.tsv whose runs are not here, but on another machine, are kept, and not run again
+#   KEEP=1    what results.tsv has already is not run again; without, its rows stay until their runs are done here, too
 #   QUICK=1   a fiftieth of the steps, two seeds, a part of the validation text; results stay under runs/
 # A run with a result.json is done and kept, others are resumed: interrupt it as you like, start it again to go on.
 #
@@ -23,10 +23,7 @@ jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)} quick=${QUICK:+-quick}
 runs=runs/studies/$(basename "$study")$quick
 mkdir -p "$runs"
 
-# One start at a time. Trainers inherit the lock: those that outlived a killed start are waited for.
-command -v flock > /dev/null || flock() { # macOS has none
-    perl -MFcntl=:flock -e 'open(F, ">&=9") && flock(F, $ARGV[0] eq "-n" ? LOCK_EX | LOCK_NB : LOCK_EX) or exit 1' -- "$1"
-}
+. dev/trainers.sh
 exec 9> "$runs/lock"
 flock -n 9 || { echo "waiting for what an earlier start of this study left running"; flock 9; }
 
@@ -38,7 +35,7 @@ donor_of() { options_of "$1" | sed -n 's/.*--init_from=@\([^ ]*\).*/\1/p'; }
 value() { sed -n "s/^  \"$2\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" "$1/result.json"; }
 config() { sed -n "s/^  \"config\": {.*\"$2\": \"\([^\"]*\)\".*/\1/p" "$1/result.json"; }
 
-kept() {  # [ARM SEED]: rows from another machine
+kept() {  # [ARM SEED]: rows of runs that are not here
     [ ! -f "$runs/kept.tsv" ] || awk -F'\t' -v arm="${1:-}" -v seed="${2:-}" \
         'NR > 1 && (arm == "" || $1 == arm) && (seed == "" || $2 == seed)' "$runs/kept.tsv"
 }
@@ -55,7 +52,7 @@ train_one() {  # ARM SEED: train, unless done; then the extra scores. Leaves why
         short="--steps=$((steps / 50 > 10 ? steps / 50 : 10)) --val_tokens=4096"
     }
     [ -f "$dir/result.json" ] || [ -f "$dir/diverged" ] ||
-        OMP_NUM_THREADS=1 ./train_golf train $options $short --seed="$seed" --out="$dir" --resume=1 > "$dir/log" 2>&1 || {
+        train $options $short --seed="$seed" --out="$dir" --resume=1 > "$dir/log" 2>&1 || {
             grep -q "training diverged" "$dir/log" || return 1
             tail -n 1 "$dir/log" > "$dir/diverged"
         }
@@ -127,32 +124,39 @@ while read -r arm seeds; do
     plan+=("$arm $first $last")
     [ "$last" -le $most ] || most=$last
 done < <(awk -F'\t' '!/^#/ && NF > 1 && $1 != "*" { print $1, $2 }' "$study/plan.tsv")
+results=$study/results.tsv
+[ -z "$quick${ARMS:-}" ] || results=$runs/results.tsv
 rm -f "$runs/kept.tsv"
-if [ "${KEEP:-}" ] && [ -f "$study/results.tsv" ]; then
-    [ "$(head -n 1 "$study/results.tsv")" = "$(header)" ] ||
+if [ -f "$study/results.tsv" ] && [ "${KEEP:-}" -o "$results" = "$study/results.tsv" ]; then
+    if [ "$(head -n 1 "$study/results.tsv")" = "$(header)" ]; then
+        cp "$study/results.tsv" "$runs/kept.tsv" || exit 1
+    elif [ "${KEEP:-}" ]; then
         fail "KEEP=1: $study/results.tsv has other columns than this program gives; remove it to run all again"
-    cp "$study/results.tsv" "$runs/kept.tsv" || exit 1
+    else
+        results=$runs/results.tsv
+        echo "note: $study/results.tsv has other columns than this program gives, and stays; results go to $results"
+    fi
 fi
 for ((seed = 1; seed <= most; seed++)); do
     for entry in "${plan[@]}"; do
         read -r arm first last <<< "$entry"
         [ "$seed" -ge "$first" ] && [ "$seed" -le "$last" ] || continue
-        finished "$arm" "$seed" || [ "$(kept "$arm" "$seed")" ] || todo+=("$arm $seed")
+        finished "$arm" "$seed" || [ "${KEEP:+$(kept "$arm" "$seed")}" ] || todo+=("$arm $seed")
     done
 done
 
-results=$study/results.tsv
-[ -z "$quick${ARMS:-}" ] || results=$runs/results.tsv
-stopped() {  # Ctrl-C: what is finished is written down
+stopped() {  # Ctrl-C: trainers save what they have, what is finished is written down
+    trap '' INT TERM
+    stop_trainers "${!what[@]}"
     collect "$results"
     dev/studies/report.sh "$study" "$results" > /dev/null
     echo "stopped; the runs that are finished are in $results"
     exit $1
 }
+declare -A what=()
 trap 'stopped 130' INT
 trap 'stopped 143' TERM
 echo "$study: ${#plan[@]} arms, ${#todo[@]} runs to do, $jobs at a time, in $runs"
-declare -A what=()
 started=$SECONDS done=0 broken=0
 reap() {  # waits for one run to end and reports it
     local pid status arm seed

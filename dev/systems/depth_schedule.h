@@ -108,6 +108,13 @@ static void depth_check(const Config *c) {
     if (last && last != c->repeat)
         die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp,
             c->repeat);
+    if (last && !before)
+        die("--repeat_ramp=%s is no ramp: it starts where it ends; leave it out",
+            c->repeat_ramp);
+    if (ramp_at(c, c->steps - 1) != c->repeat)
+        die("--repeat_ramp=%s: expected to end within --steps=%d, the last one is at %.4g of them; "
+            "lower its fraction",
+            c->repeat_ramp, c->steps, (c->steps - 1) / (double)c->steps);
     if (last && (!c->gate || !c->phase))
         die("--repeat_ramp closes gates of single phases: expected --gate and --phase=1");
 }
@@ -313,6 +320,8 @@ static const SystemTests depth_schedule_tests = {
             {"--repeat_ramp=1@0,3@0.5", "--repeat_ramp|up to --repeat=2"},
             {"--repeat_ramp=1@0.1,2@0.5", "--repeat_ramp|1@0.1"},
             {"--repeat_ramp=1@0,2@0.5 --gate=none", "closes gates"},
+            {"--repeat_ramp=2@0", "--repeat_ramp=2@0|no ramp"},
+            {"--repeat_ramp=1@0,2@0.9 --steps=5", "--repeat_ramp|within --steps=5"},
             {"--repeat=1 --repeat_random=1", "--repeat_random=1|means nothing"},
             {"--backprop=2", "--backprop=2|means nothing"},
             {NULL, NULL}},

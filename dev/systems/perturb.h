@@ -48,7 +48,11 @@ static void perturb_model(Golf *m, double drift, double noise) {
 }
 
 static void perturb_eval(Golf *m, const Config *how) {
-    if (how->drift != 0 || how->noise > 0) perturb_model(m, how->drift, how->noise);
+    if (how->drift == 0 && how->noise <= 0) return;
+    if (how->certify)
+        die("--certify proves the score of a file, which --noise and --drift change; leave them, or "
+            "it, out");
+    perturb_model(m, how->drift, how->noise);
 }
 
 static const System perturb_system = {
@@ -129,8 +133,19 @@ static void test_perturb(void) {
     }
 }
 
+static void test_perturb_uncertified(void) {
+    Golf m;
+    new_model(&m, "vocab=266 width=16 heads=2 seq=16", 0);
+    DIES("noise", "--certify|--noise|leave", perturb_eval(&m, &(Config){.certify = 1, .noise = 1}));
+    DIES("drift", "--certify|--drift|leave",
+         perturb_eval(&m, &(Config){.certify = 1, .drift = 0.1}));
+    golf_free(&m);
+}
+
 static const SystemTests perturb_tests = {
-    .tests = (const Test[]){{"drift and noise", test_perturb}, {NULL, NULL}}};
+    .tests = (const Test[]){{"drift and noise", test_perturb},
+                            {"drift uncertified", test_perturb_uncertified},
+                            {NULL, NULL}}};
 #elif defined BUGS
 bug noise-of-another-size float drift "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
 bug drift-forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
