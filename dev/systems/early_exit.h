@@ -449,15 +449,15 @@ static void test_exit_choice(void) {
         golf_forward(&m, x, y, 75, 16);
         const Exits *e = m.own[SYS_early_exit];
         for (int n = 0; n < N; n++) {
-            int i = 0, sure = 0;
-            while (!sure) { /* the last of five is never kept: m.phase has its stream */
+            int i = 0;
+            while (i < P) { /* the last of five is never kept: m.phase has its stream */
                 const real *stream = i < P - 1 ? e->kept + (i * N + n) * C
                                                : m.phase[P - 1].out + n * C;
                 double most = -HUGE_VAL;
                 naive_log_q(&m, stream, q);
                 for (int v = 0; v < V; v++) most = fmax(most, q[v]);
-                sure = exp(most) >= bars[b] || i == P - 1;
                 i++;
+                if (exp(most) >= bars[b]) break;
             }
             wrong += e->exit[n] != i;
             at_phase[i]++;
