@@ -497,6 +497,7 @@ bug far-over-is-trained float fit refused "$(in_ check_coded_cap)s/if (least > c
 bug promise-of-numbers float fit refused "$(in_ check_coded_cap)s/if (promised > (size_t)c->cap)/if (0)/"
 bug bet-on-a-prediction float fit refused "$(in_ check_squeeze)s/c->squeeze < 1/0/"
 bug grid-of-numbers float fit refused "$(in_ config_check)s/c->embed_bits > 8/c->embed_bits > 16/"
+bug grid-out-of-range float fit "all grids" "s/-1280 to 1792/-1024 to 1792/"
 bug cap-over-what-is-used float commands fit "$(in_ result_numbers)s|total / c->cap|c->cap / total|"
 bug end-not-said float commands fit "$(in_ say_fit)s/if (c->fit == FIT_CODED)$/if (0)/"
 bug percent-of-nothing float commands output "$(in_ info_main)s|100.0 \* (double)l.total|(double)l.total|"

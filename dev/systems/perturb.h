@@ -148,5 +148,6 @@ static const SystemTests perturb_tests = {
                             {NULL, NULL}}};
 #elif defined BUGS
 bug noise-of-another-size float drift "$(in_ perturb_matrix)s/(double)\*scale_of(m, t, j) : mean/mean : mean/"
+bug certified-noise float "drift uncertified" "$(in_ perturb_eval)s/if (how->certify)/if (0)/"
 bug drift-forgotten float drift "$(in_ perturb_model)s/(real)(1 + drift)/1/"
 #endif
