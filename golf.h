@@ -769,9 +769,8 @@ struct Golf {
     int phases, copies;                     /* copies: the most that a tensor has */
     size_t n_params, n_scales, n_interface; /* n_interface: vectors' numbers in a phase */
     real *master, *grad, *moment1, *moment2; /* (n_params) absent in a loaded model */
-    real *
-        half[HALVINGS]; /* (n_params) gradients of half of some groups: groups_backward */
-    real *eff;          /* (n_params) what the forward pass uses */
+    real *half[HALVINGS];  /* (n_params) as groups_backward needs them */
+    real *eff;             /* (n_params) what the forward pass uses */
     int8_t *code, *before; /* (n_params) now, and before the last step (to count flips) */
     real *scale;           /* (n_scales) */
     uint8_t *mask;  /* (n_params) where the gradient passes, of tensors that mask */
@@ -842,7 +841,7 @@ void golf_muon(Golf *m, int step, double grad_scale);  /* --optimizer=muon: proj
  * its decoupled weight decay. */
 double lr_factor(const Config *c, int step);
 double wd_at(const Config *c, int step);
-/* A batch x, targets y (B,T): forward, backward, update, codes. Returns the loss before it,
+/* Section 10. A batch x, targets y (B,T): forward, backward, update, codes. Returns the loss before it,
  * and the norm of its gradient. Dies if the loss is no number. */
 double golf_step(Golf *m, const int *x, const int *y, int step, double *grad_norm);
 size_t artifact_bytes(const Config *c); /* at most: packed, before coding */
