@@ -333,6 +333,7 @@ static void make_model(void *arg) {
     const Made *x = arg;
     Golf m;
     model_check(&x->config);
+    check_embed_grid(&x->config, x->path); /* as whoever reads one does */
     golf_layout(&m, &x->config);
     if (m.n_params > 12000 || m.phases > 8) die("too large");
     golf_init(&m, &x->config, 1);
