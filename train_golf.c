@@ -6043,17 +6043,17 @@ static void score_rows(Golf *m, const Tokenizer *tok, const Rows *r, Score *s) {
 
 static int64_t tokens_to_score(const Golf *m, const Shards *val, int stride,
                                int64_t limit) {
-    const int T = m->config.seq;
+    const int T = m->config.seq, least = stride ? 1 : T;
     const int cut = limit > 0 && limit < val->tokens - 1;
-    int64_t total = cut ? limit : val->tokens - 1;
-    if (total < (stride ? 1 : T))
-        die("%s: expected a row of --seq=%d tokens or more to predict, found %lld; give more of them",
-            cut ? "--val_tokens" : "the validation text", T, (long long)total);
-    if (!stride) total = total / T * T;
+    const char *text = cut ? "--val_tokens" : "the validation text";
+    const int64_t total = cut ? limit : val->tokens - 1;
+    if (total < least)
+        die("%s: expected %d tokens or more to predict (--seq=%d), found %lld; give more of them",
+            text, least, T, (long long)total);
     if (stride > T)
         die("--stride=%d is larger than a window, --seq=%d; give that or less", stride,
             T);
-    return total;
+    return stride ? total : total / T * T;
 }
 
 Score golf_eval(Golf *m, const Tokenizer *tok, Shards *val, int stride, int64_t limit) {

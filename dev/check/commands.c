@@ -166,6 +166,7 @@ static const char *const errors[][2] = {
     {RUN, "@/run|holds a run|--resume=1|--overwrite=1"},
     {RUN " --resume=1 --lr=0.1", "ckpt.bin|--lr=0.004|now it is 0.1|same options"},
     {RUN " --resume=1 --wq=none", "ckpt.bin|--wq=ternary|now it is none"},
+    {RUN " --resume=1 --wq=none --cap=300000", "--wq=ternary|same options (and --cap)"},
     {RUN " --resume=1 --fit=coded", "ckpt.bin|--fit=packed|now it is coded"},
     {RUN "3 --resume=1", "run3/ckpt.bin|checksum|damaged"},
     {RUN "4 --resume=1", "run4/ckpt.bin|expected a checkpoint"},

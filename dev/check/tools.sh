@@ -193,12 +193,11 @@ check "NO_OMP=1 MARCH=: not said" sh -c "! grep SLOW '$tmp/out'"
 
 # ---- without flock(1), which macOS has not, perl takes the lock of studies and tuner
 if command -v perl > /dev/null; then
-    for script in dev/tune.sh dev/studies/study.sh; do
-        sed -n '/^command -v flock/,/^}/p' $script | sed 's/.*|| flock() {.*/flock() {/' > "$tmp/locked"
-        printf 'exec 9> "%s/lock"\nflock -n 9 || exit 3\n"$@"\n' "$tmp" >> "$tmp/locked"
-        check "$script: a lock" sh "$tmp/locked" [ -f "$tmp/lock" ]
-        check "$script: it is held" sh "$tmp/locked" sh -c "! sh '$tmp/locked' true"
-    done
+    sed -n '/^command -v flock/,/^}/p' dev/trainers.sh | sed 's/.*|| flock() {.*/flock() {/' > "$tmp/locked"
+    check "the lock by perl is found" grep -q 'perl -MFcntl' "$tmp/locked"
+    printf 'exec 9> "%s/lock"\nflock -n 9 || exit 3\n"$@"\n' "$tmp" >> "$tmp/locked"
+    check "a lock" sh "$tmp/locked" [ -f "$tmp/lock" ]
+    check "it is held" sh "$tmp/locked" sh -c "! sh '$tmp/locked' true"
 else
     echo "skipped: locks by perl (no perl)"
 fi

@@ -108,15 +108,20 @@ static void depth_check(const Config *c) {
     if (last && last != c->repeat)
         die("--repeat_ramp=%s: expected to end at --repeat=%d", c->repeat_ramp,
             c->repeat);
-    if (last && !before)
+    if (last && (!c->gate || !c->phase))
+        die("--repeat_ramp closes gates of single phases: expected --gate and --phase=1");
+}
+
+/* Of a run alone: the checkpoint of one with such a ramp may still be a donor. */
+static void depth_check_run(const Config *c) {
+    if (!*c->repeat_ramp) return;
+    if (ramp_at(c, 0) == c->repeat)
         die("--repeat_ramp=%s is no ramp: it starts where it ends; leave it out",
             c->repeat_ramp);
     if (ramp_at(c, c->steps - 1) != c->repeat)
         die("--repeat_ramp=%s: expected to end within --steps=%d, the last one is at %.4g of them; "
             "lower its fraction",
             c->repeat_ramp, c->steps, (c->steps - 1) / (double)c->steps);
-    if (last && (!c->gate || !c->phase))
-        die("--repeat_ramp closes gates of single phases: expected --gate and --phase=1");
 }
 
 /* Closes the gates of the phases that do not run from the first step on. */
@@ -180,6 +185,7 @@ static const System depth_schedule_system = {
     .on = depth_on,
     .takes = depth_takes,
     .check = depth_check,
+    .check_run = depth_check_run,
     .start = depth_start,
     .step = depth_step,
     .depth = depth_mean,
